@@ -1,0 +1,42 @@
+# make help lists the targets. Everything happens in .venv inside the checkout.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-fast check format official bench clean
+
+help:  ## Show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): pyproject.toml uv.lock
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet 'uv>=0.9'
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --locked --extra server --group dev --inexact
+	@touch $(READY)
+
+setup: $(READY)  ## Make the virtual environment .venv from the lock file
+
+demo: $(READY)  ## Start Tower, deploy the webhook, call it as two people (ARGS=--once ends by itself)
+	@$(BIN)/python -m examples.demo $(ARGS)
+
+test: $(READY)  ## Run the tests
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+
+check: $(READY)  ## Formatting, lint, types and import contracts
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(READY)  ## Format the code and sort what lint can sort
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(READY)  ## Run the benchmarks (see bench/README.md)
+	@$(BIN)/python -m bench $(ARGS)
+
+clean:  ## Remove the environment and the caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache

@@ -1,0 +1,1 @@
+"""Tower: an identity-aware control plane. A server; nothing imports it but its own commands."""

@@ -1,0 +1,1 @@
+"""The use-cases: all that the doors may call."""

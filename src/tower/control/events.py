@@ -1,0 +1,53 @@
+"""Who waits for what: commits publish, loops and watch streams subscribe. In process, no polling."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Hashable
+from contextlib import contextmanager
+from typing import Any
+
+
+class Events:
+    """A broadcast by topic inside one event loop.
+
+    Topics in use: `("queue",)` something may be startable · `("action", project, domain, run, action)` the
+    action changed · `("runs", project, domain)` a run of the domain changed · `("app", project, domain, name)` ·
+    `("log", id)` more output of an attempt (`project/domain/run/action/attempt`) or app (`project/domain/name`).
+    A subscriber is only told *that* something changed and reads the state itself, so a slow one loses nothing.
+    """
+
+    def __init__(self) -> None:
+        self._waiters: dict[Hashable, set[asyncio.Event]] = defaultdict(set)
+
+    def publish(self, *topics: Hashable) -> None:
+        """Wake every subscriber of the topics. Call it in the event loop, after the commit."""
+        for topic in topics:
+            for waiter in self._waiters.get(topic, ()):
+                waiter.set()
+
+    @contextmanager
+    def subscribe(self, *topics: Hashable) -> Any:
+        """Subscribe for a block: yields an `asyncio.Event` that is set by each publication.
+
+        Subscribe before reading the state, clear before reading it again, and no change is missed.
+        """
+        waiter = asyncio.Event()
+        for topic in topics:
+            self._waiters[topic].add(waiter)
+        try:
+            yield waiter
+        finally:
+            for topic in topics:
+                self._waiters[topic].discard(waiter)
+                if not self._waiters[topic]:
+                    del self._waiters[topic]
+
+    async def changes(self, *topics: Hashable) -> AsyncIterator[None]:
+        """Yield once at once and then after each publication; for streams that send the state each time."""
+        with self.subscribe(*topics) as waiter:
+            while True:
+                waiter.clear()
+                yield
+                await waiter.wait()

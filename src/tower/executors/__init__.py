@@ -1,0 +1,1 @@
+"""Where work runs. Nothing but `control.reconcile` and `main` imports this room."""

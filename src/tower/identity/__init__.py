@@ -1,0 +1,1 @@
+"""WHO is calling: principals, and the chain of authenticators that names them."""

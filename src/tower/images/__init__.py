@@ -1,0 +1,1 @@
+"""From an image specification to an environment that can run code."""

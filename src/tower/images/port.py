@@ -1,0 +1,43 @@
+"""What an image builder is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What an image names, in the order that makes its digest.
+
+    It travels as JSON in `container.config["flyte.image"]` with these keys. `base` is "debian" or the URI of a
+    base image; `python` a version like "3.11" or "" for the builder's own.
+    """
+
+    base: str = "debian"
+    python: str = ""
+    pip_packages: tuple[str, ...] = ()
+    apt_packages: tuple[str, ...] = ()
+    requirements: tuple[str, ...] = ()
+    env_vars: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """A ready environment: the interpreter to start, the variables the image sets, the digest that names it."""
+
+    digest: str
+    python: Path
+    env: Mapping[str, str]
+
+
+Progress = Callable[[str], None]
+
+
+class Builder(Protocol):
+    """Makes environments; the same specification is built once, however many ask for it at the same time."""
+
+    async def ready(self, spec: ImageSpec, *, progress: Progress) -> Environment:
+        """The environment for a specification, built if need be. Raises Fault naming the package that failed."""

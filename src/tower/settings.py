@@ -1,0 +1,77 @@
+"""What an operator can set: one frozen dataclass, defaults and `validate` together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tower.errors import Invalid
+
+DOMAINS = ("development", "staging", "production")
+"""The domains that every project has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """One Tower on one machine. Sizes in bytes, durations in seconds."""
+
+    home: Path
+    host: str = "127.0.0.1"
+    port: int = 8080
+    tls: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    apps_domain: str = "apps.localhost"
+    org: str = "tower"
+    first_project: str = "flytesnacks"
+    parallel_attempts: int = 8
+    max_inputs: int = 10 * 1024 * 1024
+    max_upload: int = 512 * 1024 * 1024
+    max_log: int = 16 * 1024 * 1024
+    max_body: int = 32 * 1024 * 1024
+    queue_timeout: float = 24 * 3600.0
+    run_timeout: float = 7 * 24 * 3600.0
+    app_token_life: float = 300.0
+    session_life: float = 12 * 3600.0
+    link_life: float = 600.0
+    idle_app_seconds: float = 900.0
+    drain_seconds: float = 20.0
+    reserved_env: frozenset[str] = field(
+        default=frozenset(
+            {
+                "FLYTE_INTERNAL_EXECUTION_PROJECT",
+                "FLYTE_INTERNAL_EXECUTION_DOMAIN",
+                "FLYTE_AGENT_SOCKET",
+                "FLYTE_APP_SOCKET",
+                "FLYTE_APP_NAME",
+                "FLYTE_ATTEMPT_NUMBER",
+                "ACTION_NAME",
+                "RUN_NAME",
+                "_U_EP_OVERRIDE",
+                "_U_INSECURE",
+                "_U_ORG_NAME",
+                "_U_RUN_BASE",
+                "_U_USE_ACTIONS",
+                "LD_PRELOAD",
+                "LD_LIBRARY_PATH",
+                "PYTHONPATH",
+                "PYTHONHOME",
+                "PYTHONSTARTUP",
+            }
+        )
+    )
+    """Names that neither a task, an app nor a run may set (T9). A user's `env_vars` may set FLYTE_ENDPOINT."""
+
+    @property
+    def database(self) -> Path:
+        """The SQLite file."""
+        return self.home / "tower.db"
+
+    def validate(self) -> None:
+        """Raise Invalid for a setting that cannot work."""
+        if not 0 <= self.port <= 65535:
+            raise Invalid(f"The port {self.port} is not between 0 and 65535.")
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise Invalid("A certificate and its key go together.", hint="Give both --cert and --key.")
+        if self.tls_cert is not None and not self.tls:
+            raise Invalid("A certificate was given without TLS.", hint="Add --tls.")

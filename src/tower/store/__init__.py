@@ -1,0 +1,1 @@
+"""ROWS: the database, its schema and the blobs. No decisions."""

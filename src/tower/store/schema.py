@@ -1,0 +1,273 @@
+"""The tables. Times are seconds since the epoch (UTC); JSON columns hold text; digests are hexadecimal SHA-256."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+meta = Table("meta", metadata, Column("key", String, primary_key=True), Column("value", Text, nullable=False))
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("archived_at", Float),
+)
+
+users = Table(
+    "users",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("kind", String, nullable=False),  # user | service
+    Column("name", String, nullable=False, server_default=""),
+    Column("email", String, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("disabled_at", Float),
+)
+
+bindings = Table(
+    "bindings",
+    metadata,
+    Column("subject", String, primary_key=True),
+    Column("role", String, primary_key=True),  # admin | contributor | viewer
+    Column("project", String, primary_key=True),  # "*" is every project
+    Column("domain", String, primary_key=True),  # "*" is every domain
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String, primary_key=True),  # public, part of the key
+    Column("name", String, nullable=False),
+    Column("subject", String, nullable=False),
+    Column("hash", LargeBinary, nullable=False),  # SHA-256 of the secret half
+    Column("role", String),  # ceiling; NULL is none
+    Column("project", String, nullable=False, server_default="*"),
+    Column("domain", String, nullable=False, server_default="*"),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("expires_at", Float),
+    Column("last_used_at", Float),
+    Column("deleted_at", Float),
+    Index(
+        "ix_api_keys_live_name",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index("ix_api_keys_subject", "subject"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("id", String, nullable=False, unique=True),  # public
+    Column("subject", String, nullable=False, index=True),
+    Column("host", String, nullable=False),  # the host that the cookie is for
+    Column(
+        "parent", String, nullable=False, server_default=""
+    ),  # public id of the console session it came from
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("revoked_at", Float),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("hash", LargeBinary, primary_key=True),
+    Column("subject", String, nullable=False),
+    Column("host", String, nullable=False, server_default=""),  # "" is the console
+    Column("session", String, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Column("used_at", Float),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("version", String, primary_key=True),
+    Column("spec", LargeBinary, nullable=False),  # flyteidl2.task.TaskSpec
+    Column("digest", String, nullable=False),  # of the spec; the same version with another digest is refused
+    Column("code_digest", String, nullable=False, server_default=""),
+    Column("short_name", String, nullable=False, server_default=""),
+    Column("environment", String, nullable=False, server_default=""),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("deployed_by", String, nullable=False),
+    Column("deployed_at", Float, nullable=False),
+    Column("serial", BigInteger, nullable=False),  # rises with each deployment; the latest is the highest
+    Index("ix_tasks_latest", "project", "domain", "name", "serial"),
+    Index("ix_tasks_serial", "project", "domain", "serial"),
+)
+
+actions = Table(
+    "actions",
+    metadata,
+    # a run is its root action a0
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("run", String, primary_key=True),
+    Column("action", String, primary_key=True),
+    Column("parent", String),  # NULL for the root
+    Column("task_project", String, nullable=False),
+    Column("task_domain", String, nullable=False),
+    Column("task_name", String, nullable=False),
+    Column("task_version", String, nullable=False),
+    Column("spec", LargeBinary),  # a TaskSpec sent with the run instead of a deployed task
+    Column("code_digest", String, nullable=False, server_default=""),
+    Column("inputs_uri", String, nullable=False),
+    Column("inputs_hash", String, nullable=False),
+    Column("run_spec", LargeBinary, nullable=False),  # flyteidl2.task.RunSpec
+    Column("executed_by", String, nullable=False),
+    Column("via_app", String, nullable=False, server_default=""),  # project/domain/name
+    Column("credential_kind", String, nullable=False),
+    Column("credential_id", String, nullable=False),  # public id, e.g. of the API key behind an app token
+    Column("actors", Text, nullable=False, server_default="[]"),  # JSON list of "kind:id", oldest first
+    Column("ceilings", Text, nullable=False, server_default="[]"),  # JSON list, see control.grants
+    Column("decision", String, nullable=False, server_default=""),  # ids of the policies that allowed it
+    Column("policy_revision", String, nullable=False, server_default=""),
+    Column("request_id", String),
+    Column("phase", Integer, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False, server_default="1"),
+    Column("queue_timeout", Float),
+    Column("run_timeout", Float),
+    Column("created_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("outputs_uri", String, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),  # JSON: message, kind user|system, code
+    Column("abort_reason", Text, nullable=False, server_default=""),
+    Column("aborted_by", String, nullable=False, server_default=""),
+    Index(
+        "ix_actions_request",
+        "executed_by",
+        "request_id",
+        unique=True,
+        sqlite_where=text("request_id IS NOT NULL"),
+        postgresql_where=text("request_id IS NOT NULL"),
+    ),
+    Index("ix_actions_recent", "project", "domain", "created_at", "run"),
+    Index("ix_actions_owner", "executed_by", "created_at", "run"),
+    Index(
+        "ix_actions_open",
+        "phase",
+        "queued_at",
+        sqlite_where=text("phase < 5"),
+        postgresql_where=text("phase < 5"),
+    ),
+)
+
+attempts = Table(
+    "attempts",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("run", String, primary_key=True),
+    Column("action", String, primary_key=True),
+    Column("attempt", Integer, primary_key=True),  # from 1
+    Column("phase", Integer, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("ended_at", Float),
+    Column("outputs_uri", String, nullable=False, server_default=""),
+    Column("error", Text, nullable=False, server_default=""),
+    Column("has_logs", Boolean, nullable=False, server_default=text("0")),
+    ForeignKeyConstraint(
+        ["project", "domain", "run", "action"],
+        ["actions.project", "actions.domain", "actions.run", "actions.action"],
+    ),
+)
+
+apps = Table(
+    "apps",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("host", String, nullable=False, unique=True),
+    Column("revision", Integer, nullable=False),
+    Column("spec", LargeBinary, nullable=False),  # flyteidl2.app.App as stored
+    Column("digest", String, nullable=False),
+    Column("code_digest", String, nullable=False, server_default=""),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("requires_auth", Boolean, nullable=False),
+    Column("desired", Integer, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("message", Text, nullable=False, server_default=""),
+    Column("deployed_by", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("updated_at", Float, nullable=False),
+    Column("started_at", Float),
+)
+
+app_revisions = Table(
+    "app_revisions",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("revision", Integer, primary_key=True),
+    Column("spec", LargeBinary, nullable=False),
+    Column("deployed_by", String, nullable=False),
+    Column("created_at", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("event", String, nullable=False),  # noun.verb, see tower.audit
+    Column("outcome", String, nullable=False),  # allowed | refused | failed | cancelled
+    Column("subject", String, nullable=False),
+    Column("credential_kind", String, nullable=False),
+    Column("credential_id", String, nullable=False),
+    Column("actors", Text, nullable=False),  # JSON list of "kind:id"
+    Column("action", String, nullable=False),
+    Column("resource", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    Column("decision", String, nullable=False),
+    Column("policy_revision", String, nullable=False),
+    Column("detail", Text, nullable=False),  # JSON object
+    Column("previous", String, nullable=False),
+    Column("hash", String, nullable=False),
+    Index("ix_audit_subject", "subject", "seq"),
+    Index("ix_audit_resource", "resource", "seq"),
+)
