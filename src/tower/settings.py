@@ -60,7 +60,7 @@ class Settings:
             }
         )
     )
-    """Names that neither a task, an app nor a run may set (T9). A user's `env_vars` may set FLYTE_ENDPOINT."""
+    """Names that neither a task, an app nor a run may set (T9). FLYTE_ENDPOINT is not among them."""
 
     @property
     def database(self) -> Path:

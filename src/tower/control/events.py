@@ -12,9 +12,15 @@ from typing import Any
 class Events:
     """A broadcast by topic inside one event loop.
 
-    Topics in use: `("queue",)` something may be startable · `("action", project, domain, run, action)` the
-    action changed · `("runs", project, domain)` a run of the domain changed · `("app", project, domain, name)` ·
-    `("log", id)` more output of an attempt (`project/domain/run/action/attempt`) or app (`project/domain/name`).
+    Topics in use:
+
+    - `("queue",)`: something may be startable
+    - `("action", project, domain, run, action)`: the action changed
+    - `("runs", project, domain)`: a run of the domain changed
+    - `("app", project, domain, name)`: the app changed
+    - `("log", id)`: more output of an attempt (`project/domain/run/action/attempt`) or an app
+      (`project/domain/name`)
+
     A subscriber is only told *that* something changed and reads the state itself, so a slow one loses nothing.
     """
 

@@ -40,7 +40,10 @@ class TaskJob:
 
 @dataclass(frozen=True, slots=True)
 class AppJob:
-    """One app process. `app_socket` is the unix socket it must listen on, `command` replaces the built-in server."""
+    """One app process.
+
+    `app_socket` is the unix socket it must listen on, `command` replaces the built-in server.
+    """
 
     id: str
     python: Path

@@ -12,8 +12,8 @@ from typing import Protocol
 class ImageSpec:
     """What an image names, in the order that makes its digest.
 
-    It travels as JSON in `container.config["flyte.image"]` with these keys. `base` is "debian" or the URI of a
-    base image; `python` a version like "3.11" or "" for the builder's own.
+    It travels as JSON in `container.config["flyte.image"]` with these keys. `base` is "debian" or the URI
+    of a base image; `python` a version like "3.11" or "" for the builder's own.
     """
 
     base: str = "debian"
@@ -26,7 +26,7 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A ready environment: the interpreter to start, the variables the image sets, the digest that names it."""
+    """A ready environment: the interpreter, the variables the image sets, the digest that names it."""
 
     digest: str
     python: Path
@@ -37,7 +37,7 @@ Progress = Callable[[str], None]
 
 
 class Builder(Protocol):
-    """Makes environments; the same specification is built once, however many ask for it at the same time."""
+    """Makes environments; a specification is built once, however many ask for it at the same time."""
 
     async def ready(self, spec: ImageSpec, *, progress: Progress) -> Environment:
-        """The environment for a specification, built if need be. Raises Fault naming the package that failed."""
+        """The environment for a specification, built if need be. Raises Fault naming what failed."""
