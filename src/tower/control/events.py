@@ -21,7 +21,7 @@ class Events:
     - `("log", id)`: more output of an attempt (`project/domain/run/action/attempt`) or an app
       (`project/domain/name`)
 
-    A subscriber is only told *that* something changed and reads the state itself, so a slow one loses nothing.
+    A subscriber is only told *that* something changed and reads the state itself: a slow one loses nothing.
     """
 
     def __init__(self) -> None:
