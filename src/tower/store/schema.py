@@ -1,4 +1,4 @@
-"""The tables. Times are seconds since the epoch (UTC); JSON columns hold text; digests are hexadecimal SHA-256."""
+"""The tables. Times are seconds since the epoch (UTC), JSON is text, digests are hexadecimal SHA-256."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -94,9 +95,7 @@ sessions = Table(
     Column("id", String, nullable=False, unique=True),  # public
     Column("subject", String, nullable=False, index=True),
     Column("host", String, nullable=False),  # the host that the cookie is for
-    Column(
-        "parent", String, nullable=False, server_default=""
-    ),  # public id of the console session it came from
+    Column("parent", String, nullable=False, server_default=""),  # id of the console session it came from
     Column("created_at", Float, nullable=False),
     Column("expires_at", Float, nullable=False),
     Column("revoked_at", Float),
@@ -208,7 +207,7 @@ attempts = Table(
     Column("ended_at", Float),
     Column("outputs_uri", String, nullable=False, server_default=""),
     Column("error", Text, nullable=False, server_default=""),
-    Column("has_logs", Boolean, nullable=False, server_default=text("0")),
+    Column("has_logs", Boolean, nullable=False, server_default=false()),
     ForeignKeyConstraint(
         ["project", "domain", "run", "action"],
         ["actions.project", "actions.domain", "actions.run", "actions.action"],

@@ -1,0 +1,120 @@
+"""A database: one writer with group commit, readers with snapshots, and its schema at the right revision."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Self, TypeVar
+
+from sqlalchemy.engine import URL, Connection
+
+from tower.clock import Clock
+from tower.errors import Precondition, Unavailable
+from tower.store.engine import address, create_engine, lock
+from tower.store.migrations import check, upgrade
+from tower.store.transaction import Reader, Transaction
+from tower.store.writer import Writer
+
+__all__ = ["Database", "Reader", "Transaction"]
+
+T = TypeVar("T")
+_READERS = 2
+
+
+class Database:
+    """Opened once per process, shared by every room. All functions given to it are plain functions."""
+
+    def __init__(self, url: URL, *, clock: Clock, migrate: bool, read_only: bool) -> None:
+        """Use `open`."""
+        self._closed = False
+        self._local = threading.local()
+        self._connections: list[Connection] = []
+        self._lock = None if read_only else lock(url)
+        self._reading = create_engine(url, writable=False)
+        self._writer: Writer | None = None
+        writing = create_engine(url, writable=not read_only)
+        try:
+            with writing.connect() as connection:
+                if migrate and not read_only:
+                    upgrade(connection)
+                else:
+                    check(connection)
+        except BaseException:
+            self._unlock()
+            raise
+        if not read_only:
+            self._writer = Writer(writing, clock=clock)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="tower-reader")
+
+    @classmethod
+    def open(cls, target: str | Path, *, clock: Clock, migrate: bool = True, read_only: bool = False) -> Self:
+        """Open a database file or URL, claimed for this process, with the schema brought to this version.
+
+        With `migrate=False` a database of another revision is refused instead. With `read_only=True` nothing
+        is claimed or written, so that a running Tower's file can be inspected. Raises Precondition when
+        another Tower holds the database, or when the database is newer than this Tower.
+        """
+        return cls(address(target), clock=clock, migrate=migrate, read_only=read_only)
+
+    async def write(self, function: Callable[[Transaction], T]) -> T:
+        """Run `function` in the writer thread; return when its changes are on the disk.
+
+        Functions waiting together share one transaction, each in a savepoint of its own: one that raises
+        undoes its own work and raises here. When the commit fails, each of its callers gets Unavailable.
+        A cancelled caller's function still runs, wholly or not at all.
+        """
+        if self._writer is None:
+            raise Precondition("This database was opened for reading only.")
+        return await self._writer.submit(function)
+
+    async def read(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` in a reader thread on a snapshot that holds every write answered before the call."""
+        if self._closed:
+            raise Unavailable("The server is stopping.", hint="Try again in a moment.")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, function)
+
+    def read_now(self, function: Callable[[Connection], T]) -> T:
+        """Run `function` on a snapshot in the calling thread, at once.
+
+        For lookups by primary key only, where some ten microseconds matter: in the event loop everything else
+        stands still meanwhile, and a query without an index would stop the server.
+        """
+        if self._closed:
+            raise Unavailable("The server is stopping.", hint="Try again in a moment.")
+        connection: Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._reading.connect()
+            self._local.connection = connection
+            self._connections.append(connection)
+        try:
+            return function(connection)
+        finally:
+            connection.rollback()
+
+    async def close(self) -> None:
+        """Finish the writes that were accepted, then close every connection. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        loop = asyncio.get_running_loop()
+        if self._writer is not None:
+            await loop.run_in_executor(None, self._writer.close)
+        await loop.run_in_executor(None, self._readers.shutdown)
+        for connection in self._connections:
+            connection.close()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
