@@ -22,7 +22,7 @@
     ├── CanceledError                    the server ended the call
     ├── ServerError                      the server failed, or answered what nobody can read     (500)
     │   └── UnimplementedError           this server does not have that method
-    ├── DeclarationError                 a task, environment or app that cannot be declared so (also TypeError)
+    ├── DeclarationError                 a task, environment or app that makes no sense (a TypeError too)
     ├── DeploymentError                  a deployment that cannot go on
     │   └── UploadError                  the code bundle or the inputs could not be stored
     ├── RunError                         a run that did not succeed; has the run's name
