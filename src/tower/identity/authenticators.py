@@ -1,0 +1,220 @@
+"""The authenticators of one Tower, and which credential is good at which door.
+
+| credential             | rpc            | rest           | gateway | console |
+|------------------------|----------------|----------------|---------|---------|
+| API key                | yes            | yes            | yes     | yes     |
+| session cookie         | same site      | same site      | yes     | yes     |
+| app token, own socket  | yes            | yes            | no      | no      |
+| app token, over TLS    | yes, a bearer  | yes, a bearer  | no      | no      |
+| app token, plain HTTP  | no             | no             | no      | no      |
+| socket of an attempt   | yes            | yes            | yes     | no      |
+| administration socket  | yes            | yes            | no      | no      |
+
+The socket of an app names nobody: it only attests which app carries its caller's credential.
+"""
+
+from __future__ import annotations
+
+from tower.clock import Clock
+from tower.errors import Unauthenticated
+from tower.identity import keys, sessions, tokens
+from tower.identity.directory import Attempts, Keys, Parents, Sessions, SubjectFacts
+from tower.identity.offers import Offer, Presented, Source
+from tower.identity.principal import (
+    Actor,
+    ActorKind,
+    Ceiling,
+    Credential,
+    CredentialKind,
+    Kind,
+    Principal,
+)
+from tower.identity.tokens import AppTokens
+from tower.identity.workload import WorkloadKind
+
+MACHINE = Principal(
+    subject="machine",
+    kind=Kind.MACHINE,
+    name="the operator of this machine",
+    credential=Credential(CredentialKind.MACHINE, "admin-socket", attested=True),
+)
+"""The caller on the administration socket. No user may take this subject."""
+
+_NO_SUCH_KEY = keys.digest("")
+
+
+class ApiKeys:
+    """A key in `authorization`, `x-api-key` or `x-flyte-token`."""
+
+    def __init__(self, *, directory: Keys, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+
+    async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
+        """The owner of the key, limited by the key's ceiling."""
+        if offer.source not in {Source.AUTHORIZATION, Source.KEY_HEADER} or not keys.claims(offer.value):
+            return None
+        key = keys.parse(offer.value)
+        if key is None:
+            raise _no_key()
+        facts = await self._directory.key(key.id)
+        genuine = keys.matches(key.secret, _NO_SUCH_KEY if facts is None else facts.hash)
+        if facts is None or facts.deleted or not genuine:
+            raise _no_key()
+        if facts.expires_at is not None and facts.expires_at <= self._clock.now():
+            raise Unauthenticated("The API key has expired.", hint="Make a new one: tower keys create.")
+        owner = _enabled(await self._directory.subject(facts.subject))
+        self._directory.used(facts.id)
+        ceilings: tuple[Ceiling, ...] = ()
+        if facts.limited:
+            ceilings = (
+                Ceiling(f"key:{facts.id}", role=facts.role, project=facts.project, domain=facts.domain),
+            )
+        workload = presented.workload
+        through_app = workload is not None and workload.kind is WorkloadKind.APP
+        return Principal(
+            subject=owner.subject,
+            kind=owner.kind,
+            name=owner.name,
+            email=owner.email,
+            credential=Credential(
+                CredentialKind.API_KEY, facts.id, attested=through_app, expires_at=facts.expires_at
+            ),
+            actors=(Actor(ActorKind.APP, workload.id),) if workload is not None and through_app else (),
+            ceilings=ceilings,
+        )
+
+
+class BrowserSessions:
+    """The session cookie, good for the one host it was made for."""
+
+    def __init__(self, *, directory: Sessions, clock: Clock) -> None:
+        self._directory = directory
+        self._clock = clock
+
+    async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
+        """The person who signed in."""
+        if offer.source is not Source.COOKIE:
+            return None
+        if presented.workload is not None:
+            raise Unauthenticated("A session is for browsers.", hint="Send the API key or the app's token.")
+        if not presented.secure and not sessions.loopback(presented.host):
+            raise Unauthenticated("Sessions need TLS away from this machine.", hint="Start Tower with --tls.")
+        if presented.audience in {"rpc", "rest"} and not _same_site(presented):
+            raise Unauthenticated("Another site made this call.", hint="Open the page itself.")
+        if not sessions.well_formed(offer.value):
+            raise _no_session()
+        facts = await self._directory.session(sessions.digest(offer.value))
+        if facts is None or facts.revoked or facts.host != presented.host.lower():
+            raise _no_session()
+        if facts.expires_at <= self._clock.now():
+            raise Unauthenticated("The session has ended.", hint="Sign in again.")
+        person = _enabled(await self._directory.subject(facts.subject))
+        return Principal(
+            subject=person.subject,
+            kind=person.kind,
+            name=person.name,
+            email=person.email,
+            credential=Credential(
+                CredentialKind.SESSION, facts.id, expires_at=facts.expires_at, parent=facts.parent
+            ),
+        )
+
+
+class ExchangedTokens:
+    """An app token, on the socket of the app it was made for or as a bearer over TLS."""
+
+    def __init__(self, *, tokens: AppTokens, directory: Parents) -> None:
+        self._tokens = tokens
+        self._directory = directory
+
+    async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
+        """The person the app acts for, with the app in the chain of actors."""
+        if offer.source is not Source.AUTHORIZATION or not tokens.claims_shape(offer.value):
+            return None
+        if presented.audience not in {"rpc", "rest"}:
+            raise Unauthenticated(
+                "An app token is for Tower's API only.", hint="Send the caller's own credential."
+            )
+        claims = self._tokens.verify(offer.value)
+        workload = presented.workload
+        if workload is None:
+            if not presented.secure:
+                raise Unauthenticated(
+                    "An app token is good on its app's own socket or over TLS.",
+                    hint="Use the flyte SDK of this project, or start Tower with --tls.",
+                )
+        elif workload.kind is not WorkloadKind.APP or workload.id != claims.app:
+            raise Unauthenticated(
+                "The app token was made for another app.", hint="Call through the gateway again."
+            )
+        person = _enabled(await self._directory.subject(claims.subject))
+        if not await self._directory.alive(claims.parent_kind, claims.parent, claims.subject):
+            raise Unauthenticated(
+                "The credential behind the app token no longer holds.", hint="Sign in or make a new key."
+            )
+        return Principal(
+            subject=person.subject,
+            kind=person.kind,
+            name=person.name,
+            email=person.email,
+            credential=Credential(
+                CredentialKind.APP_TOKEN,
+                claims.id,
+                attested=workload is not None,
+                expires_at=claims.expires_at,
+                parent=claims.parent,
+            ),
+            actors=claims.actors,
+            ceilings=claims.ceilings,
+        )
+
+
+class Sockets:
+    """A socket that itself is the credential: an attempt's, or the administration socket."""
+
+    def __init__(self, *, attempts: Attempts) -> None:
+        self._attempts = attempts
+
+    async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
+        """The executor of the attempt, or the machine's operator."""
+        workload = presented.workload
+        if offer.source is not Source.SOCKET or workload is None:
+            return None
+        match workload.kind:
+            case WorkloadKind.APP:
+                return None
+            case WorkloadKind.ADMIN:
+                if presented.audience not in {"rpc", "rest"}:
+                    raise Unauthenticated("The administration socket is for Tower's API only.")
+                return MACHINE
+            case WorkloadKind.ATTEMPT:
+                if presented.audience == "console":
+                    raise Unauthenticated("The console is for browsers.")
+                principal = await self._attempts.attempt(workload.id)
+                if principal is None:
+                    raise Unauthenticated(
+                        "This attempt is over, and its identity with it.",
+                        hint="Nothing can be done from here.",
+                    )
+                return principal
+
+
+def _no_key() -> Unauthenticated:
+    return Unauthenticated("The API key does not hold.", hint="It may be mistyped or deleted.")
+
+
+def _no_session() -> Unauthenticated:
+    return Unauthenticated("The session does not hold.", hint="Sign in again.")
+
+
+def _enabled(facts: SubjectFacts | None) -> SubjectFacts:
+    if facts is None or facts.disabled:
+        raise Unauthenticated("This account is disabled.", hint="Ask an administrator.")
+    return facts
+
+
+def _same_site(presented: Presented) -> bool:
+    """Whether no other site's page made the call (Fetch Metadata; only browsers send it)."""
+    sent = [value for name, value in presented.headers if name.lower() == b"sec-fetch-site"]
+    return all(value in {b"same-origin", b"none"} for value in sent)

@@ -1,0 +1,89 @@
+"""What the authenticators need to know about subjects, keys, sessions and attempts; others supply it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tower.identity.principal import CredentialKind, Kind, Principal
+
+
+@dataclass(frozen=True, slots=True)
+class SubjectFacts:
+    """A user or service identity as it stands now."""
+
+    subject: str
+    kind: Kind
+    name: str = ""
+    email: str = ""
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFacts:
+    """An API key as it stands now; `role`, `project` and `domain` are its ceiling."""
+
+    id: str
+    name: str
+    subject: str
+    hash: bytes = field(repr=False)
+    role: str | None = None
+    project: str = "*"
+    domain: str = "*"
+    expires_at: float | None = None
+    deleted: bool = False
+
+    @property
+    def limited(self) -> bool:
+        """Whether the key carries a ceiling of its own."""
+        return self.role is not None or self.project != "*" or self.domain != "*"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionFacts:
+    """A browser session as it stands now. `host` is the only Host header value it is good for."""
+
+    id: str
+    subject: str
+    host: str
+    expires_at: float
+    parent: str = ""
+    revoked: bool = False
+
+
+class Subjects(Protocol):
+    """Looks up people and service identities."""
+
+    async def subject(self, subject: str) -> SubjectFacts | None:
+        """The subject as of the last commit, or None."""
+
+
+class Keys(Subjects, Protocol):
+    """Looks up API keys."""
+
+    async def key(self, key_id: str) -> KeyFacts | None:
+        """The key of this public id as of the last commit, deleted ones included, or None."""
+
+    def used(self, key_id: str) -> None:
+        """Note that the key was used now. Returns at once; the store learns of it later."""
+
+
+class Sessions(Subjects, Protocol):
+    """Looks up sessions."""
+
+    async def session(self, digest: bytes) -> SessionFacts | None:
+        """The session whose text has this SHA-256, or None."""
+
+
+class Parents(Subjects, Protocol):
+    """Tells whether the credential behind an exchanged token still holds."""
+
+    async def alive(self, kind: CredentialKind, public_id: str, subject: str) -> bool:
+        """Whether the credential of this public id exists, is the subject's, unexpired and not revoked."""
+
+
+class Attempts(Protocol):
+    """Looks up who a running attempt acts for."""
+
+    async def attempt(self, attempt_id: str) -> Principal | None:
+        """The executor of `project/domain/run/action/attempt`, its actors and ceilings; None once it is over."""

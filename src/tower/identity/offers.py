@@ -1,0 +1,103 @@
+"""What a request offers as proof of its caller: read from its headers once, strictly."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+from tower.errors import Unauthenticated
+from tower.identity import sessions
+from tower.identity.workload import Workload, WorkloadKind
+
+Audience = Literal["rpc", "gateway", "console", "rest"]
+"""The door that a credential is shown at."""
+
+MAX_CREDENTIAL = 8192
+KEY_HEADERS = ("x-api-key", "x-flyte-token")
+
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1, b64token
+
+
+@dataclass(frozen=True, slots=True)
+class Presented:
+    """One request as a door saw it.
+
+    `headers` as in the ASGI scope; `workload` only where the kernel attested a socket of Tower's own;
+    `secure` is TLS on the public listener; `host` is the Host header, lower case, port included.
+    """
+
+    headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+    workload: Workload | None = None
+    secure: bool = False
+    host: str = ""
+    audience: Audience = "rpc"
+
+
+class Source(StrEnum):
+    """Where in the request an offer stood."""
+
+    SOCKET = "socket"
+    AUTHORIZATION = "authorization"
+    KEY_HEADER = "key-header"
+    COOKIE = "cookie"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One credential, unverified. The value never shows in a repr; it is "" for a socket."""
+
+    source: Source
+    value: str = field(repr=False)
+
+
+def read(presented: Presented) -> tuple[Offer, ...]:
+    """Every credential in the request, the strongest place first.
+
+    Only the headers named here can name a caller; a forwarded-user header of a proxy is never read (T11).
+    Raises Unauthenticated for a repeated, folded, foreign-scheme or malformed one: whoever sent it meant to
+    be authenticated, and guessing which part counts is how requests get smuggled (T21).
+    """
+    found: dict[str, list[str]] = {"authorization": [], "cookie": [], **{name: [] for name in KEY_HEADERS}}
+    for raw_name, raw_value in presented.headers:
+        values = found.get(raw_name.decode("latin-1").lower())
+        if values is not None:
+            values.append(raw_value.decode("latin-1").strip())
+
+    offers: list[Offer] = []
+    if presented.workload is not None and presented.workload.kind is not WorkloadKind.APP:
+        offers.append(Offer(Source.SOCKET, ""))
+    if (value := _single("authorization", found["authorization"])) is not None:
+        offers.append(Offer(Source.AUTHORIZATION, _bearer(value)))
+    offers += [
+        Offer(Source.KEY_HEADER, _token(name, value))
+        for name in KEY_HEADERS
+        if (value := _single(name, found[name])) is not None
+    ]
+    if (value := sessions.from_cookies(found["cookie"], secure=presented.secure)) is not None:
+        offers.append(Offer(Source.COOKIE, value))
+    return tuple(offers)
+
+
+def _single(name: str, values: list[str]) -> str | None:
+    if len(values) > 1:
+        raise Unauthenticated(f"The header {name} came more than once.", hint="Send it once.")
+    return values[0] if values else None
+
+
+def _bearer(value: str) -> str:
+    scheme, _, token = value.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthenticated(
+            "The authorization header does not carry a bearer credential.", hint="Send 'Bearer <API key>'."
+        )
+    return _token("authorization", token.strip(" "))
+
+
+def _token(name: str, value: str) -> str:
+    if len(value) > MAX_CREDENTIAL or not _TOKEN.fullmatch(value):
+        raise Unauthenticated(
+            f"The credential in the header {name} is malformed.", hint="Send the key as it was made."
+        )
+    return value
