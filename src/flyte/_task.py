@@ -1,0 +1,104 @@
+"""The task object: a declared function, what it asks for, and the name it is known by."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+
+from flyte import _context
+from flyte._requirements import (
+    Image,
+    Resources,
+    RetryStrategy,
+    Timeout,
+    as_retry,
+    as_timeout,
+    check_name,
+)
+from flyte.errors import DeclarationError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from flyte._interface import Interface
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+
+class Home(Protocol):
+    """What a task needs to know of its environment."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def image(self) -> Image: ...
+    @property
+    def resources(self) -> Resources: ...
+    @property
+    def env_vars(self) -> Mapping[str, str]: ...
+    @property
+    def description(self) -> str: ...
+
+
+class Task(Generic[P, R_co]):
+    """A function that can run as a task. Calling it is a plain call of the function.
+
+    :ivar environment: the TaskEnvironment that it was declared in.
+    :ivar function: the function itself.
+    :ivar name: `<environment>.<function>`, the name it is deployed under.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R_co],
+        *,
+        environment: Home,
+        retries: int | RetryStrategy = 0,
+        timeout: float | timedelta | Timeout | None = None,
+        short_name: str | None = None,
+        docs: str | None = None,
+    ) -> None:
+        if not inspect.isfunction(function):
+            raise DeclarationError(
+                f"A task is made of a function, not of {type(function).__name__}.",
+                hint="Put @env.task directly above `def` or `async def`, outside of a class.",
+            )
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise DeclarationError(f"{function.__name__} is a generator; a task returns its result.")
+        self.environment = environment
+        self.function = function
+        self.name = f"{environment.name}.{check_name(function.__name__, what='a task')}"
+        self.short_name = check_name(short_name or function.__name__, what="a task")
+        self.retries = as_retry(retries)
+        self.timeout = as_timeout(timeout)
+        self.docs = docs if docs is not None else (inspect.getdoc(function) or "")
+        functools.update_wrapper(self, function)
+
+    @property
+    def module(self) -> str:
+        """The name of the module that declares it."""
+        return self.function.__module__
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the function is a coroutine function."""
+        return inspect.iscoroutinefunction(self.function)
+
+    @functools.cached_property
+    def interface(self) -> Interface:
+        """Inputs and outputs by type. Raises DeclarationError for a signature that cannot be a task's."""
+        from flyte._interface import Interface
+
+        return Interface.of(self.function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        """Call the function; inside a run that has a submitter, an async task is handed to that."""
+        context = _context.task()
+        if context is None or context.submitter is None or not self.is_async:
+            return self.function(*args, **kwargs)
+        return cast("R_co", context.submitter.submit(self, args, kwargs))
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
