@@ -1,0 +1,31 @@
+"""A real Tower for the suites that need one: started by the test's set-up, on loopback, stopped by it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.tower_process import Tower
+
+
+@pytest.fixture(scope="session")
+def tower(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tower]:
+    """A Tower on plain HTTP with users alice and bob (contributors), carol (viewer) and dave (no role)."""
+    with Tower.started(tmp_path_factory.mktemp("tower")) as running:
+        running.add_people()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tower_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tower]:
+    """The same over TLS with its own local authority."""
+    with Tower.started(tmp_path_factory.mktemp("tower-tls"), "--tls") as running:
+        running.add_people()
+        yield running
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """An empty folder to write task and app files into."""
+    return tmp_path
