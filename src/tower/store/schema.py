@@ -259,6 +259,7 @@ audit = Table(
     Column("credential_kind", String, nullable=False),
     Column("credential_id", String, nullable=False),
     Column("actors", Text, nullable=False),  # JSON list of "kind:id"
+    Column("app", String, nullable=False),  # of the actors, the app nearest to the person
     Column("action", String, nullable=False),
     Column("resource", String, nullable=False),
     Column("request_id", String, nullable=False),
@@ -269,4 +270,12 @@ audit = Table(
     Column("hash", String, nullable=False),
     Index("ix_audit_subject", "subject", "seq"),
     Index("ix_audit_resource", "resource", "seq"),
+    Index("ix_audit_app", "app", "seq", sqlite_where=text("app <> ''"), postgresql_where=text("app <> ''")),
+    Index(
+        "ix_audit_outcome",
+        "outcome",
+        "seq",
+        sqlite_where=text("outcome <> 'allowed'"),
+        postgresql_where=text("outcome <> 'allowed'"),
+    ),
 )

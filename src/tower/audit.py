@@ -1,0 +1,227 @@
+"""What an audit record is: event names, facts, the hash chain that holds the records together. Pure.
+
+Every record carries the hash of the one before it and its own, over all its facts. Who edits, deletes,
+inserts or reorders stored records breaks the chain at that place, and `verify` names it. Who can write the
+store can also recompute the whole chain, or cut off its end: keep a `Head` elsewhere, and `verify` compares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+GENESIS = "0" * 64
+"""What the first record names as the hash before it."""
+
+_FORM = "tower.audit.1"
+
+
+class Event(StrEnum):
+    """Every event there is. A name is `noun.verb` in lower case: the thing, and what was asked of it.
+
+    A name is never reused for something else, since stored records keep their meaning for years.
+    """
+
+    RUN_CREATE = "run.create"
+    RUN_ABORT = "run.abort"
+    RUN_FINISH = "run.finish"
+    ATTEMPT_START = "attempt.start"
+    ATTEMPT_FINISH = "attempt.finish"
+    TASK_DEPLOY = "task.deploy"
+    APP_DEPLOY = "app.deploy"
+    APP_START = "app.start"
+    APP_STOP = "app.stop"
+    APP_DELETE = "app.delete"
+    APP_USE = "app.use"
+    KEY_CREATE = "key.create"
+    KEY_DELETE = "key.delete"
+    USER_CREATE = "user.create"
+    USER_DISABLE = "user.disable"
+    USER_ENABLE = "user.enable"
+    BINDING_CREATE = "binding.create"
+    BINDING_DELETE = "binding.delete"
+    SESSION_CREATE = "session.create"
+    SESSION_REVOKE = "session.revoke"
+    LINK_CREATE = "link.create"
+    UPLOAD_CREATE = "upload.create"
+    DOWNLOAD_CREATE = "download.create"
+    PROJECT_CREATE = "project.create"
+    DATA_READ = "data.read"
+    ACCESS_REFUSE = "access.refuse"
+    AUTH_REFUSE = "auth.refuse"
+
+
+class Outcome(StrEnum):
+    """How it ended. A call that its client gave up is cancelled, which is neither allowed nor failed."""
+
+    ALLOWED = "allowed"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The facts of one event. Never a secret: credentials appear by their public id.
+
+    `at` is seconds since the epoch (UTC); `actors` are "kind:id", oldest first; `action` and `resource` are
+    written as in `tower.policy.actions`; `decision` names the policies; `detail` is small and fit for JSON.
+    """
+
+    at: float
+    event: Event
+    outcome: Outcome
+    subject: str
+    credential_kind: str
+    credential_id: str
+    actors: tuple[str, ...] = ()
+    action: str = ""
+    resource: str = ""
+    request_id: str = ""
+    decision: str = ""
+    policy_revision: str = ""
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record in its place in the chain, exactly as stored: also a damaged one must be readable.
+
+    `actors` and `detail` are JSON texts; `app` is `project/domain/name` of the app nearest to the person.
+    """
+
+    seq: int
+    at: float
+    event: str
+    outcome: str
+    subject: str
+    credential_kind: str
+    credential_id: str
+    actors: str
+    app: str
+    action: str
+    resource: str
+    request_id: str
+    decision: str
+    policy_revision: str
+    detail: str
+    previous: str
+    hash: str
+
+    def digest(self) -> str:
+        """The hash that this entry should have: SHA-256 over everything else in it, in hexadecimal."""
+        facts = (
+            _FORM,
+            self.seq,
+            self.previous,
+            self.at,
+            self.event,
+            self.outcome,
+            self.subject,
+            self.credential_kind,
+            self.credential_id,
+            self.actors,
+            self.app,
+            self.action,
+            self.resource,
+            self.request_id,
+            self.decision,
+            self.policy_revision,
+            self.detail,
+        )
+        return hashlib.sha256(_compact.encode(facts).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of a chain: what to keep outside the store, to notice that the store was cut or rewritten."""
+
+    seq: int = 0
+    hash: str = GENESIS
+
+
+class Damage(StrEnum):
+    """What can be wrong with a chain."""
+
+    EDITED = "edited"
+    MISSING = "missing"
+    REORDERED = "reordered"
+    REPLACED = "replaced"
+    TRUNCATED = "truncated"
+
+
+@dataclass(frozen=True, slots=True)
+class Break:
+    """The first place where a chain does not hold."""
+
+    seq: int
+    damage: Damage
+
+    def __str__(self) -> str:
+        return f"record {self.seq}: {_MEANING[self.damage]}"
+
+
+_MEANING = {
+    Damage.EDITED: "its content is not what its hash was made of",
+    Damage.MISSING: "it is not there, and later ones are",
+    Damage.REORDERED: "it stands where another record belongs",
+    Damage.REPLACED: "it is not the record that the chain, or the head that was kept, goes on from",
+    Damage.TRUNCATED: "it and all that followed are gone",
+}
+
+_compact = json.JSONEncoder(separators=(",", ":"))
+_sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False)
+
+
+def seal(record: Record, *, after: Head) -> Entry:
+    """Give a record its place after `after`. Raises TypeError or ValueError for a `detail` unfit for JSON."""
+    app = next((actor.removeprefix("app:") for actor in record.actors if actor.startswith("app:")), "")
+    facts: dict[str, Any] = {
+        "seq": after.seq + 1,
+        "at": float(record.at),
+        "event": str(record.event),
+        "outcome": str(record.outcome),
+        "subject": record.subject,
+        "credential_kind": str(record.credential_kind),
+        "credential_id": record.credential_id,
+        "actors": _compact.encode(record.actors),
+        "app": app,
+        "action": str(record.action),
+        "resource": record.resource,
+        "request_id": record.request_id,
+        "decision": record.decision,
+        "policy_revision": record.policy_revision,
+        "detail": _sorted.encode(dict(record.detail)),
+        "previous": after.hash,
+    }
+    unsigned = Entry(**facts, hash="")
+    return Entry(**facts, hash=unsigned.digest())
+
+
+def verify(entries: Iterable[Entry], *, head: Head | None = None, after: Head | None = None) -> Break | None:
+    """The first break of a chain, or None when it holds.
+
+    `entries` come in the order of the store, from the first one or from the one behind `after`. `head`, kept
+    from an earlier look, must be one of them: otherwise the chain was cut or made anew since.
+    """
+    last = after or Head()
+    for entry in entries:
+        if entry.seq > last.seq + 1:
+            return Break(last.seq + 1, Damage.MISSING)
+        if entry.seq <= last.seq:
+            return Break(entry.seq, Damage.REORDERED)
+        if entry.digest() != entry.hash:
+            return Break(entry.seq, Damage.EDITED)
+        if entry.previous != last.hash:
+            # this one is intact, so the one before it is not the one that it was chained to
+            return Break(max(last.seq, 1), Damage.REPLACED)
+        if head is not None and entry.seq == head.seq and entry.hash != head.hash:
+            return Break(entry.seq, Damage.REPLACED)
+        last = Head(entry.seq, entry.hash)
+    if head is not None and head.seq > last.seq:
+        return Break(last.seq + 1, Damage.TRUNCATED)
+    return None

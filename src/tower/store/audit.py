@@ -1,0 +1,84 @@
+"""The rows of the audit chain: appended inside the transaction of the effect that they record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Select, select
+
+from tower.audit import Entry, Head, Outcome, Record, seal
+from tower.store.schema import audit
+from tower.store.transaction import Reader, Transaction
+
+_HEAD = "audit.head"
+
+
+def append(tx: Transaction, record: Record) -> int:
+    """Add a record to the chain and return its number. When this raises, let the transaction fail with it.
+
+    The end of the chain is kept with the writer and undone with the transaction, so nothing is read here.
+    """
+    end = tx.recall(_HEAD) or head(tx)
+    entry = seal(record, after=end)
+    tx.insert(audit, **{name: getattr(entry, name) for name in _COLUMNS})
+    tx.remember(_HEAD, Head(entry.seq, entry.hash))
+    return entry.seq
+
+
+def head(reader: Reader) -> Head:
+    """The end of the chain; the beginning when nothing was recorded yet."""
+    row = reader.execute(select(audit.c.seq, audit.c.hash).order_by(audit.c.seq.desc()).limit(1)).first()
+    return Head() if row is None else Head(row.seq, row.hash)
+
+
+def page(
+    reader: Reader,
+    *,
+    subject: str | None = None,
+    app: str | None = None,
+    resource: str | None = None,
+    event: str | None = None,
+    outcome: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    before: int | None = None,
+    limit: int = 50,
+) -> list[Entry]:
+    """The newest entries first. `before` is the number of the last entry of the page before this one.
+
+    `app` is `project/domain/name`; `since` (included) and `until` (not included) are seconds since the epoch.
+    """
+    query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
+    for column, value in (
+        (audit.c.subject, subject),
+        (audit.c.app, app),
+        (audit.c.resource, resource),
+        (audit.c.event, event),
+        (audit.c.outcome, outcome),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if outcome is not None and outcome != Outcome.ALLOWED:
+        query = query.where(audit.c.outcome != "allowed")  # the words of the partial index
+    if app:
+        query = query.where(audit.c.app != "")  # likewise
+    if since is not None:
+        query = query.where(audit.c.at >= since)
+    if until is not None:
+        query = query.where(audit.c.at < until)
+    if before is not None:
+        query = query.where(audit.c.seq < before)
+    return _entries(reader, query)
+
+
+def chain(reader: Reader, *, after: int = 0, limit: int = 1000) -> list[Entry]:
+    """Entries in the order of the chain, those behind the number `after`: what `tower.audit.verify` takes."""
+    return _entries(reader, select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit))
+
+
+def _entries(reader: Reader, query: Select[*tuple[Any, ...]]) -> list[Entry]:
+    return [Entry(**row._mapping) for row in reader.execute(query)]
+
+
+_COLUMNS = tuple(audit.c.keys())
+assert set(_COLUMNS) == set(Entry.__dataclass_fields__)
