@@ -1,0 +1,192 @@
+"""From the headers of a request to the pairs that name its caller. What does not fit names nobody."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import FunctionType, MethodType
+from typing import Any, TypeAlias
+
+from starlette.requests import Request
+
+from ._refusal import Refusal
+
+log = logging.getLogger("flyte.app")
+
+Pair: TypeAlias = tuple[str, str]
+HeaderExtractor: TypeAlias = Callable[[Request], Pair | None] | Callable[[Request], Awaitable[Pair | None]]
+"""Takes the request and returns `(header name, value)`, or None when the request has no such credential.
+It may be a coroutine function; it may not read the body."""
+
+SESSION_COOKIES = ("__Host-tower_session", "tower_session")
+"""The platform's session cookie over TLS, and on plain HTTP on loopback."""
+
+MAX_VALUE = 16 * 1024
+"""Characters of one credential. Longer values name nobody."""
+
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # RFC 9110 section 5.6.2, after lower()
+_VALUE = re.compile(r"[\t\x20-\x7e]+")
+_SCHEME_ALONE = frozenset({"bearer", "basic", "digest", "dpop", "token"})
+_PROTOCOL_PREFIXES = (
+    "connect-", "content-", "grpc-", "proxy-", "sec-", "accept", "x-forwarded-", "access-control-", "if-",
+)  # fmt: skip
+_PROTOCOL_NAMES = frozenset(
+    {
+        "connection", "date", "expect", "forwarded", "host", "keep-alive", "origin", "range", "referer", "te",
+        "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "x-flyte-agent", "x-real-ip",
+        "x-request-id",
+    }
+)  # fmt: skip
+
+
+def is_protocol_header(name: str) -> bool:
+    """Whether a lower-case name belongs to the transport: no credential may travel under it (W7)."""
+    return name in _PROTOCOL_NAMES or name.startswith(_PROTOCOL_PREFIXES)
+
+
+def checked(pair: object) -> Pair | None:
+    """The pair with its name in lower case and its value trimmed, or None when it cannot name anybody.
+
+    Refused are: anything but a tuple of two strings, names that are no header names or belong to the
+    protocol, and values that are empty, too long, hold control or non-ASCII characters, or are an
+    authentication scheme with nothing behind it.
+    """
+    match pair:
+        case (str() as name, str() as value) if isinstance(pair, tuple):
+            name, value = name.lower(), value.strip()
+        case _:
+            return None
+    if not _TOKEN.fullmatch(name) or is_protocol_header(name):
+        return None
+    if not value or len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
+        return None
+    if name == "authorization" and value.lower() in _SCHEME_ALONE:
+        return None
+    return name, value
+
+
+class NamedHeader:
+    """The extractor of one header by name. The middleware reads it without building a Request."""
+
+    __slots__ = ("name", "raw")
+
+    def __init__(self, name: str) -> None:
+        if not isinstance(name, str) or not _TOKEN.fullmatch(name.lower()):
+            raise ValueError(f"{name!r} is not the name of a header.")
+        self.name = name.lower()
+        if is_protocol_header(self.name):
+            raise ValueError(f"{self.name!r} belongs to the protocol; a credential cannot travel under it.")
+        self.raw = self.name.encode("ascii")
+
+    def __call__(self, request: Request) -> Pair | None:
+        value = request.headers.get(self.name, "").strip()
+        return (self.name, value) if value else None
+
+    def __repr__(self) -> str:
+        return f"extract_custom_header({self.name!r})"
+
+
+def named_cookies(header: str, names: frozenset[str]) -> str:
+    """The cookies of a Cookie header that have one of the names, as a Cookie header; "" for none.
+
+    A name that comes twice with two values is ambiguous (a sibling host may have planted one): Refusal 400.
+    `__Host-tower_session` cannot be planted, so beside it `tower_session` is left out.
+    """
+    found: dict[str, str] = {}
+    for part in header.split(";"):
+        name, equals, value = part.strip().partition("=")
+        if not equals or not value or name not in names:
+            continue
+        if found.setdefault(name, value) != value:
+            raise Refusal.ambiguous(f"cookie {name}")
+    if SESSION_COOKIES[0] in found:
+        found.pop(SESSION_COOKIES[1], None)
+    return "; ".join(f"{name}={value}" for name, value in found.items())
+
+
+def describe(extractor: object) -> str:
+    """A name for the log. Runs no code of the extractor: a callable instance may have no `__name__`."""
+    while isinstance(extractor, functools.partial):
+        extractor = extractor.func
+    if isinstance(extractor, FunctionType | MethodType):
+        return extractor.__qualname__
+    return type(extractor).__qualname__
+
+
+class Lift:
+    """Lifts the credentials out of an ASGI scope, by a fixed list of extractors.
+
+    :param extractors: in the order in which the pairs are forwarded.
+    :param forward_cookies: names of the cookies to keep in a `cookie` pair, or None for all of them.
+    """
+
+    def __init__(
+        self, extractors: Sequence[HeaderExtractor | NamedHeader], forward_cookies: Iterable[str] | None
+    ) -> None:
+        self._steps = tuple(extractors)
+        self._cookies = None if forward_cookies is None else frozenset(forward_cookies)
+        # Authorization is watched even when nobody lifts it: an extractor of the app may read it.
+        named = {step.raw for step in self._steps if isinstance(step, NamedHeader)}
+        self._watched = frozenset(named | {b"authorization"})
+
+    async def pairs(self, scope: Any) -> tuple[Pair, ...]:
+        """The valid pairs, in order, without repetition; empty when nobody is named.
+
+        :raises Refusal: 400 when a header of a credential comes twice, or two extractors give two values
+            for one name: which person is meant cannot be known.
+        """
+        raw = self._watched_headers(scope)
+        lifted: dict[str, str] = {}
+        for step in self._steps:
+            if isinstance(step, NamedHeader):
+                value = raw.get(step.raw)
+                pair = checked((step.name, value.decode("latin-1"))) if value else None
+            else:
+                pair = await self._ask(step, scope)
+            if pair is not None and pair[0] == "cookie" and self._cookies is not None:
+                pair = checked(("cookie", named_cookies(pair[1], self._cookies)))
+            if pair is not None and lifted.setdefault(pair[0], pair[1]) != pair[1]:
+                raise Refusal.ambiguous(pair[0])
+        return tuple(lifted.items())
+
+    def _watched_headers(self, scope: Any) -> dict[bytes, bytes]:
+        watched = self._watched
+        raw: dict[bytes, bytes] = {}
+        for name, value in scope["headers"]:
+            if name in watched:
+                if name not in raw:
+                    raw[name] = value
+                elif name == b"cookie":  # RFC 9113 section 8.2.3: the parts of one Cookie header
+                    raw[name] += b"; " + value
+                else:
+                    raise Refusal.ambiguous(name.decode("ascii"))
+        return raw
+
+    async def _ask(self, extractor: HeaderExtractor, scope: Any) -> Pair | None:
+        """What an extractor of the app says. One that fails says nothing; its values reach no log."""
+        try:
+            answer: object = extractor(_request(scope))
+            if inspect.isawaitable(answer):
+                answer = await answer
+        except Refusal:
+            raise
+        except Exception as error:  # noqa: BLE001 - code of the app; whatever it raises names nobody
+            log.warning("header extractor %s raised %s; skipped", describe(extractor), type(error).__name__)
+            return None
+        if answer is None:
+            return None
+        pair = checked(answer)
+        if pair is None:
+            log.warning("header extractor %s gave no usable (name, value); skipped", describe(extractor))
+        return pair
+
+
+def _request(scope: Any) -> Request:
+    """A request without its body. A websocket handshake is a GET, and shown as one."""
+    if scope["type"] == "websocket":
+        scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "ws"), "http")
+        scope = {**scope, "type": "http", "method": "GET", "scheme": scheme}
+    return Request(scope)
