@@ -86,4 +86,4 @@ class Attempts(Protocol):
     """Looks up who a running attempt acts for."""
 
     async def attempt(self, attempt_id: str) -> Principal | None:
-        """The executor of `project/domain/run/action/attempt`, its actors and ceilings; None once it is over."""
+        """The executor of `project/domain/run/action/attempt` with actors and ceilings; None once over."""

@@ -6,8 +6,11 @@ row here stops the server at start (T47).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+
+from tower.errors import Broken
 
 
 class Action(StrEnum):
@@ -75,3 +78,148 @@ class Row:
     action: Action | None
     level: AuditLevel
     anonymous: bool = False
+
+
+def _effect(action: Action) -> Row:
+    return Row(action, AuditLevel.EFFECT)
+
+
+def _read(action: Action) -> Row:
+    return Row(action, AuditLevel.READ)
+
+
+_SELF = Row(Action.SELF_VIEW, AuditLevel.NONE)
+_ANONYMOUS = Row(None, AuditLevel.NONE, anonymous=True)
+_NOT_OFFERED = Row(None, AuditLevel.NONE)
+
+
+def _not_offered(names: str) -> dict[str, Row]:
+    return dict.fromkeys(names.split(), _NOT_OFFERED)
+
+
+_SERVICES: dict[str, dict[str, Row]] = {
+    "auth.IdentityService": {"UserInfo": _SELF},
+    "auth.AuthMetadataService": {"GetOAuth2Metadata": _ANONYMOUS, "GetPublicClientConfig": _ANONYMOUS},
+    "cluster.ClusterService": {"SelectCluster": _SELF},
+    "project.ProjectService": {
+        "CreateProject": _effect(Action.PROJECT_MANAGE),
+        "UpdateProject": _effect(Action.PROJECT_MANAGE),
+        "GetProject": _read(Action.PROJECT_VIEW),
+        "ListProjects": _read(Action.PROJECT_VIEW),
+    },
+    "task.TaskService": {
+        "DeployTask": _effect(Action.TASK_REGISTER),
+        "GetTaskDetails": _read(Action.TASK_VIEW),
+        "ListTasks": _read(Action.TASK_VIEW),
+        "ListVersions": _read(Action.TASK_VIEW),
+    },
+    "dataproxy.DataProxyService": {
+        "CreateUploadLocation": _effect(Action.DATA_UPLOAD),
+        "UploadInputs": _effect(Action.DATA_UPLOAD),
+        "CreateDownloadLink": _read(Action.RUN_VIEW),
+        "GetActionData": _read(Action.RUN_VIEW),
+        "TailLogs": _read(Action.RUN_VIEW),
+    },
+    "workflow.RunService": {
+        "CreateRun": _effect(Action.TASK_RUN),
+        "AbortRun": _effect(Action.RUN_ABORT),
+        "AbortAction": _effect(Action.RUN_ABORT),
+        "GetRunDetails": _read(Action.RUN_VIEW),
+        "WatchRunDetails": _read(Action.RUN_VIEW),
+        "GetActionDetails": _read(Action.RUN_VIEW),
+        "WatchActionDetails": _read(Action.RUN_VIEW),
+        "GetActionData": _read(Action.RUN_VIEW),
+        "GetActionDataURIs": _read(Action.RUN_VIEW),
+        "GetActionLogContext": _read(Action.RUN_VIEW),
+        "ListRuns": _read(Action.RUN_VIEW),
+        "WatchRuns": _read(Action.RUN_VIEW),
+        "ListActions": _read(Action.RUN_VIEW),
+        "WatchActions": _read(Action.RUN_VIEW),
+        "WatchClusterEvents": _read(Action.RUN_VIEW),
+        "WatchGroups": _read(Action.RUN_VIEW),
+        **_not_offered("SignalEvent"),
+    },
+    "workflow.RunLogsService": {"TailLogs": _read(Action.RUN_VIEW)},
+    "imagebuilder.ImageService": {"GetImage": _SELF},
+    "app.AppService": {
+        "Create": _effect(Action.APP_DEPLOY),
+        "Get": _read(Action.APP_VIEW),
+        "Update": _effect(Action.APP_MANAGE),
+        "Delete": _effect(Action.APP_MANAGE),
+        "List": _read(Action.APP_VIEW),
+        "Watch": _read(Action.APP_VIEW),
+        **_not_offered("UpdateStatus Lease"),
+    },
+    "app.AppLogsService": {"TailLogs": _read(Action.APP_VIEW)},
+    "workflow.QueueService": _not_offered("EnqueueAction AbortQueuedRun AbortQueuedAction"),
+    "workflow.StateService": _not_offered("Put Get Watch"),
+    "workflow.TrackedRunService": _not_offered(
+        "CreateRun ReportActions GetRunDetails WatchRunDetails GetActionDetails WatchActionDetails ListRuns "
+        "WatchRuns ListActions WatchActions AbortRun"
+    ),
+    "workflow.TranslatorService": _not_offered(
+        "LiteralsToLaunchFormJson LaunchFormJsonToLiterals TaskSpecToLaunchFormJson JsonValuesToLiterals"
+    ),
+    "actions.ActionsService": _not_offered("Enqueue WatchForUpdates Update Abort Signal"),
+    "secret.SecretService": _not_offered("CreateSecret UpdateSecret GetSecret DeleteSecret ListSecrets"),
+    "settings.SettingsService": _not_offered("GetSettings GetSettingsForEdit CreateSettings UpdateSettings"),
+    "org.DomainService": _not_offered("ListDomains CreateDomain GetDomain UpdateDomain DeleteDomain"),
+    "trigger.TriggerService": _not_offered(
+        "DeployTrigger GetTriggerDetails GetTriggerRevisionDetails ListTriggers GetTriggerRevisionHistory "
+        "UpdateTriggers DeleteTriggers"
+    ),
+    "artifact.ArtifactService": _not_offered(
+        "CreateArtifact GetArtifact ListArtifacts ListArtifactNames ListArtifactMetadataKeys DeleteArtifact "
+        "DeclareArtifact GetArtifactSchema ListPartitionValues"
+    ),
+}
+
+METHODS: dict[str, Row] = {
+    f"/flyteidl2.{service}/{method}": row
+    for service, rows in _SERVICES.items()
+    for method, row in rows.items()
+}
+"""Every RPC by its path. A row without an action is answered with Unsupported once the caller is known."""
+
+ROUTES: dict[str, Row] = {
+    "rest GET /api/openapi.json": _ANONYMOUS,
+    "rest GET /api/v1/whoami": _SELF,
+    "rest POST /api/v1/users": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/users": _read(Action.USER_MANAGE),
+    "rest GET /api/v1/users/{name}": _read(Action.USER_MANAGE),
+    "rest POST /api/v1/users/{name}/disable": _effect(Action.USER_MANAGE),
+    "rest POST /api/v1/users/{name}/enable": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/bindings": _read(Action.USER_MANAGE),
+    "rest POST /api/v1/bindings": _effect(Action.USER_MANAGE),
+    "rest DELETE /api/v1/bindings": _effect(Action.USER_MANAGE),
+    "rest POST /api/v1/keys": _effect(Action.KEY_MANAGE_OWN),
+    "rest GET /api/v1/keys": _read(Action.KEY_MANAGE_OWN),
+    "rest GET /api/v1/keys/{name}": _read(Action.KEY_MANAGE_OWN),
+    "rest DELETE /api/v1/keys/{name}": _effect(Action.KEY_MANAGE_OWN),
+    "rest POST /api/v1/links": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/audit": _read(Action.AUDIT_VIEW),
+}
+"""Every route of the other doors, as `<door> <METHOD> <path template>`."""
+
+
+def check_complete(mounted: Iterable[str]) -> None:
+    """Raise Broken when something mounted has no row, or a row of a mounted group is of nothing mounted (T47).
+
+    `mounted` has the paths of RPCs (`/flyteidl2.task.TaskService/ListTasks`) and of routes
+    (`rest GET /api/v1/users`). A group is a service or a door; one that is not mounted at all is not stale.
+    """
+    present = set(mounted)
+    rows = {**METHODS, **ROUTES}
+    groups = {_group(path) for path in present}
+    missing = sorted(present - rows.keys())
+    stale = sorted(path for path in rows if _group(path) in groups and path not in present)
+    if missing or stale:
+        raise Broken(
+            "The table of actions does not fit what is mounted.",
+            hint="Declare every RPC and route in tower/policy/actions.py.",
+            cause=f"without a row: {missing}; rows of nothing: {stale}",
+        )
+
+
+def _group(path: str) -> str:
+    return path.rpartition("/")[0] if path.startswith("/") else path.partition(" ")[0]
