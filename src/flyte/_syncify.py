@@ -1,8 +1,8 @@
 """One coroutine function, two calls: `f(...)` blocks, `f.aio(...)` is awaited.
 
 The blocking call runs on one background event loop, so it also works where a loop is already running (which
-it then blocks). The awaited call runs on the caller's own loop. Both see the caller's context variables as they
-were at the call, and only so: an async generator that Alice began stays Alice's when it is resumed from Bob's
+it then blocks). The awaited call runs on the caller's own loop. Both see the caller's context variables as
+they were at the call, and only so: a generator that Alice began stays Alice's when it is resumed from Bob's
 request.
 """
 
@@ -220,7 +220,8 @@ class Syncified(_Named, Generic[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         context = contextvars.copy_context()
         function = self._function
-        return _blocking(lambda: function(*args, **kwargs), context)
+        result: R = _blocking(lambda: function(*args, **kwargs), context)
+        return result
 
     def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The same on the caller's own event loop."""
