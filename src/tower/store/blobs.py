@@ -1,0 +1,260 @@
+"""Inputs, outputs and bundles as files under one directory, addressed by key.
+
+A key is a relative path like `bundles/flytesnacks/development/<digest>/code.tar.gz`; its URI is `tower://<key>`.
+What was put is on the disk when the call returns, and nobody ever sees a part of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import threading
+import time
+import unicodedata
+from collections import OrderedDict
+from collections.abc import AsyncIterable, AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import obstore
+from obstore.store import LocalStore
+
+from tower.errors import Exhausted, Invalid, NotFound
+
+SCHEME = "tower://"
+_INCOMING = ".incoming"
+_ABANDONED_AFTER = 24 * 3600.0
+_CHUNK = 1024 * 1024
+_KNOWN_CONTENTS = 4096
+_RESERVED_BY_THE_STORE = re.compile(r"#\d+\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a stream amounted to: its size in bytes and its digests, raw."""
+
+    size: int
+    md5: bytes
+    sha256: bytes
+
+
+def check_key(key: str) -> str:
+    """The key itself. Raises Invalid for one that is not a plain relative path."""
+    segments = key.split("/")
+    good = (
+        0 < len(key) <= 1024
+        and not key.startswith(".")
+        and "\\" not in key
+        and all(segment not in ("", ".", "..") for segment in segments)
+        and not any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in key)
+        and all(len(segment.encode()) <= 200 for segment in segments)
+        and not any(_RESERVED_BY_THE_STORE.search(segment) for segment in segments)
+    )
+    if not good:
+        raise Invalid("A name in the blob store is a relative path of plain names, at most 1024 characters.")
+    return key
+
+
+def uri(key: str) -> str:
+    """The URI of a key. Raises Invalid."""
+    return SCHEME + check_key(key)
+
+
+def parse_uri(text: str) -> str:
+    """The key that a `tower://` URI names. Raises Invalid."""
+    if not text.startswith(SCHEME):
+        raise Invalid("This is not a URI of Tower's blob store.", hint=f"It begins with {SCHEME}.")
+    return check_key(text.removeprefix(SCHEME))
+
+
+class Blobs:
+    """The blob store of one machine. The directory is private to the server's user."""
+
+    def __init__(self, root: Path) -> None:
+        """Use a directory, made where absent. What a crash left half written is removed after a day."""
+        self._root = root
+        self._incoming = root / _INCOMING
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        root.chmod(0o700)
+        self._store = LocalStore(prefix=root)
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._forget_abandoned()
+
+    def path(self, key: str) -> Path:
+        """Where the content of a key lies, for reading. Raises Invalid."""
+        return self._root / check_key(key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Store or replace a content. Raises Invalid for a bad key, OSError when the disk refuses."""
+        await asyncio.to_thread(self._put, check_key(key), data)
+
+    async def put_content(self, prefix: str, data: bytes, *, suffix: str = "") -> str:
+        """Store a content under its own digest and return the key, `<prefix>/<sha256><suffix>`.
+
+        A content that is stored already is not written again.
+        """
+        key = check_key(f"{prefix}/{hashlib.sha256(data).hexdigest()}{suffix}")
+        if key in self._known:
+            self._known.move_to_end(key)
+            return key
+        if await self.size(key) != len(data):
+            await asyncio.to_thread(self._put, key, data)
+        self._known[key] = None
+        if len(self._known) > _KNOWN_CONTENTS:
+            self._known.popitem(last=False)
+        return key
+
+    async def put_stream(
+        self,
+        key: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        limit: int,
+        md5: bytes | None = None,
+        size: int | None = None,
+    ) -> Stored:
+        """Store a stream of at most `limit` bytes; it appears under its key as a whole, or not at all.
+
+        Raises Exhausted beyond the limit, Invalid when the content is not of the announced `md5` or `size`.
+        """
+        incoming = _Incoming(self._incoming / secrets.token_hex(16))
+        try:
+            buffer = bytearray()
+            async for chunk in chunks:
+                if incoming.size + len(buffer) + len(chunk) > limit:
+                    raise Exhausted(f"The upload is larger than {limit} bytes.")
+                buffer += chunk
+                if len(buffer) >= _CHUNK:
+                    data, buffer = bytes(buffer), bytearray()
+                    await asyncio.to_thread(incoming.write, data)
+            await asyncio.to_thread(incoming.write, bytes(buffer))
+            stored = incoming.stored()
+            if size is not None and stored.size != size:
+                raise Invalid(f"The upload has {stored.size} bytes, {size} were announced.")
+            if md5 is not None and not hmac.compare_digest(stored.md5, md5):
+                raise Invalid("The upload does not have the MD5 digest that was announced.")
+            await asyncio.to_thread(incoming.publish, self._root, check_key(key))
+        finally:
+            incoming.discard()
+        return stored
+
+    async def get(self, key: str, *, limit: int) -> bytes:
+        """A whole content. Raises NotFound, or Exhausted when it has more than `limit` bytes."""
+        try:
+            found = await obstore.get_async(self._store, check_key(key))
+        except FileNotFoundError as error:
+            raise NotFound("There is no such content.", cause=key) from error
+        if found.meta["size"] > limit:
+            raise Exhausted(f"The content is larger than {limit} bytes.", cause=key)
+        return bytes(await found.bytes_async())
+
+    async def stream(self, key: str) -> AsyncIterator[bytes]:
+        """A content in chunks of about a megabyte. Raises NotFound before the first one."""
+        try:
+            found = await obstore.get_async(self._store, check_key(key))
+        except FileNotFoundError as error:
+            raise NotFound("There is no such content.", cause=key) from error
+        async for chunk in found.stream(min_chunk_size=_CHUNK):
+            yield bytes(chunk)
+
+    async def size(self, key: str) -> int | None:
+        """The size of a content in bytes, None where there is none."""
+        try:
+            meta = await obstore.head_async(self._store, check_key(key))
+        except FileNotFoundError:
+            return None
+        return int(meta["size"])
+
+    async def exists(self, key: str) -> bool:
+        """Whether there is a content under the key."""
+        return await self.size(key) is not None
+
+    async def delete(self, key: str) -> None:
+        """Remove a content; nothing happens where there is none."""
+        self._known.pop(check_key(key), None)
+        await asyncio.to_thread(self.path(key).unlink, missing_ok=True)
+
+    def _put(self, key: str, data: bytes) -> None:
+        incoming = _Incoming(self._incoming / secrets.token_hex(16))
+        try:
+            incoming.write(data)
+            incoming.publish(self._root, key)
+        finally:
+            incoming.discard()
+
+    def _forget_abandoned(self) -> None:
+        oldest = time.time() - _ABANDONED_AFTER
+        for path in self._incoming.iterdir():
+            if path.stat().st_mtime < oldest:
+                path.unlink(missing_ok=True)
+
+
+class _Incoming:
+    """A file on its way in: written by worker threads, given up from the event loop when the caller leaves.
+
+    Ours rather than the store's own, which answers before the data is on the disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # a caller may leave while a thread writes: the lock keeps that thread off a reused descriptor
+        self._lock = threading.Lock()
+        self._descriptor: int | None = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        self._md5 = hashlib.md5(usedforsecurity=False)
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        """Add to the file."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            rest = memoryview(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
+            self._md5.update(data)
+            self._sha256.update(data)
+            self.size += len(data)
+
+    def stored(self) -> Stored:
+        """What was written."""
+        return Stored(self.size, self._md5.digest(), self._sha256.digest())
+
+    def publish(self, root: Path, key: str) -> None:
+        """Make the file appear under its key, durably: the data, then the name, then the directories."""
+        with self._lock:
+            if self._descriptor is None:
+                return
+            os.fsync(self._descriptor)
+            target = root / key
+            _make_directories(root, target.parent)
+            self._path.rename(target)
+            _sync_directory(target.parent)
+
+    def discard(self) -> None:
+        """Close, and remove what was not published."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+                self._path.unlink(missing_ok=True)
+
+
+def _make_directories(root: Path, directory: Path) -> None:
+    if directory == root or directory.is_dir():
+        return
+    _make_directories(root, directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    _sync_directory(directory.parent)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
