@@ -157,6 +157,7 @@ class TaskEnvironment:
     @overload
     def task(
         self,
+        /,
         *,
         retries: int | RetryStrategy = 0,
         timeout: float | timedelta | Timeout | None = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from flyte import _context
 from flyte._requirements import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
+
 
 class Home(Protocol):
     """What a task needs to know of its environment."""
@@ -68,7 +69,7 @@ class Task(Generic[P, R_co]):
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise DeclarationError(f"{function.__name__} is a generator; a task returns its result.")
         self.environment = environment
-        self.function = function
+        self.function: Callable[P, R_co] = function
         self.name = f"{environment.name}.{check_name(function.__name__, what='a task')}"
         self.short_name = check_name(short_name or function.__name__, what="a task")
         self.retries = as_retry(retries)
