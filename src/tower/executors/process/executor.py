@@ -1,0 +1,238 @@
+"""Attempts and apps as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tower.errors import Unavailable
+from tower.executors.port import AppJob, Limits, OnOutput, OnStart, TaskJob
+from tower.executors.process.cgroups import Cgroups, Group
+from tower.executors.process.child import Child, Plan
+from tower.executors.process.template import Template, UnsafeError
+from tower.executors.process.work import Work
+
+_Key = tuple[Path, Path | None]
+_DETECT = object()
+
+
+class ProcessExecutor:
+    """Forks attempts from template processes and starts apps, with limits as good as the machine lets us.
+
+    `enforcement` says how limits are held: "cgroups v1", "cgroups v2" or "rlimits". With rlimits memory is
+    limited per process, the processor by affinity and the number of processes not at all.
+    """
+
+    def __init__(
+        self,
+        *,
+        idle_seconds: float = 300.0,
+        largest_pool: int = 16,
+        package: str = "flyte.runtime",
+        groups: Cgroups | object | None = _DETECT,
+    ) -> None:
+        """`package` holds the modules `worker`, `task` and `serve`; `groups=None` keeps to rlimits."""
+        found = Cgroups.open() if groups is _DETECT else groups
+        self._groups = found if isinstance(found, Cgroups) else None
+        self._package = package
+        self._idle_seconds = idle_seconds
+        self._largest_pool = largest_pool
+        self._templates: dict[_Key, Template] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._unsafe: set[tuple[_Key, str]] = set()
+        self._works: set[Work] = set()
+        self._reaper: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._serial = 0
+
+    @property
+    def enforcement(self) -> str:
+        """How limits are held on this machine."""
+        return "rlimits" if self._groups is None else f"cgroups v{self._groups.version}"
+
+    async def start_task(self, job: TaskJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
+        """Start one attempt; returns when its process exists. Raises Fault."""
+        work = self._work(job.limits, on_output=on_output, on_start=on_start)
+        key = (job.python, job.bundle)
+        try:
+            if (key, job.module) not in self._unsafe:
+                try:
+                    await self._template(key, job).start(work, self._message(job, work.group))
+                except UnsafeError:
+                    self._unsafe.add((key, job.module))
+                else:
+                    return work
+            self._spawn(
+                [str(job.python), "-P", "-m", f"{self._package}.task"],
+                job=job,
+                work=work,
+                given=json.dumps(self._message(job, None) | {"bundle": str(job.bundle or "")}).encode(),
+            )
+        except asyncio.CancelledError:
+            if not work.abandoned:
+                self._drop(work)
+            raise
+        except BaseException:
+            self._drop(work)
+            raise
+        return work
+
+    async def start_app(self, job: AppJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
+        """Start one app process. Raises Fault."""
+        arguments = list(job.command)
+        if not arguments:
+            arguments = [str(job.python), "-P", "-m", f"{self._package}.serve"]
+            arguments += ["--module", job.module, "--app", job.app]
+            if job.bundle is not None:
+                arguments += ["--bundle", str(job.bundle)]
+        elif "/" not in arguments[0]:
+            arguments[0] = _which(arguments[0], job.env)
+        work = self._work(job.limits, on_output=on_output, on_start=on_start)
+        try:
+            self._spawn(arguments, job=job, work=work)
+        except BaseException:
+            self._drop(work)
+            raise
+        return work
+
+    async def close(self) -> None:
+        """Stop everything that was started here, then the templates."""
+        self._closed = True
+        if self._reaper is not None:
+            self._reaper.cancel()
+        await asyncio.gather(*(work.stop(2.0) for work in list(self._works) if work.pid))
+        await asyncio.gather(*(template.close() for template in self._templates.values()), *self._leaving)
+        self._templates.clear()
+        if self._groups is not None:
+            self._groups.close()
+
+    def _work(self, limits: Limits, *, on_output: OnOutput, on_start: OnStart) -> Work:
+        if self._closed:
+            raise Unavailable("The server is stopping.")
+        group = None
+        if self._groups is not None:
+            self._serial += 1
+            try:
+                group = self._groups.make(str(self._serial), limits)
+            except OSError as error:
+                raise Unavailable("The limits could not be set.", cause=str(error)) from error
+        work = Work(
+            on_output=on_output,
+            on_start=on_start,
+            limit=limits.output,
+            groups=self._groups,
+            group=group,
+            on_end=self._works.discard,
+        )
+        self._works.add(work)
+        return work
+
+    def _drop(self, work: Work) -> None:
+        """A work that never got a process."""
+        work.output.finish()
+        self._works.discard(work)
+        if work.group is not None and self._groups is not None:
+            self._groups.release(work.group)
+
+    def _template(self, key: _Key, job: TaskJob) -> Template:
+        template = self._templates.get(key)
+        if template is None or not template.alive:
+            self._make_room()
+            template = Template(*key, environment=_environment(job.python), module=f"{self._package}.worker")
+            self._templates[key] = template
+            self._schedule()
+        return template
+
+    def _make_room(self) -> None:
+        idle = sorted(
+            ((template.used_at, key) for key, template in self._templates.items() if template.idle),
+            key=lambda entry: entry[0],
+        )
+        surplus = len(self._templates) + 1 - self._largest_pool
+        for _, key in idle[: max(0, surplus)]:
+            self._retire(key)
+
+    def _retire(self, key: _Key) -> None:
+        task = asyncio.get_running_loop().create_task(self._templates.pop(key).close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    def _schedule(self) -> None:
+        if self._reaper is None and not self._closed:
+            self._reaper = asyncio.get_running_loop().call_later(self._idle_seconds / 2, self._reap)
+
+    def _reap(self) -> None:
+        self._reaper = None
+        oldest = asyncio.get_running_loop().time() - self._idle_seconds
+        for key, template in list(self._templates.items()):
+            if not template.alive:
+                del self._templates[key]
+            elif template.idle and template.used_at <= oldest:
+                self._retire(key)
+        if self._templates:
+            self._schedule()
+
+    def _message(self, job: TaskJob, group: Group | None) -> dict[str, Any]:
+        grouped = self._groups is not None
+        limits = job.limits
+        return {
+            "op": "start",
+            "id": job.id,
+            "module": job.module,
+            "task": job.task,
+            "directory": str(job.directory),
+            "agent_socket": str(job.agent_socket),
+            "env": dict(job.env),
+            "limits": {
+                "memory": None if grouped else limits.memory,
+                "cpu": None if grouped else limits.cpu,
+                "processes": None,  # the rlimit would count all processes of Tower's own user
+            },
+            "cgroups": [] if group is None else group.entries,
+        }
+
+    def _spawn(self, arguments: list[str], *, job: TaskJob | AppJob, work: Work, given: bytes = b"") -> None:
+        plan = Plan(groups=tuple(work.group.entries)) if work.group is not None else _own_limits(job.limits)
+        child = Child(
+            arguments,
+            environment=job.env,
+            directory=job.directory,
+            plan=plan,
+            output=work.output.writer,
+            on_exit=work.exited,
+            given=given,
+        )
+        work.running(child.pid)
+
+
+def _own_limits(limits: Limits) -> Plan:
+    cpus: tuple[int, ...] = ()
+    if limits.cpu:
+        cpus = tuple(sorted(os.sched_getaffinity(0)))[: max(1, math.ceil(limits.cpu))]
+    return Plan(memory=limits.memory, cpus=cpus)
+
+
+def _environment(python: Path) -> Mapping[str, str]:
+    """What a template process sees: nothing of Tower's own environment."""
+    return MappingProxyType(
+        {
+            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+        }
+    )
+
+
+def _which(program: str, env: Mapping[str, str]) -> str:
+    for folder in env.get("PATH", "/usr/bin:/bin").split(":"):
+        path = Path(folder, program)
+        if path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    raise Unavailable(f"The app's command {program!r} is not in its image.")

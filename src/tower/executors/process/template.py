@@ -1,0 +1,222 @@
+"""A template process: it has imported the code and forks one child per attempt. It holds no identity.
+
+The protocol (flyte.runtime.worker is the other side) is JSON messages over a sequenced-packet socket:
+to it `start` with the output descriptor attached; from it `ready`, `started`, `exited` and `unsafe`.
+"""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import json
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tower.errors import Unavailable
+from tower.executors.process.child import Child, Plan
+from tower.executors.process.output import Output, Tail
+from tower.executors.process.tree import signal_all
+from tower.executors.process.work import Work
+
+_LARGEST_MESSAGE = 128 * 1024
+_START_SECONDS = 60.0
+
+
+class UnsafeError(Exception):
+    """The code of this bundle cannot be forked, or the message is too large: start a fresh interpreter."""
+
+
+class Template:
+    """One template process. `alive` turns False when it ended; its attempts are then reported as killed."""
+
+    def __init__(
+        self, python: Path, bundle: Path | None, *, environment: Mapping[str, str], module: str
+    ) -> None:
+        """Start the process; `module` is the worker's module name."""
+        self.alive = True
+        self.used_at = asyncio.get_running_loop().time()
+        self.works: dict[str, Work] = {}
+        self._loop = asyncio.get_running_loop()
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._tail = Tail()
+        self._output = Output(self._tail, limit=1 << 20)
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._socket.setblocking(False)
+        arguments = [str(python), "-P", "-m", module, "--control-fd", str(theirs.fileno())]
+        if bundle is not None:
+            arguments += ["--bundle", str(bundle)]
+        try:
+            self._child = Child(
+                arguments,
+                environment=environment,
+                directory=Path("/"),
+                plan=Plan(),
+                output=self._output.writer,
+                on_exit=self._exited,
+                keep=(theirs.fileno(),),
+            )
+        except BaseException:
+            self._socket.close()
+            self._output.finish()
+            raise
+        finally:
+            theirs.close()
+        self._output.started()
+        self._loop.add_reader(self._socket, self._readable)
+
+    @property
+    def pid(self) -> int:
+        """The template's own process id."""
+        return self._child.pid
+
+    @property
+    def idle(self) -> bool:
+        """Whether no attempt runs or starts."""
+        return not self.works and self._ready.done()
+
+    async def start(self, work: Work, message: dict[str, Any]) -> None:
+        """Fork a child for `work`. Raises UnsafeError, or Unavailable when the template ended."""
+        packet = json.dumps(message, separators=(",", ":")).encode()
+        if len(packet) > _LARGEST_MESSAGE:
+            raise UnsafeError("the message is too large")
+        identity = message["id"]
+        self.works[identity] = work
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), _START_SECONDS)
+            started = self._waiting[identity] = self._loop.create_future()
+            await self._send(packet, work.output.writer)
+            await started
+        except TimeoutError:
+            self.works.pop(identity, None)
+            self.kill()
+            raise Unavailable(
+                "The task's interpreter did not start in time.", cause=self._tail.text
+            ) from None
+        except asyncio.CancelledError:
+            # it may be forked already or in a moment: `started` and `exited` will still come for it
+            if identity in self._waiting:
+                work.abandon()
+            else:
+                self.works.pop(identity, None)
+            raise
+        except BaseException:
+            self.works.pop(identity, None)
+            raise
+        finally:
+            self._waiting.pop(identity, None)
+            self.used_at = self._loop.time()
+
+    def kill(self) -> None:
+        """End the template and, through their control groups or sessions, its attempts."""
+        signal_all({self._child.pid} if self.alive else set(), signal.SIGKILL)
+
+    async def close(self, grace: float = 2.0) -> None:
+        """Let the template end by itself (it ends its children too), or end it after `grace` seconds."""
+        if self.alive:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+            try:
+                await asyncio.wait_for(self._child.wait(), grace)
+            except TimeoutError:
+                self.kill()
+        await self._child.wait()
+
+    async def _send(self, packet: bytes, descriptor: int) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+        while True:
+            try:
+                self._socket.sendmsg([packet], rights)
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                raise Unavailable("The task's interpreter ended.", cause=self._tail.text) from error
+            else:
+                return
+
+    async def _writable(self) -> None:
+        free = self._loop.create_future()
+        self._loop.add_writer(self._socket, _settle, free)
+        try:
+            await free
+        finally:
+            self._loop.remove_writer(self._socket)
+
+    def _readable(self) -> None:
+        while self._socket.fileno() >= 0:
+            try:
+                packet = self._socket.recv(_LARGEST_MESSAGE)
+            except BlockingIOError:
+                return
+            except OSError:
+                packet = b""
+            if not packet:
+                self._loop.remove_reader(self._socket)
+                self._socket.close()
+                return
+            # the code of the bundle may have reached this descriptor: nothing it says is believed blindly
+            try:
+                self._receive(json.loads(packet))
+            except (ValueError, KeyError, TypeError):
+                self.kill()
+                return
+
+    def _receive(self, message: dict[str, Any]) -> None:
+        match message["event"]:
+            case "ready":
+                if not self._ready.done():
+                    self._ready.set_result(None)
+            case "started":
+                work, started = self.works.get(message["id"]), self._waiting.get(message["id"])
+                pid = int(message["pid"])
+                if work is not None and not work.pid and self._parent_of(pid):
+                    work.running(pid)
+                if started is not None and not started.done():
+                    started.set_result(None)
+            case "unsafe":
+                started = self._waiting.get(message["id"])
+                if started is not None and not started.done():
+                    started.set_exception(UnsafeError(str(message.get("reason", ""))))
+            case "exited":
+                work = self.works.pop(message["id"], None)
+                self.used_at = self._loop.time()
+                if work is not None:
+                    work.exited(int(message["status"]))
+            case other:
+                raise ValueError(other)
+
+    def _parent_of(self, pid: int) -> bool:
+        """Whether the kernel says that `pid` is our template's child: only such a pid may get an identity."""
+        try:
+            text = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            return False
+        return int(text[text.rindex(b")") + 2 :].split()[1]) == self._child.pid
+
+    def _exited(self, _status: int) -> None:
+        if self._socket.fileno() >= 0:
+            self._readable()
+        self.alive = False
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket)
+            self._socket.close()
+        self._output.finish()
+        cause = self._tail.text
+        if not self._ready.done():
+            self._ready.set_exception(Unavailable("The task's interpreter did not start.", cause=cause))
+            self._ready.exception()  # not every template has somebody waiting
+        for started in self._waiting.values():
+            if not started.done():
+                started.set_exception(Unavailable("The task's interpreter ended.", cause=cause))
+        for work in list(self.works.values()):
+            if work.pid:
+                work.exited(signal.SIGKILL)
+        self.works.clear()
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,49 @@
+"""All the processes that grew out of one: found by session and parent in /proc, signalled together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+
+def members(root: int) -> set[int]:
+    """The living processes of the session and process group `root`, and all their descendants."""
+    parents: dict[int, int] = {}
+    found: set[int] = set()
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        facts = _facts(int(name))
+        if facts is None:
+            continue
+        parent, group, session = facts
+        parents[int(name)] = parent
+        if root in (int(name), group, session):
+            found.add(int(name))
+    grown = True
+    while grown:
+        children = {pid for pid, parent in parents.items() if parent in found and pid not in found}
+        found |= children
+        grown = bool(children)
+    return found
+
+
+def signal_all(pids: set[int], number: signal.Signals) -> None:
+    """Send a signal to each process that still exists."""
+    for pid in pids:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _facts(pid: int) -> tuple[int, int, int] | None:
+    """Parent, process group and session of a living process; None when it is gone or only a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return None
+    fields = text[text.rindex(b")") + 2 :].split()
+    if fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[1]), int(fields[2]), int(fields[3])

@@ -1,0 +1,111 @@
+"""One running attempt or app: its process tree, its output, its limits, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+from tower.executors.port import Exit, OnOutput, OnStart
+from tower.executors.process.cgroups import Cgroups, Group
+from tower.executors.process.output import Output
+from tower.executors.process.tree import members, signal_all
+
+_TURN = 0.01
+_TURNS = 300
+
+
+class Work:
+    """A `tower.executors.port.Process`. Whoever watches the root process calls `running` and `exited`."""
+
+    pid = 0
+
+    def __init__(
+        self,
+        *,
+        on_output: OnOutput,
+        on_start: OnStart,
+        limit: int,
+        groups: Cgroups | None,
+        group: Group | None,
+        on_end: Callable[[Work], None],
+    ) -> None:
+        self.output = Output(on_output, limit=limit)
+        self.group = group
+        self.abandoned = False
+        self._on_start = on_start
+        self._on_end = on_end
+        self._groups = groups
+        self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._ended = False
+
+    def running(self, pid: int) -> None:
+        """The root process exists and has not run its own code yet."""
+        self.pid = pid
+        self.output.started()
+        if self.abandoned:
+            self.signal(signal.SIGKILL)
+        else:
+            self._on_start(pid)
+
+    def exited(self, status: int) -> None:
+        """The root process ended and was reaped: end what it left behind, then tell."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._left():
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep(status))
+        else:
+            self._finish(status)
+
+    def abandon(self) -> None:
+        """Nobody wants this work any more, started or not."""
+        self.abandoned = True
+        self.signal(signal.SIGKILL)
+
+    async def wait(self) -> Exit:
+        """Wait for the end of the root process and of everything it left behind."""
+        return await asyncio.shield(self._exit)
+
+    async def stop(self, grace: float) -> None:
+        """Ask the whole tree to end; end it after `grace` seconds."""
+        self.signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self.wait(), grace)
+        except TimeoutError:
+            self.signal(signal.SIGKILL)
+            await self.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the tree."""
+        if self.pid and not self._exit.done():
+            signal_all(self._left() | ({self.pid} if not self._ended else set()), number)
+
+    def _left(self) -> set[int]:
+        if not self.pid:
+            return set()
+        inside = self.group.pids() if self.group is not None else members(self.pid)
+        return inside - {os.getpid()}
+
+    async def _sweep(self, status: int) -> None:
+        for _ in range(_TURNS):
+            left = self._left()
+            if not left:
+                break
+            signal_all(left, signal.SIGKILL)
+            # the kernel tells nobody when a stranger's child has gone
+            await asyncio.sleep(_TURN)
+        self._finish(status)
+
+    def _finish(self, status: int) -> None:
+        self.output.finish()
+        out_of_memory = False
+        if self.group is not None and self._groups is not None:
+            out_of_memory = self.group.out_of_memory()
+            self._groups.release(self.group)
+        number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
+        code = 128 + number if number is not None else os.WEXITSTATUS(status)
+        self._exit.set_result(Exit(code, number, out_of_memory, self.output.truncated))
+        self._on_end(self)
