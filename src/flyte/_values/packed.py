@@ -15,7 +15,7 @@ from google.protobuf import json_format, struct_pb2
 
 from flyte._values import schema
 from flyte._values.codec import Literal, LiteralType, wrong_literal
-from flyte._values.faults import MAX_BYTES, describe, mismatch, too_deep
+from flyte._values.faults import describe, mismatch, too_deep
 from flyte.errors import RemoteTaskUsageError
 
 if TYPE_CHECKING:
@@ -167,8 +167,8 @@ def unpack(literal: Literal, path: str, label: str) -> Any:
         scalar = literal.scalar
         if scalar.HasField("binary") and scalar.binary.tag == TAG:
             try:
-                return msgpack.unpackb(scalar.binary.value, raw=False, max_buffer_size=MAX_BYTES)
-            except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as fault:
+                return msgpack.unpackb(scalar.binary.value, raw=False)
+            except (ValueError, msgpack.UnpackException, RecursionError) as fault:
                 raise RemoteTaskUsageError(f"{path}: the packed {label} cannot be read.") from fault
         if scalar.HasField("generic"):
             return json_format.MessageToDict(scalar.generic)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import types
 import typing
@@ -93,12 +92,10 @@ def adapter_of(kind: Any) -> TypeAdapter[Any]:
 
 
 def _new_adapter(kind: Any) -> TypeAdapter[Any]:
-    from pydantic import ConfigDict, PydanticUserError, TypeAdapter
+    from pydantic import PydanticUserError, TypeAdapter
 
-    config = ConfigDict(ser_json_timedelta="float", ser_json_bytes="base64", val_json_bytes="base64")
     try:
-        owned = not dataclasses.is_dataclass(kind) or hasattr(kind, "__pydantic_config__")
-        adapter: TypeAdapter[Any] = TypeAdapter(kind) if owned else TypeAdapter(kind, config=config)
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
         adapter.json_schema()
     except (PydanticUserError, NameError) as fault:
         reason = str(fault).partition("\n")[0]
