@@ -1,0 +1,389 @@
+"""Apps: deploy, look at, start, stop and delete them; where they answer and where they stand."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from flyteidl2.app import app_definition_pb2 as pb
+
+from tower.audit import Event
+from tower.control import appspecs
+from tower.control.access import Access, not_found
+from tower.control.appspecs import Declared
+from tower.control.events import Events
+from tower.control.places import Places
+from tower.errors import AlreadyExists, Invalid, Precondition
+from tower.identity.principal import Principal
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.engine import Decision
+from tower.settings import Settings
+from tower.states import AppStatus, Desired
+from tower.store import apps as store
+from tower.store.apps import AppRow, Revision
+from tower.store.database import Database, Transaction
+
+MAX_PAGE = 100
+
+
+class Processes(Protocol):
+    """The running side of apps, as the gateway needs it; `control.reconcile` has it."""
+
+    async def wake(self, project: str, domain: str, name: str, seconds: float, /) -> Path:
+        """The unix socket of a ready process, started if need be. Raises Unavailable after that long."""
+
+    def serving(self, project: str, domain: str, name: str) -> AbstractContextManager[None]:
+        """Count one request in flight for as long as the block lasts: such an app is not idle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of apps; `token` asks for the next one and is "" on the last."""
+
+    rows: tuple[AppRow, ...]
+    token: str
+
+
+class Apps:
+    """The use-cases. Every method names its caller first and decides before it reads or writes."""
+
+    def __init__(self, *, db: Database, access: Access, events: Events, settings: Settings) -> None:
+        self._db = db
+        self._access = access
+        self._events = events
+        self._settings = settings
+        self.places = Places(settings)
+
+    async def open(self) -> None:
+        """Read where every app answers. Call it once before the gateway opens."""
+        self.places.load(await self._db.read(store.everything))
+
+    async def create(self, principal: Principal, app: pb.App, *, request_id: str) -> AppRow:
+        """Deploy a new app as revision 1. Raises AlreadyExists when there is one of this name."""
+        declared = appspecs.read(app, self._settings)
+        decision = await self._may_deploy(principal, declared, request_id=request_id)
+
+        def write(tx: Transaction) -> AppRow:
+            if not store.project_exists(tx, declared.project):
+                raise not_found(Resource(ResourceType.PROJECT, project=declared.project))
+            if store.get(tx, declared.project, declared.domain, declared.name) is not None:
+                raise AlreadyExists(f"There is an app {declared.name} already.", hint="Update it instead.")
+            revision = store.next_revision(tx, declared.project, declared.domain, declared.name)
+            row = self._row(tx, declared, principal=principal, revision=revision, before=None)
+            store.insert(tx, row)
+            self._record(tx, principal, decision, Event.APP_DEPLOY, row, request_id=request_id)
+            tx.after_commit(lambda: self._changed(row))
+            return row
+
+        return await self._db.write(write)
+
+    async def update(self, principal: Principal, app: pb.App, *, request_id: str, reason: str = "") -> AppRow:
+        """Deploy another specification or want the app started or stopped.
+
+        The same specification makes no new revision. A revision in the message must be the current one:
+        Precondition says that somebody else was faster.
+        """
+        declared = appspecs.read(app, self._settings)
+        before = await self._find(principal, declared.project, declared.domain, declared.name, request_id)
+        deploys = declared.digest != before.digest
+        moves = declared.desired is not before.desired
+        decisions: list[Decision] = []
+        if deploys or not moves:
+            decisions.append(await self._may_deploy(principal, declared, request_id=request_id))
+        if moves:
+            resource = _resource(before.project, before.domain, before.name)
+            decisions.append(
+                await self._require(principal, Action.APP_MANAGE, resource, request_id=request_id)
+            )
+
+        def write(tx: Transaction) -> AppRow:
+            current = store.get(tx, before.project, before.domain, before.name)
+            if current is None:
+                raise not_found(_resource(before.project, before.domain, before.name))
+            if (current.revision, current.desired) != (before.revision, before.desired) or (
+                declared.revision not in {0, current.revision}
+            ):
+                raise Precondition(
+                    f"The app {current.name} is at revision {current.revision} by now.",
+                    hint="Fetch it and apply your change again.",
+                )
+            row = current
+            if deploys:
+                revision = store.next_revision(tx, current.project, current.domain, current.name)
+                row = self._row(tx, declared, principal=principal, revision=revision, before=current)
+                store.replace(tx, row)
+                self._record(tx, principal, decisions[0], Event.APP_DEPLOY, row, request_id=request_id)
+            if moves:
+                row = self._move(tx, row, declared.desired, written=deploys)
+                event = Event.APP_STOP if declared.desired is Desired.STOPPED else Event.APP_START
+                self._record(
+                    tx, principal, decisions[-1], event, row, request_id=request_id, reason=reason[:500]
+                )
+            if deploys or moves:
+                tx.after_commit(lambda: self._changed(row))
+            return row
+
+        return await self._db.write(write)
+
+    async def want(
+        self, principal: Principal, project: str, domain: str, name: str, *, desired: Desired, request_id: str
+    ) -> AppRow:
+        """Want the app started, stopped or active (it sleeps when idle)."""
+        row = await self._find(principal, project, domain, name, request_id)
+        return await self.update(
+            principal,
+            pb.App.FromString(appspecs.with_desired(row, desired)),
+            request_id=request_id,
+        )
+
+    async def delete(
+        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+    ) -> None:
+        """Delete the app; its process ends, its host name is free, its history stays."""
+        row = await self._find(principal, project, domain, name, request_id)
+        decision = await self._require(
+            principal, Action.APP_MANAGE, _resource(project, domain, name), request_id=request_id
+        )
+
+        def write(tx: Transaction) -> None:
+            if not store.remove(tx, project, domain, name):
+                raise not_found(_resource(project, domain, name))
+            self._record(tx, principal, decision, Event.APP_DELETE, row, request_id=request_id)
+            tx.after_commit(lambda: self._gone(row))
+
+        await self._db.write(write)
+
+    async def get(
+        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+    ) -> AppRow:
+        """One app. Raises NotFound when it is absent or not viewable."""
+        return await self._find(principal, project, domain, name, request_id)
+
+    async def page(
+        self,
+        principal: Principal,
+        *,
+        project: str = "",
+        domain: str = "",
+        limit: int = MAX_PAGE,
+        token: str = "",
+        deployed_by: Sequence[str] = (),
+        statuses: Sequence[AppStatus] = (),
+    ) -> Page:
+        """The apps that the caller may view, in the order of project, domain and name."""
+        after = _cursor(token)
+        scopes = [
+            scope
+            for scope in await self._db.read(store.scopes)
+            if project in {"", scope[0]}
+            and domain in {"", scope[1]}
+            and (await self._access.check(principal, Action.APP_VIEW, _resource(*scope, ""))).allowed
+        ]
+        size = max(1, min(limit or MAX_PAGE, MAX_PAGE))
+        rows = await self._db.read(
+            lambda connection: store.page(
+                connection,
+                scopes=scopes,
+                limit=size + 1,
+                after=after,
+                deployed_by=deployed_by,
+                statuses=statuses,
+            )
+        )
+        more = len(rows) > size
+        last = rows[size - 1] if more else None
+        return Page(tuple(rows[:size]), "" if last is None else _token(last))
+
+    async def revisions(
+        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+    ) -> list[Revision]:
+        """The app's history, newest first."""
+        await self._find(principal, project, domain, name, request_id)
+        return await self._db.read(lambda connection: store.revisions(connection, project, domain, name))
+
+    async def watch(
+        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+    ) -> AsyncIterator[AppRow]:
+        """The app as it is now and after each change, until it is deleted or out of the caller's view."""
+        await self._find(principal, project, domain, name, request_id)
+        last: AppRow | None = None
+        with self._events.subscribe(("app", project, domain, name)) as changed:
+            while True:
+                changed.clear()
+                row = await self._read(project, domain, name)
+                view = await self._access.check(principal, Action.APP_VIEW, _resource(project, domain, name))
+                if row is None or not view.allowed:
+                    return
+                if row != last:
+                    last = row
+                    yield row
+                await changed.wait()
+
+    async def report(
+        self,
+        project: str,
+        domain: str,
+        name: str,
+        *,
+        revision: int,
+        status: AppStatus,
+        message: str = "",
+        started_at: float | None = None,
+    ) -> bool:
+        """Record where the process of a revision stands; for the loop that runs the processes.
+
+        False when the app has another revision by now or is gone: then the report is of no use to anyone.
+        """
+
+        def write(tx: Transaction) -> bool:
+            done = store.set_status(
+                tx,
+                project,
+                domain,
+                name,
+                revision=revision,
+                status=status,
+                message=message,
+                started_at=started_at,
+            )
+            if done:
+                tx.after_commit(lambda: self._events.publish(("app", project, domain, name)))
+            return done
+
+        return await self._db.write(write)
+
+    def render(self, row: AppRow, *, base_url: str) -> pb.App:
+        """The message that clients get; `base_url` is how this caller reached Tower."""
+        return appspecs.render(row, base_url=base_url, apps_domain=self._settings.apps_domain)
+
+    async def _may_deploy(self, principal: Principal, declared: Declared, *, request_id: str) -> Decision:
+        resource = _resource(declared.project, declared.domain, declared.name)
+        decision = await self._require(principal, Action.APP_DEPLOY, resource, request_id=request_id)
+        if not declared.raw:
+            return decision
+        return decision.also(await self._require(principal, Action.APP_RAW, resource, request_id=request_id))
+
+    async def _require(
+        self, principal: Principal, action: Action, resource: Resource, *, request_id: str
+    ) -> Decision:
+        return await self._access.require(
+            principal, action, resource, request_id=request_id, view=Action.APP_VIEW
+        )
+
+    async def _find(
+        self, principal: Principal, project: str, domain: str, name: str, request_id: str
+    ) -> AppRow:
+        resource = _resource(project, domain, name)
+        await self._require(principal, Action.APP_VIEW, resource, request_id=request_id)
+        row = await self._read(project, domain, name)
+        if row is None:
+            raise not_found(resource)
+        return row
+
+    async def _read(self, project: str, domain: str, name: str) -> AppRow | None:
+        return await self._db.read(lambda connection: store.get(connection, project, domain, name))
+
+    def _row(
+        self,
+        tx: Transaction,
+        declared: Declared,
+        *,
+        principal: Principal,
+        revision: int,
+        before: AppRow | None,
+    ) -> AppRow:
+        desired = declared.desired if before is None else before.desired
+        return AppRow(
+            project=declared.project,
+            domain=declared.domain,
+            name=declared.name,
+            host=self._host(tx, declared) if before is None else before.host,
+            revision=revision,
+            spec=declared.stored(revision=revision, creator=principal.subject),
+            digest=declared.digest,
+            code_digest=declared.code_digest,
+            description=declared.description,
+            requires_auth=declared.requires_auth,
+            desired=desired,
+            status=AppStatus.STOPPED if desired is Desired.STOPPED else AppStatus.PENDING,
+            message="",
+            deployed_by=principal.subject,
+            created_at=tx.now if before is None else before.created_at,
+            updated_at=tx.now,
+            started_at=None if before is None else before.started_at,
+        )
+
+    @staticmethod
+    def _host(tx: Transaction, declared: Declared) -> str:
+        plain = appspecs.label(declared.project, declared.domain, declared.name)
+        if not store.host_taken(tx, plain):
+            return plain
+        return appspecs.label(declared.project, declared.domain, declared.name, distinct=True)
+
+    @staticmethod
+    def _move(tx: Transaction, row: AppRow, desired: Desired, *, written: bool) -> AppRow:
+        """Want something else of the app: it winds down or starts, as the running side then reports."""
+        if desired is Desired.STOPPED:
+            status = AppStatus.SCALING_DOWN
+        elif row.desired is Desired.STOPPED or written:
+            status = AppStatus.PENDING
+        else:
+            status = row.status
+        moved = replace(
+            row,
+            desired=desired,
+            status=status,
+            message="",
+            updated_at=tx.now,
+            spec=appspecs.with_desired(row, desired),
+        )
+        store.set_desired(tx, moved)
+        return moved
+
+    def _record(
+        self,
+        tx: Transaction,
+        principal: Principal,
+        decision: Decision,
+        event: Event,
+        row: AppRow,
+        *,
+        request_id: str,
+        reason: str = "",
+    ) -> None:
+        detail: dict[str, object] = {"revision": row.revision, "code_digest": row.code_digest}
+        if reason:
+            detail["reason"] = reason
+        self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
+
+    def _changed(self, row: AppRow) -> None:
+        self.places.put(row)
+        self._events.publish(("apps",), ("app", row.project, row.domain, row.name))
+
+    def _gone(self, row: AppRow) -> None:
+        self.places.drop(row.id)
+        self._events.publish(("apps",), ("app", row.project, row.domain, row.name))
+
+
+def _resource(project: str, domain: str, name: str) -> Resource:
+    return Resource(ResourceType.APP, project=project, domain=domain, name=name)
+
+
+def _token(row: AppRow) -> str:
+    return base64.urlsafe_b64encode(json.dumps([row.project, row.domain, row.name]).encode()).decode()
+
+
+def _cursor(token: str) -> tuple[str, str, str] | None:
+    if not token:
+        return None
+    try:
+        project, domain, name = json.loads(base64.urlsafe_b64decode(token.encode()))
+    except (binascii.Error, ValueError, TypeError) as error:
+        raise Invalid("The page token is not one of this server's.") from error
+    return str(project), str(domain), str(name)

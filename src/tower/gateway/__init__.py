@@ -1,0 +1,1 @@
+"""The door to user apps: find the app, name the caller, decide, exchange the credential, forward."""

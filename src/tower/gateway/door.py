@@ -1,0 +1,361 @@
+"""The door: one request from its headers to the app, in the order in which refusing is cheapest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from tower.clock import Clock
+from tower.control import appspecs
+from tower.control.access import Access
+from tower.control.apps import Processes
+from tower.control.places import Place, Places
+from tower.errors import Code, Denied, Exhausted, Fault, NotFound, Unauthenticated
+from tower.gateway import headers, hop, origins, paths
+from tower.gateway.answers import Receive, Scope, Send, redirect, refuse, respond
+from tower.gateway.http import RECHECK_SECONDS, Exchange, Gone
+from tower.gateway.metrics import REQUESTS
+from tower.gateway.passage import Passage
+from tower.gateway.throttle import Throttle
+from tower.gateway.upstream import Upstreams
+from tower.gateway.websocket import Socket
+from tower.identity.chain import Chain, NoCredential
+from tower.identity.offers import KEY_HEADERS, Presented
+from tower.identity.principal import CredentialKind, Principal
+from tower.identity.sessions import set_cookie
+from tower.policy.actions import Action
+from tower.settings import Settings
+
+ROUTES = (
+    "gateway ANY /apps/{project}/{domain}/{name}/{path}",
+    "gateway ANY <app host>/{path}",
+    "gateway GET <app host>/.tower/session",
+)
+WAKE_SECONDS = 30.0
+
+log = structlog.get_logger("tower.gateway")
+
+
+class Grants(Protocol):
+    """Who exchanges a caller's credential for one that is good for one app only."""
+
+    async def exchange(self, principal: Principal, app: str) -> str:
+        """The token that the app `project/domain/name` may act with for this caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The rooms that the gateway works with. `console` gives the console's base URL, no slash at its end."""
+
+    places: Places
+    chain: Chain
+    access: Access
+    grants: Grants
+    processes: Processes
+    redeemer: hop.Redeemer
+    settings: Settings
+    clock: Clock
+    console: Callable[[], str]
+    wake_seconds: float = WAKE_SECONDS
+    recheck_seconds: float = RECHECK_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request after the first checks; the app may be unknown."""
+
+    place: Place | None
+    target: paths.Target
+    prefix: str
+    host: str
+    secure: bool
+    client: str
+    method: str
+    websocket: bool
+    headers: tuple[tuple[bytes, bytes], ...]
+    id: str
+
+    @property
+    def scheme(self) -> str:
+        """http or https, as the browser sees it, also for a websocket."""
+        return "https" if self.secure else "http"
+
+    @property
+    def wants_page(self) -> bool:
+        """Whether a person in a browser asked for a page."""
+        accepts = headers.first(self.headers, b"accept") or b""
+        return self.method == "GET" and not self.websocket and b"text/html" in accepts
+
+    @property
+    def credential(self) -> bytes:
+        """What names the caller, for counting failures; b"" for an anonymous request."""
+        named = (b"authorization", *(name.encode() for name in KEY_HEADERS))
+        values = [
+            value for name, value in self.headers if name in named or (name == b"cookie" and not self.prefix)
+        ]
+        return b"\0".join(values)
+
+
+class Gateway:
+    """An ASGI application for http and websocket."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._throttle = Throttle(parts.clock)
+        self._upstreams = Upstreams()
+        self._suffix = "." + parts.settings.apps_domain
+
+    def claims(self, scope: Scope) -> bool:
+        """Whether a request is the gateway's: by its host below the apps domain, or by its path."""
+        raw: bytes = scope.get("raw_path") or b""
+        if raw.startswith(paths.PREFIX):
+            return True
+        host = headers.first(scope["headers"], b"host") or b""
+        name = host.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
+        return name.endswith(self._suffix)
+
+    async def close(self) -> None:
+        """Close the connections to the apps."""
+        await self._upstreams.close()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request or websocket."""
+        if scope["type"] not in {"http", "websocket"}:
+            return
+        request_id = self._parts.clock.name("q")
+        request: Request | None = None
+        try:
+            request = self._read(scope, request_id)
+            await self._serve(request, scope, receive, send)
+        except Gone:
+            REQUESTS.labels("gone").inc()
+        except Fault as fault:
+            REQUESTS.labels(fault.code.value).inc()
+            if fault.code is Code.INTERNAL or fault.cause:
+                log.warning(
+                    "gateway.refused", request_id=request_id, message=fault.message, cause=fault.cause
+                )
+            html = request is not None and request.wants_page
+            await refuse(scope, send, fault, request_id=request_id, html=html, headers=_with(fault, request))
+
+    def _read(self, scope: Scope, request_id: str) -> Request:
+        pairs = tuple((bytes(name), bytes(value)) for name, value in scope["headers"])
+        host = headers.check(pairs)
+        raw: bytes = scope.get("raw_path") or scope["path"].encode()
+        target = paths.read(raw, scope.get("query_string", b""))
+        place, prefix = None, ""
+        name = host.rsplit(":", 1)[0]
+        if name.endswith(self._suffix):
+            place = self._parts.places.by_label(name.removesuffix(self._suffix))
+        elif (mounted := paths.mounted(target)) is not None:
+            place = self._parts.places.by_id(mounted.project, mounted.domain, mounted.name)
+            prefix, target = mounted.prefix, mounted.target
+            # an app under the console's host neither sees nor uses the console's cookies
+            pairs = tuple(pair for pair in pairs if pair[0] != b"cookie")
+        client = scope.get("client")
+        return Request(
+            place=place,
+            target=target,
+            prefix=prefix,
+            host=host,
+            secure=scope.get("scheme") in {"https", "wss"},
+            client=client[0] if client else "",
+            method=scope.get("method", "GET"),
+            websocket=scope["type"] == "websocket",
+            headers=pairs,
+            id=request_id,
+        )
+
+    async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        if await self._own(request, scope, send):
+            return
+        principal = await self._name(request)
+        if principal is None:
+            if await self._greet(request, scope, send):
+                return
+        elif principal.credential.kind is CredentialKind.SESSION:
+            origin = f"{request.scheme}://{request.host}"
+            origins.check(request.headers, method=request.method, origin=origin, websocket=request.websocket)
+        place = await self._allow(request, principal)
+        passage = await self._passage(request, place, principal)
+        await self._forward(passage, scope, receive, send, method=request.method)
+
+    async def _own(self, request: Request, scope: Scope, send: Send) -> bool:
+        """Answer what the gateway answers itself, the same for every app."""
+        if request.prefix and not request.target.raw:
+            if request.wants_page:
+                await redirect(scope, send, f"{request.prefix}/", status=308)
+                return True
+        elif not request.prefix and request.target.path.startswith(hop.RESERVED):
+            if request.target.path != hop.RETURN or request.method != "GET" or request.websocket:
+                raise NotFound("There is nothing here.")
+            self._patience(request, request.target.query)
+            try:
+                following, cookies = await hop.finish(
+                    request.target,
+                    request.headers,
+                    host=request.host,
+                    secure=request.secure,
+                    redeemer=self._parts.redeemer,
+                    request_id=request.id,
+                )
+            except (Denied, NotFound, Unauthenticated):
+                self._throttle.failed(request.client, request.target.query)
+                raise
+            await redirect(scope, send, following, headers=cookies)
+            return True
+        if origins.preflight(request.headers, method=request.method) and not self._public(request):
+            # no credential comes with a preflight and none is needed to say that we grant nothing (T49)
+            await respond(scope, send, 204, b"", [(b"vary", b"Origin"), (b"cache-control", b"no-store")])
+            return True
+        return False
+
+    async def _name(self, request: Request) -> Principal | None:
+        """The caller, or None for a request without any credential."""
+        if request.credential:
+            self._patience(request, request.credential)
+        try:
+            principal = await self._parts.chain.authenticate(_presented(request))
+        except NoCredential:
+            return None
+        except Unauthenticated:
+            self._throttle.failed(request.client, request.credential)
+            raise
+        self._throttle.held(request.credential)
+        return principal
+
+    async def _greet(self, request: Request, scope: Scope, send: Send) -> bool:
+        """Let an anonymous request pass, or send it to sign in, whether the app exists or not."""
+        if self._public(request):
+            return False
+        if request.wants_page and request.prefix:
+            _, _, project, domain, name = request.prefix.split("/")
+            label = request.place.host if request.place else appspecs.label(project, domain, name)
+            base = appspecs.host_url(
+                label, base_url=self._parts.console(), apps_domain=self._parts.settings.apps_domain
+            )
+            await redirect(scope, send, base + (request.target.line or "/"))
+            return True
+        if request.wants_page:
+            location, cookies = hop.begin(
+                request.target, host=request.host, console=self._parts.console(), secure=request.secure
+            )
+            await redirect(scope, send, location, headers=cookies)
+            return True
+        raise NoCredential(
+            "Authentication credentials required.", hint="Send 'authorization: Bearer <API key>'."
+        )
+
+    @staticmethod
+    def _public(request: Request) -> bool:
+        place = request.place
+        return place is not None and (not place.requires_auth or request.target.path in place.public_paths)
+
+    async def _allow(self, request: Request, principal: Principal | None) -> Place:
+        place = request.place
+        if principal is not None and place is not None:
+            try:
+                await self._parts.access.require(
+                    principal, Action.APP_USE, place.resource, request_id=request.id, view=Action.APP_VIEW
+                )
+            except NotFound:
+                place = None
+        if place is None:
+            raise NotFound("There is no such app, or you may not view it.")
+        return place
+
+    async def _passage(self, request: Request, place: Place, principal: Principal | None) -> Passage:
+        extra: tuple[tuple[bytes, bytes], ...] = ()
+        if principal is not None and place.raw and principal.credential.kind is CredentialKind.API_KEY:
+            extra = tuple(
+                (name, value)
+                for name, value in request.headers
+                if name == b"authorization" or name.decode("latin-1") in KEY_HEADERS
+            )
+        elif principal is not None:
+            token = await self._parts.grants.exchange(principal, place.id)
+            extra = ((b"authorization", b"Bearer " + token.encode("ascii")),)
+
+        async def holds() -> bool:
+            current = self._parts.places.by_id(place.project, place.domain, place.name)
+            if current is None:
+                return False
+            if principal is None:
+                return self._public(request)
+            try:
+                again = await self._parts.chain.authenticate(_presented(request))
+            except Unauthenticated:
+                return False
+            decision = await self._parts.access.check(again, Action.APP_USE, place.resource)
+            return decision.allowed
+
+        return Passage(
+            place=place,
+            target=request.target if request.target.raw else paths.Target(b"/", "/", request.target.query),
+            prefix=request.prefix,
+            host=request.host,
+            scheme=request.scheme,
+            client=request.client,
+            request_id=request.id,
+            principal=principal,
+            extra=extra,
+            inbound=request.headers,
+            holds=holds,
+        )
+
+    async def _forward(
+        self, passage: Passage, scope: Scope, receive: Receive, send: Send, *, method: str
+    ) -> None:
+        parts, place = self._parts, passage.place
+        key = (place.project, place.domain, place.name)
+        limit, recheck = parts.settings.max_body, parts.recheck_seconds
+        with parts.processes.serving(*key):
+            socket = await parts.processes.wake(*key, parts.wake_seconds)
+            leg: Exchange | Socket
+            try:
+                if scope["type"] == "websocket":
+                    leg = Socket(
+                        passage, scope=scope, receive=receive, send=send, limit=limit, recheck=recheck
+                    )
+                    await leg.run(self._upstreams, socket)
+                else:
+                    leg = Exchange(passage, receive=receive, send=send, limit=limit, recheck=recheck)
+                    await leg.run(self._upstreams, socket, method=method)
+            except Fault as fault:
+                if not leg.started:
+                    raise
+                log.info("gateway.cut", app=place.id, request_id=passage.request_id, cause=fault.cause)
+                raise Gone from fault
+        REQUESTS.labels("forwarded").inc()
+
+    def _patience(self, request: Request, credential: bytes) -> None:
+        seconds = self._throttle.wait(request.client, credential)
+        if seconds > 0:
+            raise Exhausted("Too many failed sign-ins came from your address.", hint="Wait a moment.")
+
+
+def _presented(request: Request) -> Presented:
+    return Presented(headers=request.headers, secure=request.secure, host=request.host, audience="gateway")
+
+
+def _with(fault: Fault, request: Request | None) -> list[tuple[bytes, bytes]]:
+    """What goes with a refusal: when to try again, and the end of a session cookie that does not hold."""
+    found: list[tuple[bytes, bytes]] = []
+    if isinstance(fault, Exhausted):
+        found.append((b"retry-after", b"5"))
+    if (
+        request is not None
+        and request.wants_page
+        and isinstance(fault, Unauthenticated)
+        and not isinstance(fault, NoCredential)
+    ):
+        found.append((b"set-cookie", set_cookie("", secure=request.secure, max_age=0).encode()))
+    return found
+
+
+def build(parts: Parts) -> Gateway:
+    """The gateway over its parts."""
+    return Gateway(parts)

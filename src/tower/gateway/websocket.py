@@ -1,0 +1,152 @@
+"""Forwarding of one websocket: the app's handshake first, then messages both ways until one side closes."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import aiohttp
+from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
+from yarl import URL
+
+from tower.errors import Unavailable
+from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, respond
+from tower.gateway.passage import Passage
+from tower.gateway.upstream import CONNECT_SECONDS, Upstreams
+
+CLOSE_SECONDS = 5.0
+NO_LONGER_ALLOWED = 4401
+"""The close code after the caller's credential was revoked or ran out; the range 4000-4999 is private use."""
+
+_HANDSHAKE = (b"sec-websocket-", b"content-length")
+
+
+class Socket:
+    """One websocket through the gateway."""
+
+    def __init__(
+        self, passage: Passage, *, scope: Scope, receive: Receive, send: Send, limit: int, recheck: float
+    ) -> None:
+        self._passage = passage
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._limit = limit
+        self._recheck = recheck
+        self.started = False
+
+    async def run(self, upstreams: Upstreams, socket: Path) -> None:
+        """Open the app's side, accept the caller's, carry messages. Raises a Fault before the acceptance."""
+        session = await upstreams.session(socket)
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self._passage.request_headers()
+            if not name.startswith(_HANDSHAKE)
+        ]
+        try:
+            async with asyncio.timeout(self._passage.place.request_timeout):
+                upstream = await session.ws_connect(
+                    URL(f"http://app{self._passage.target.line}", encoded=True),
+                    headers=headers,
+                    protocols=tuple(self._scope.get("subprotocols") or ()),
+                    max_msg_size=self._limit,
+                    timeout=ClientWSTimeout(ws_close=CLOSE_SECONDS),
+                )
+        except aiohttp.WSServerHandshakeError as error:
+            await self._declined(error)
+            return
+        except aiohttp.ClientConnectorError as error:
+            await upstreams.forget(socket)
+            raise Unavailable("The app is not answering at the moment.", cause=str(error)) from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise BadAnswer("The app broke off or gave no proper answer.", cause=repr(error)) from error
+        except TimeoutError as error:
+            raise TimedOut("The app did not answer in time.") from error
+        async with upstream:
+            await self._accept(upstream)
+            await self._carry(upstream)
+
+    async def _declined(self, error: aiohttp.WSServerHandshakeError) -> None:
+        """The app's own refusal: its status is passed on, its body is not readable at this point."""
+        self.started = True
+        status = error.status if 400 <= error.status <= 599 else 502
+        await respond(self._scope, self._send, status, b"", ())
+
+    async def _accept(self, upstream: ClientWebSocketResponse) -> None:
+        self.started = True
+        raw = upstream._response.raw_headers  # the public surface has no way to the handshake's headers
+        headers = [
+            (name, value)
+            for name, value in self._passage.response_headers(raw)
+            if not name.startswith((*_HANDSHAKE, b"content-"))
+        ]
+        await self._send({"type": "websocket.accept", "subprotocol": upstream.protocol, "headers": headers})
+
+    async def _carry(self, upstream: ClientWebSocketResponse) -> None:
+        down = asyncio.ensure_future(self._down(upstream))
+        up = asyncio.ensure_future(self._up(upstream))
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    {down, up}, timeout=self._recheck, return_when=asyncio.FIRST_COMPLETED
+                )
+                if done:
+                    break
+                if not await self._passage.holds():
+                    await self._close(NO_LONGER_ALLOWED, "The credential no longer holds.")
+                    await upstream.close(code=aiohttp.WSCloseCode.GOING_AWAY)
+                    return
+            if up in done and not down.done():
+                code, reason = up.result()
+                await asyncio.wait_for(upstream.close(code=code, message=reason), CONNECT_SECONDS)
+            elif down in done:
+                await self._close(*down.result())
+        finally:
+            for task in (down, up):
+                task.cancel()
+            await asyncio.gather(down, up, return_exceptions=True)
+
+    async def _down(self, upstream: ClientWebSocketResponse) -> tuple[int, str]:
+        """From the app to the caller, until the app closes; its code and reason."""
+        while True:
+            message = await upstream.receive()
+            match message.type:
+                case WSMsgType.TEXT:
+                    await self._send({"type": "websocket.send", "text": message.data})
+                case WSMsgType.BINARY:
+                    await self._send({"type": "websocket.send", "bytes": message.data})
+                case WSMsgType.CLOSE:
+                    return _sendable(message.data), message.extra or ""
+                case WSMsgType.ERROR:
+                    return aiohttp.WSCloseCode.INTERNAL_ERROR, ""
+                case _:
+                    return _sendable(upstream.close_code), ""
+
+    async def _up(self, upstream: ClientWebSocketResponse) -> tuple[int, bytes]:
+        """From the caller to the app, until the caller closes or is gone; its code and reason."""
+        while True:
+            message = await self._receive()
+            if message["type"] == "websocket.disconnect":
+                reason = (message.get("reason") or "").encode()[:123]
+                return _sendable(message.get("code")), reason
+            if message["type"] != "websocket.receive":
+                continue
+            text = message.get("text")
+            if text is not None:
+                await upstream.send_str(text)
+            else:
+                await upstream.send_bytes(message.get("bytes") or b"")
+
+    async def _close(self, code: int, reason: str) -> None:
+        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+
+def _sendable(code: int | None) -> int:
+    """A close code that may be written on the wire."""
+    match code:
+        case None | 1005:
+            return int(aiohttp.WSCloseCode.OK)
+        case 1006 | 1015:
+            return int(aiohttp.WSCloseCode.GOING_AWAY)
+        case _:
+            return int(code)
