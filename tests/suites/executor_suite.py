@@ -14,7 +14,7 @@ import pytest
 from tower.errors import Fault
 from tower.executors.port import AppJob, Executor, Exit, Limits, Process, TaskJob
 
-CODE = '''
+CODE = """
 import os, signal, subprocess, sys, time
 import threading
 
@@ -78,7 +78,7 @@ def limits(message):
     import resource
     print(resource.getrlimit(resource.RLIMIT_CORE))
     print([line for line in open("/proc/self/status") if line.startswith("NoNewPrivs")][0].split()[1])
-'''
+"""
 
 THREADED = """
 import threading
@@ -264,9 +264,7 @@ class ExecutorSuite:
         with pytest.raises(Fault):
             await started(executor, jobs.task("hello", python=Path("/nonexistent/python")))
 
-    async def test_an_app_listens_on_its_socket_and_is_stopped(
-        self, executor: Executor, jobs: Jobs
-    ) -> None:
+    async def test_an_app_listens_on_its_socket_and_is_stopped(self, executor: Executor, jobs: Jobs) -> None:
         (jobs.bundle / "an_app.py").write_text(
             "import os, socket\n"
             "def serve():\n"

@@ -1,0 +1,126 @@
+"""The schema in the code and the schema that the revisions make are the same (habit 28)."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import create_engine
+from sqlalchemy.engine import Connection
+
+from tower.clock import SystemClock
+from tower.errors import Precondition
+from tower.store import migrations
+from tower.store.database import Database
+from tower.store.schema import metadata
+
+
+def connect(path: Path) -> Connection:
+    return create_engine(f"sqlite:///{path}").connect()
+
+
+def shape(path: Path) -> dict[str, object]:
+    """Tables with their columns, keys and indexes as SQLite sees them, free of how they were spelled."""
+    connection = sqlite3.connect(path)
+    try:
+        names = [
+            name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        ]
+        return {
+            name: (
+                sorted(
+                    connection.execute(f"SELECT * FROM pragma_table_info('{name}')"), key=lambda row: row[1]
+                ),
+                sorted(connection.execute(f"SELECT * FROM pragma_foreign_key_list('{name}')")),
+                sorted(
+                    (index, unique, origin, partial, columns(connection, index))
+                    for _, index, unique, origin, partial in connection.execute(
+                        f"SELECT * FROM pragma_index_list('{name}')"
+                    )
+                ),
+                sorted(
+                    " ".join(sql.split())
+                    for (sql,) in connection.execute(
+                        "SELECT sql FROM sqlite_master WHERE type='index' AND sql NOT NULL AND tbl_name=?",
+                        [name],
+                    )
+                ),
+            )
+            for name in names
+        }
+    finally:
+        connection.close()
+
+
+def columns(connection: sqlite3.Connection, index: str) -> tuple[str, ...]:
+    return tuple(row[2] for row in connection.execute(f"SELECT * FROM pragma_index_info('{index}')"))
+
+
+def test_the_sum_of_the_revisions_is_the_schema(tmp_path: Path) -> None:
+    with connect(tmp_path / "stepped.db") as connection:
+        migrations.step(connection, found=None)
+        connection.commit()
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert migrations.revision(connection) == migrations.HEAD
+    with connect(tmp_path / "whole.db") as connection:
+        migrations.upgrade(connection)
+    assert shape(tmp_path / "stepped.db") == shape(tmp_path / "whole.db")
+
+
+def test_the_named_head_is_the_newest_revision_and_there_is_one_line_of_them() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    assert script.get_heads() == [migrations.HEAD]
+    assert script.get_bases() == ["0001"]
+
+
+def test_every_revision_file_is_named_by_its_number() -> None:
+    script = ScriptDirectory(str(Path(migrations.__file__).parent))
+    for revision in script.walk_revisions():
+        assert Path(revision.path).name.startswith(f"v{revision.revision}_")
+
+
+async def test_an_unfinished_step_leaves_the_database_as_it_was(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "tower.db"
+
+    def fails(*_: object, **__: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(migrations, "insert", fails)
+    with pytest.raises(LookupError):
+        Database.open(path, clock=SystemClock())
+    assert shape(path) == {}
+    monkeypatch.undo()
+    await Database.open(path, clock=SystemClock()).close()
+
+
+async def test_a_database_of_a_newer_tower_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tower.db"
+    await Database.open(path, clock=SystemClock()).close()
+    with connect(path) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+    before = shape(path)
+    with pytest.raises(Precondition, match="newer version"):
+        Database.open(path, clock=SystemClock())
+    assert shape(path) == before
+
+
+async def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "tower.db"
+    with connect(path) as connection:
+        connection.exec_driver_sql("CREATE TABLE theirs (id INTEGER)")
+        connection.commit()
+    with pytest.raises(Precondition, match="not those of Tower"):
+        Database.open(path, clock=SystemClock())
+    assert list(shape(path)) == ["theirs"]
+
+
+async def test_without_migration_an_older_database_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Precondition) as refused:
+        Database.open(tmp_path / "tower.db", clock=SystemClock(), migrate=False)
+    assert "tower migrate" in refused.value.hint
+    assert shape(tmp_path / "tower.db") == {}
