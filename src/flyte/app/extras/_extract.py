@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 
 from starlette.requests import Request
 
+from flyte.transport.credentials import check_pairs
+
 from ._refusal import Refusal
 
 log = logging.getLogger("flyte.app")
@@ -27,41 +29,35 @@ SESSION_COOKIES = ("__Host-tower_session", "tower_session")
 MAX_VALUE = 16 * 1024
 """Characters of one credential. Longer values name nobody."""
 
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}")  # RFC 9110 section 5.6.2, after lower()
 _VALUE = re.compile(r"[\t\x20-\x7e]+")
 _SCHEME_ALONE = frozenset({"bearer", "basic", "digest", "dpop", "token"})
-_PROTOCOL_PREFIXES = (
-    "connect-", "content-", "grpc-", "proxy-", "sec-", "accept", "x-forwarded-", "access-control-", "if-",
-)  # fmt: skip
-_PROTOCOL_NAMES = frozenset(
-    {
-        "connection", "date", "expect", "forwarded", "host", "keep-alive", "origin", "range", "referer", "te",
-        "trailer", "transfer-encoding", "upgrade", "user-agent", "via", "x-flyte-agent", "x-real-ip",
-        "x-request-id",
-    }
-)  # fmt: skip
 
 
-def is_protocol_header(name: str) -> bool:
-    """Whether a lower-case name belongs to the transport: no credential may travel under it (W7)."""
-    return name in _PROTOCOL_NAMES or name.startswith(_PROTOCOL_PREFIXES)
+@functools.lru_cache(maxsize=256)
+def _may_travel(name: str) -> bool:
+    """Whether a lower-case name may carry a credential: the rule of `auth_metadata`, asked once a name."""
+    try:
+        check_pairs(((name, "x"),))
+    except ValueError:
+        return False
+    return True
 
 
 def checked(pair: object) -> Pair | None:
     """The pair with its name in lower case and its value trimmed, or None when it cannot name anybody.
 
-    Refused are: anything but a tuple of two strings, names that are no header names or belong to the
-    protocol, and values that are empty, too long, hold control or non-ASCII characters, or are an
-    authentication scheme with nothing behind it.
+    Refused are: anything but a tuple of two strings, names that `auth_metadata` refuses (W7), and values that
+    are empty, too long, hold control or non-ASCII characters, or are a scheme with nothing behind it.
     """
-    match pair:
-        case (str() as name, str() as value) if isinstance(pair, tuple):
-            name, value = name.lower(), value.strip()
-        case _:
-            return None
-    if not _TOKEN.fullmatch(name) or is_protocol_header(name):
+    if not isinstance(pair, tuple) or len(pair) != 2:
         return None
+    name, value = pair
+    if not isinstance(name, str) or not isinstance(value, str):
+        return None
+    name, value = name.lower(), value.strip()
     if not value or len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
+        return None
+    if len(name) > 128 or not _may_travel(name):
         return None
     if name == "authorization" and value.lower() in _SCHEME_ALONE:
         return None
@@ -74,11 +70,8 @@ class NamedHeader:
     __slots__ = ("name", "raw")
 
     def __init__(self, name: str) -> None:
-        if not isinstance(name, str) or not _TOKEN.fullmatch(name.lower()):
-            raise ValueError(f"{name!r} is not the name of a header.")
+        check_pairs(((name, "x"),))
         self.name = name.lower()
-        if is_protocol_header(self.name):
-            raise ValueError(f"{self.name!r} belongs to the protocol; a credential cannot travel under it.")
         self.raw = self.name.encode("ascii")
 
     def __call__(self, request: Request) -> Pair | None:
@@ -131,6 +124,21 @@ class Lift:
         # Authorization is watched even when nobody lifts it: an extractor of the app may read it.
         named = {step.raw for step in self._steps if isinstance(step, NamedHeader)}
         self._watched = frozenset(named | {b"authorization"})
+        self._only_named = all(isinstance(step, NamedHeader) for step in self._steps)
+
+    def at_once(self, scope: Any) -> tuple[Pair, ...] | None:
+        """What `pairs` answers, where no code of the app has to be asked; else None."""
+        if not self._only_named:
+            return None
+        raw = self._watched_headers(scope)
+        if not raw:
+            return ()
+        lifted: dict[str, str] = {}
+        for step in self._steps:
+            value = raw.get(step.raw)  # type: ignore[union-attr]
+            if value:
+                self._add(lifted, checked((step.name, value.decode("latin-1"))))  # type: ignore[union-attr]
+        return tuple(lifted.items())
 
     async def pairs(self, scope: Any) -> tuple[Pair, ...]:
         """The valid pairs, in order, without repetition; empty when nobody is named.
@@ -143,14 +151,16 @@ class Lift:
         for step in self._steps:
             if isinstance(step, NamedHeader):
                 value = raw.get(step.raw)
-                pair = checked((step.name, value.decode("latin-1"))) if value else None
+                self._add(lifted, checked((step.name, value.decode("latin-1"))) if value else None)
             else:
-                pair = await self._ask(step, scope)
-            if pair is not None and pair[0] == "cookie" and self._cookies is not None:
-                pair = checked(("cookie", named_cookies(pair[1], self._cookies)))
-            if pair is not None and lifted.setdefault(pair[0], pair[1]) != pair[1]:
-                raise Refusal.ambiguous(pair[0])
+                self._add(lifted, await self._ask(step, scope))
         return tuple(lifted.items())
+
+    def _add(self, lifted: dict[str, str], pair: Pair | None) -> None:
+        if pair is not None and pair[0] == "cookie" and self._cookies is not None:
+            pair = checked(("cookie", named_cookies(pair[1], self._cookies)))
+        if pair is not None and lifted.setdefault(pair[0], pair[1]) != pair[1]:
+            raise Refusal.ambiguous(pair[0])
 
     def _watched_headers(self, scope: Any) -> dict[bytes, bytes]:
         watched = self._watched

@@ -10,14 +10,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flyte._context import caller_scope
+from flyte._context import caller_scope, enter_caller, leave_caller
 
 from ._extract import SESSION_COOKIES, HeaderExtractor, Lift, NamedHeader, Pair
 from ._origin import is_preflight, is_same_origin, is_unsafe
 from ._refusal import Refusal
 from ._verify import Verifier
-
-_ONLY_COOKIE = frozenset({"cookie"})
 
 
 class FastAPIPassthroughAuthMiddleware:
@@ -44,7 +42,7 @@ class FastAPIPassthroughAuthMiddleware:
     - An extractor that raises, or answers anything but a tuple of a header name and a value, is skipped
       with a warning that shows no values. Coroutine functions are awaited. When none yields a usable pair
       the answer is 401; an empty value, a scheme without a token and a value with control characters are
-      none, and neither is a name that belongs to the protocol (`host`, `content-*`, `x-request-id`, …).
+      none, and neither is a name that `flyte.remote.auth_metadata` refuses (`host`, `x-request-id`, …).
     - A header of a credential that comes twice, or two extractors with two values for one name, is 400.
     - Of a `Cookie` header only the platform's session cookie counts and is forwarded.
 
@@ -121,8 +119,11 @@ class FastAPIPassthroughAuthMiddleware:
         except Refusal as refusal:
             await refusal.answer(scope, receive, send)
             return
-        with caller_scope(caller):
+        entered = enter_caller(caller)
+        try:
             await self.app(scope, receive, send)
+        finally:
+            leave_caller(entered)
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Check one http request and pass it on as its caller, or answer 401 (400, 403, 503)."""
@@ -147,7 +148,8 @@ class FastAPIPassthroughAuthMiddleware:
     def extract_custom_header(header_name: str) -> HeaderExtractor:
         """An extractor for a header of any name (case-insensitive; forwarded in lower case).
 
-        :raises ValueError: for what is no header name, or belongs to the protocol (such as `host`).
+        :raises ValueError: for a name that cannot carry a credential: only `authorization`, `cookie`, `x-…`
+            can, save those of the protocol (`x-request-id`, `x-forwarded-…`).
         """
         return NamedHeader(header_name)
 
@@ -158,17 +160,15 @@ class FastAPIPassthroughAuthMiddleware:
         """
         if route_path(scope) in self.excluded_paths or is_preflight(scope):
             return None
-        pairs = await self._lift.pairs(scope)
+        pairs = self._lift.at_once(scope)
+        if pairs is None:
+            pairs = await self._lift.pairs(scope)
         if not pairs:
             if self.required:
                 raise Refusal.missing()
             return None
-        if (
-            self.csrf
-            and dict(pairs).keys() == _ONLY_COOKIE
-            and is_unsafe(scope)
-            and not is_same_origin(scope)
-        ):
+        only_cookie = len(pairs) == 1 and pairs[0][0] == "cookie"
+        if only_cookie and self.csrf and is_unsafe(scope) and not is_same_origin(scope):
             raise Refusal.foreign_origin()
         if self._verifier is not None:
             await self._verifier.check(pairs)
