@@ -152,6 +152,7 @@ actions = Table(
     Column("inputs_uri", String, nullable=False),
     Column("inputs_hash", String, nullable=False),
     Column("run_spec", LargeBinary, nullable=False),  # flyteidl2.task.RunSpec
+    Column("labels", Text, nullable=False, server_default="{}"),  # JSON object: the run's own labels
     Column("executed_by", String, nullable=False),
     Column("via_app", String, nullable=False, server_default=""),  # project/domain/name
     Column("credential_kind", String, nullable=False),

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("inputs_uri", sa.String(), nullable=False),
         sa.Column("inputs_hash", sa.String(), nullable=False),
         sa.Column("run_spec", sa.LargeBinary(), nullable=False),
+        sa.Column("labels", sa.Text(), server_default="{}", nullable=False),
         sa.Column("executed_by", sa.String(), nullable=False),
         sa.Column("via_app", sa.String(), server_default="", nullable=False),
         sa.Column("credential_kind", sa.String(), nullable=False),

@@ -1,0 +1,77 @@
+"""The caller of the RPC that is being served: typed, and read from nowhere else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+
+from tower.identity.principal import Principal
+
+_HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Who calls, under which request id, and how this caller addresses Tower.
+
+    `from_client` tells that the request id came with the request, so that a repeat can be recognised.
+    """
+
+    principal: Principal
+    request_id: str
+    base_url: str
+    from_client: bool = False
+
+
+_current: ContextVar[Call] = ContextVar("tower_rpc_call")
+
+
+def current() -> Call:
+    """The call being served. Only methods that answer anonymous callers run without one (LookupError)."""
+    return _current.get()
+
+
+def enter(call: Call) -> Token[Call]:
+    """Set the call until `leave`. For the chain alone."""
+    return _current.set(call)
+
+
+def leave(token: Token[Call]) -> None:
+    """Forget the call. For the chain alone."""
+    _current.reset(token)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where Tower is reached: scheme, and the host and port to name when a request gives no good ones."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def base_url(self, host_header: str) -> str:
+        """The public base URL for one request: its own Host when that is this machine or our name.
+
+        Any other Host header is not repeated, so that nobody is sent a link to a foreign place.
+        """
+        match = _HOST.fullmatch(host_header)
+        if match is not None and self._ours(match["name"].lower()):
+            return f"{self.scheme}://{host_header.lower()}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    def _ours(self, name: str) -> bool:
+        bare = name.strip("[]")
+        return bare == self.host.lower() or loopback(bare)
+
+
+def loopback(name: str) -> bool:
+    """Whether a host name or address can only be this machine."""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,278 @@
+"""The chain in front of every service: request id, outcome record, authenticate, method row, service.
+
+All of it happens before the body is read. The generated code never sees a credential: of the request's
+headers it gets those of the protocol alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from contextvars import Token
+from typing import Any
+
+import structlog
+from connectrpc.code import Code
+from connectrpc.errors import ConnectError
+from connectrpc.server import ConnectASGIApplication
+from google.protobuf import descriptor_pool
+
+from tower.errors import Unsupported
+from tower.identity.chain import Chain, Presented
+from tower.policy.actions import METHODS, AuditLevel, Row, check_complete
+from tower.rpc import caller, wire
+from tower.rpc.caller import Call, Origin
+from tower.rpc.faults import Exchange, exchange, public
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = structlog.get_logger("tower.rpc")
+_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_PROTOCOL_HEADERS = frozenset(
+    {
+        b"content-type",
+        b"content-encoding",
+        b"accept-encoding",
+        b"connect-protocol-version",
+        b"connect-timeout-ms",
+        b"connect-content-encoding",
+        b"connect-accept-encoding",
+    }
+)
+
+
+def methods(application: ConnectASGIApplication[Any]) -> list[str]:
+    """The paths of a mounted service: `/package.Service/Method`."""
+    service = descriptor_pool.Default().FindServiceByName(application.path.removeprefix("/"))
+    return [f"{application.path}/{method.name}" for method in service.methods]
+
+
+class Door:
+    """The ASGI application in front of all mounted services."""
+
+    def __init__(
+        self,
+        applications: Sequence[ConnectASGIApplication[Any]],
+        *,
+        chain: Chain,
+        origin: Origin,
+        max_body: int,
+        version: str,
+    ) -> None:
+        """Raises Broken when a mounted method has no row or a row no method: Tower then does not start (T47).
+
+        A service of the table that is not mounted is answered with Unsupported, once the caller is known.
+        """
+        mounted = {path: each for each in applications for path in methods(each)}
+        check_complete(mounted)
+        self._routes: dict[str, tuple[ConnectASGIApplication[Any] | None, Row]] = {
+            path: (mounted.get(path), row) for path, row in METHODS.items()
+        }
+        self.prefixes = tuple(sorted({path.rpartition("/")[0] for path in self._routes}))
+        self._chain = chain
+        self._origin = origin
+        self._max_body = max_body
+        self._version = version.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one RPC."""
+        if scope["type"] != "http":
+            raise RuntimeError("The RPC door serves HTTP only.")
+        headers = tuple(scope["headers"])
+        request_id, from_client = _request_id(headers)
+        request = _Request(self, scope, headers, request_id, from_client=from_client)
+        await request.serve(receive, send)
+
+
+class _Request:
+    """One RPC on its way through the chain."""
+
+    def __init__(
+        self,
+        door: Door,
+        scope: Scope,
+        headers: tuple[tuple[bytes, bytes], ...],
+        request_id: str,
+        *,
+        from_client: bool,
+    ) -> None:
+        self.door = door
+        self.scope = scope
+        self.headers = headers
+        self.from_client = from_client
+        self.status = 0
+        self.subject = ""
+        self.call: Token[Call] | None = None
+        self.exchange = Exchange(scope["path"], request_id, self._renew)
+        self.content_type = _first(headers, b"content-type").partition(";")[0].strip().lower()
+        state = scope.get("state") or {}
+        self.presented = Presented(
+            headers=headers,
+            workload=state.get("workload"),
+            secure=scope.get("scheme") == "https",
+            host=_first(headers, b"host").lower(),
+            audience="rpc",
+        )
+
+    async def serve(self, receive: Receive, send: Send) -> None:
+        """Run the chain and record the outcome: ok, fault or cancelled."""
+        started = time.perf_counter()
+        outcome, level = "cancelled", AuditLevel.NONE
+        try:
+            level = await self._run(receive, self._answering(send))
+            outcome = "ok"
+            if self.exchange.fault or self.status != 200:
+                outcome = "cancelled" if self._cancelled() else "fault"
+        except ConnectError as error:
+            # the generated code raises this where the server cancels a stream
+            if error.code is not Code.CANCELED:
+                outcome = "fault"
+                raise
+            raise asyncio.CancelledError from error
+        except Exception:
+            outcome = "fault"
+            raise
+        finally:
+            if self.call is not None:
+                caller.leave(self.call)
+            record = _log.debug if outcome == "ok" and level is not AuditLevel.EFFECT else _log.info
+            record(
+                "rpc",
+                method=self.exchange.method,
+                outcome=outcome,
+                code=self.exchange.fault or ("ok" if outcome == "ok" else str(self.status)),
+                request_id=self.exchange.request_id,
+                subject=self.subject,
+                ms=round((time.perf_counter() - started) * 1000, 2),
+            )
+
+    def _cancelled(self) -> bool:
+        return self.exchange.gone.is_set() or self.exchange.fault == Code.CANCELED.value or self.status == 499
+
+    async def _run(self, receive: Receive, send: Send) -> AuditLevel:
+        route = self.door._routes.get(self.scope["path"])
+        if route is None:
+            await _plain(send, 404)
+            return AuditLevel.NONE
+        application, row = route
+        if self.scope["method"] != "POST":
+            await _plain(send, 405, (b"allow", b"POST"))
+            return row.level
+        if self.content_type not in wire.UNARY and self.content_type not in wire.STREAM:
+            await _plain(send, 415, (b"accept-post", b", ".join(t.encode() for t in sorted(wire.UNARY))))
+            return row.level
+        try:
+            if not row.anonymous:
+                await self._authenticate()
+            self._check_length()
+            if application is None or (row.action is None and not row.anonymous):
+                raise Unsupported("This Tower does not offer that method.")
+        except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
+            translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
+            self.exchange.fault = translated.code.value
+            await self._refuse(translated, send)
+            return row.level
+        assert application is not None
+        exchange.set(self.exchange)
+        inner = {
+            **self.scope,
+            "headers": [(name, value) for name, value in self.headers if name in _PROTOCOL_HEADERS],
+            "root_path": "",
+        }
+        await application(inner, self._bounded(receive), send)
+        return row.level
+
+    async def _authenticate(self) -> None:
+        principal = await self.door._chain.authenticate(self.presented)
+        self.subject = principal.subject
+        self.call = caller.enter(
+            Call(
+                principal,
+                self.exchange.request_id,
+                self.door._origin.base_url(self.presented.host),
+                self.from_client,
+            )
+        )
+
+    async def _renew(self) -> None:
+        """Raise Unauthenticated when the credential no longer names the caller that the stream began with."""
+        if self.subject:
+            await self.door._chain.authenticate(self.presented)
+
+    def _check_length(self) -> None:
+        length = _first(self.headers, b"content-length")
+        if length.isdigit() and int(length) > self.door._max_body:
+            raise wire.too_large(self.door._max_body)
+        for name, value in self.headers:
+            if name in _PROTOCOL_HEADERS and not value.isascii():
+                raise ConnectError(Code.INVALID_ARGUMENT, f"The header {name.decode()} is not ASCII.")
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Count the body, and tell the stream when the client is gone."""
+        seen = 0
+
+        async def bounded() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.exchange.gone.set()
+            else:
+                seen += len(message.get("body", b""))
+                if seen > self.door._max_body:
+                    raise wire.too_large(self.door._max_body)
+            return message
+
+        return bounded
+
+    def _answering(self, send: Send) -> Send:
+        """Add the headers that every answer has, and note its status."""
+
+        async def answering(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.status = message["status"]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    (b"x-request-id", self.exchange.request_id.encode()),
+                    (b"x-tower", self.door._version),
+                ]
+            await send(message)
+
+        return answering
+
+    async def _refuse(self, error: ConnectError, send: Send) -> None:
+        stream = self.content_type in wire.STREAM
+        status, content_type, body = wire.answer(error, stream=stream, content_type=self.content_type)
+        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
+        if error.code is Code.UNAUTHENTICATED:
+            headers.append((b"www-authenticate", b"Bearer"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _plain(send: Send, status: int, *headers: tuple[bytes, bytes]) -> None:
+    """An answer without a body: the request was not one of the protocol."""
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [*headers, (b"content-length", b"0")],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> str:
+    return next((value.decode("latin-1") for key, value in headers if key == name), "")
+
+
+def _request_id(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[str, bool]:
+    """The client's request id when it is sane, else a fresh one."""
+    sent = _first(headers, b"x-request-id")
+    if _SANE_ID.fullmatch(sent):
+        return sent, True
+    return secrets.token_hex(16), False

@@ -1,0 +1,114 @@
+"""The Connect protocol where the generated code needs help: bounded input, honest decoding errors.
+
+A message that does not decode is the caller's mistake, so its code is INVALID_ARGUMENT; the official client
+repeats a call that failed with UNKNOWN or INTERNAL. Nesting is bounded by protobuf itself (100 levels).
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import Any
+
+from connectrpc.code import Code
+from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
+from connectrpc.errors import ConnectError
+from connectrpc.server import ConnectASGIApplication
+from google.protobuf.json_format import ParseError
+from google.protobuf.message import DecodeError
+
+from tower.rpc.codes import HTTP
+
+UNARY = frozenset({"application/proto", "application/json"})
+STREAM = frozenset({"application/connect+proto", "application/connect+json"})
+_SMALL = 1024
+
+
+class Gzip:
+    """Gzip whose output is bounded: a small body that would unpack into a huge one is refused."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def name(self) -> str:
+        """As in the headers."""
+        return "gzip"
+
+    def compress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Compress; a small message is only wrapped, where deflating costs more than it saves."""
+        return gzip.compress(data, compresslevel=0 if len(data) < _SMALL else 1, mtime=0)
+
+    def decompress(self, data: bytes | bytearray | memoryview) -> bytes:
+        """Decompress one member up to the limit."""
+        decoder = zlib.decompressobj(wbits=31)
+        try:
+            result = decoder.decompress(data, self._limit + 1)
+        except zlib.error as error:
+            raise ConnectError(Code.INVALID_ARGUMENT, "The body is not gzip.") from error
+        if len(result) > self._limit:
+            raise too_large(self._limit)
+        if not decoder.eof or decoder.unused_data:
+            raise ConnectError(Code.INVALID_ARGUMENT, "The gzip body is cut off or followed by something.")
+        return result
+
+
+class Strict:
+    """A codec that answers INVALID_ARGUMENT for bytes that are not the message."""
+
+    def __init__(self, codec: Codec[Any, Any]) -> None:
+        self._codec = codec
+
+    def name(self) -> str:
+        """As in the content type."""
+        return str(self._codec.name())
+
+    def encode(self, message: Any) -> bytes:
+        """Serialise a message."""
+        return bytes(self._codec.encode(message))
+
+    def decode(self, data: bytes | bytearray, message: Any) -> Any:
+        """Parse a message."""
+        try:
+            return self._codec.decode(data, message)
+        except (DecodeError, ParseError, ValueError, RecursionError) as error:
+            name = message.DESCRIPTOR.full_name
+            raise ConnectError(Code.INVALID_ARGUMENT, f"The body is not a valid {name}.") from error
+
+
+class _StrictApplication(ConnectASGIApplication[Any]):
+    """Stands behind the generated class in the order of bases, which offers no argument for codecs."""
+
+    def __init__(self, **options: Any) -> None:
+        codecs = [Strict(proto_binary_codec()), Strict(proto_json_codec())]
+        super().__init__(**options, codecs=codecs)
+
+
+def application(
+    generated: type[Any], service: object, *, interceptors: Iterable[object], limit: int
+) -> ConnectASGIApplication[Any]:
+    """The generated ASGI application of a service, with strict codecs and messages up to `limit` bytes."""
+    strict = type(generated.__name__, (generated, _StrictApplication), {"path": generated.path})
+    made: ConnectASGIApplication[Any] = strict(
+        service, interceptors=interceptors, read_max_bytes=limit, compressions=[Gzip(limit)]
+    )
+    return made
+
+
+def too_large(limit: int) -> ConnectError:
+    """The refusal of a body over the limit."""
+    return ConnectError(Code.RESOURCE_EXHAUSTED, f"The message is larger than {limit} bytes.")
+
+
+def answer(error: ConnectError, *, stream: bool, content_type: str) -> tuple[int, str, bytes]:
+    """Status, content type and body of a refusal made before the generated application is reached.
+
+    A stream's error travels in its last envelope under status 200, as the protocol has it.
+    """
+    content = {"code": error.code.value, "message": error.message}
+    if not stream:
+        return HTTP[error.code], "application/json", json.dumps(content).encode()
+    body = json.dumps({"error": content}).encode()
+    return 200, content_type, struct.pack(">BI", 0b10, len(body)) + body

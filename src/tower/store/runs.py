@@ -1,0 +1,286 @@
+"""Rows of actions and attempts. A run is its root action `a0`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from sqlalchemy import JSON, ColumnElement, Row, and_, func, literal, or_, select, type_coerce, update
+
+from tower.errors import Invalid
+from tower.states import MOVES, Phase
+from tower.store.database import Reader, Transaction
+from tower.store.listing import Filter, Op, Page, compare, integer
+from tower.store.schema import actions, attempts, users
+
+ROOT = "a0"
+"""The name of every run's root action."""
+
+_OPEN = [int(phase) for phase, moves in MOVES.items() if moves]
+_LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
+
+
+class ActionKey(NamedTuple):
+    """Where an action stands."""
+
+    project: str
+    domain: str
+    run: str
+    action: str = ROOT
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRow:
+    """One action as stored. `run_spec` and `spec` are serialised messages, the JSON columns are text."""
+
+    project: str
+    domain: str
+    run: str
+    action: str
+    parent: str | None
+    task_project: str
+    task_domain: str
+    task_name: str
+    task_version: str
+    spec: bytes | None
+    code_digest: str
+    inputs_uri: str
+    inputs_hash: str
+    run_spec: bytes
+    labels: str
+    executed_by: str
+    via_app: str
+    credential_kind: str
+    credential_id: str
+    actors: str
+    ceilings: str
+    decision: str
+    policy_revision: str
+    request_id: str | None
+    phase: Phase
+    attempts: int
+    max_attempts: int
+    queue_timeout: float | None
+    run_timeout: float | None
+    created_at: float
+    queued_at: float
+    started_at: float | None
+    ended_at: float | None
+    outputs_uri: str
+    error: str
+    abort_reason: str
+    aborted_by: str
+
+    @property
+    def key(self) -> ActionKey:
+        """Where it stands."""
+        return ActionKey(self.project, self.domain, self.run, self.action)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRow:
+    """One attempt of an action."""
+
+    attempt: int
+    phase: Phase
+    created_at: float
+    started_at: float | None
+    ended_at: float | None
+    outputs_uri: str
+    error: str
+    has_logs: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """What is known of a subject that a row names."""
+
+    subject: str
+    kind: str
+    name: str
+    email: str
+
+
+_COLUMNS = tuple(actions.c[field.name] for field in fields(ActionRow))
+_ATTEMPT = tuple(attempts.c[field.name] for field in fields(AttemptRow))
+
+SORTS = {"created_at": actions.c.created_at, "name": actions.c.run}
+"""What a list of runs can be sorted by."""
+
+ACTION_SORTS = {"created_at": actions.c.created_at, "name": actions.c.action}
+"""What a list of the actions of a run can be sorted by."""
+
+TIES = (actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
+
+FIELDS: dict[str, ColumnElement[Any]] = {
+    "name": actions.c.run,
+    "phase": actions.c.phase,
+    "task_name": actions.c.task_name,
+    "task_version": actions.c.task_version,
+    "created_by": actions.c.executed_by,
+    "executed_by": actions.c.executed_by,
+    "via_app": actions.c.via_app,
+    "created_at": actions.c.created_at,
+    "updated_at": func.coalesce(
+        actions.c.ended_at, actions.c.started_at, actions.c.created_at, type_=actions.c.created_at.type
+    ),
+    "ended_at": actions.c.ended_at,
+    "parent_name": actions.c.parent,
+    "action_type": literal(1),
+}
+"""What lists of runs and actions can be filtered by; `labels.<key>` and names of phases besides."""
+
+
+def insert(tx: Transaction, row: ActionRow) -> None:
+    """Add an action. The name, or the caller's request id, may be taken: sqlalchemy's IntegrityError."""
+    values = {field: getattr(row, field) for field in _NAMES}
+    values["phase"] = int(row.phase)
+    tx.insert(actions, **values)
+
+
+_NAMES = tuple(field.name for field in fields(ActionRow))
+
+
+def get(reader: Reader, key: ActionKey) -> ActionRow | None:
+    """One action, or None."""
+    row = reader.execute(select(*_COLUMNS).where(_is(key))).first()
+    return None if row is None else _action(row)
+
+
+def by_request(reader: Reader, *, executed_by: str, request_id: str) -> ActionRow | None:
+    """The action that this caller created under this request id, or None."""
+    statement = select(*_COLUMNS).where(
+        actions.c.executed_by == executed_by, actions.c.request_id == request_id
+    )
+    row = reader.execute(statement).first()
+    return None if row is None else _action(row)
+
+
+def attempts_of(reader: Reader, key: ActionKey) -> list[AttemptRow]:
+    """The attempts of an action, first to last."""
+    statement = (
+        select(*_ATTEMPT)
+        .where(
+            attempts.c.project == key.project,
+            attempts.c.domain == key.domain,
+            attempts.c.run == key.run,
+            attempts.c.action == key.action,
+        )
+        .order_by(attempts.c.attempt)
+    )
+    return [_attempt(row) for row in reader.execute(statement)]
+
+
+def people(reader: Reader, subjects: Sequence[str]) -> dict[str, Person]:
+    """What is known of these subjects."""
+    wanted = sorted({subject for subject in subjects if subject})
+    if not wanted:
+        return {}
+    statement = select(users.c.subject, users.c.kind, users.c.name, users.c.email).where(
+        users.c.subject.in_(wanted)
+    )
+    return {row.subject: Person(**row._mapping) for row in reader.execute(statement)}
+
+
+def count_open(reader: Reader, *, executed_by: str) -> int:
+    """How many actions of this subject have not ended."""
+    statement = select(func.count()).where(actions.c.phase.in_(_OPEN), actions.c.executed_by == executed_by)
+    return int(reader.execute(statement).scalar() or 0)
+
+
+def page_runs(
+    reader: Reader,
+    page: Page,
+    *,
+    scopes: Sequence[tuple[str, str]],
+    owner: str = "",
+    task: tuple[str, str, str] | None = None,
+    version: str = "",
+) -> list[ActionRow]:
+    """One page of the runs of these (project, domain) pairs."""
+    if not scopes:
+        return []
+    places = or_(
+        *(and_(actions.c.project == project, actions.c.domain == domain) for project, domain in scopes)
+    )
+    statement = select(*_COLUMNS).where(places, actions.c.action == ROOT)
+    if owner:
+        statement = statement.where(actions.c.executed_by == owner)
+    if task is not None:
+        project, domain, name = task
+        statement = statement.where(
+            actions.c.task_project == project, actions.c.task_domain == domain, actions.c.task_name == name
+        )
+    if version:
+        statement = statement.where(actions.c.task_version == version)
+    return [_action(row) for row in reader.execute(page.apply(statement, ties=TIES))]
+
+
+def page_actions(reader: Reader, page: Page, *, key: ActionKey) -> list[ActionRow]:
+    """One page of the actions of one run."""
+    statement = select(*_COLUMNS).where(
+        actions.c.project == key.project, actions.c.domain == key.domain, actions.c.run == key.run
+    )
+    return [_action(row) for row in reader.execute(page.apply(statement, ties=TIES))]
+
+
+def open_actions(reader: Reader, key: ActionKey) -> list[ActionKey]:
+    """The actions of a run that have not ended."""
+    statement = select(actions.c.action).where(
+        actions.c.project == key.project,
+        actions.c.domain == key.domain,
+        actions.c.run == key.run,
+        actions.c.phase.in_(_OPEN),
+    )
+    return [key._replace(action=row.action) for row in reader.execute(statement)]
+
+
+def abort(tx: Transaction, key: ActionKey, *, reason: str, by: str) -> bool:
+    """Move an action to ABORTED; False when it had ended already."""
+    statement = (
+        update(actions)
+        .where(_is(key), actions.c.phase.in_(_OPEN))
+        .values(phase=int(Phase.ABORTED), ended_at=tx.now, abort_reason=reason, aborted_by=by)
+    )
+    return bool(tx.execute(statement).rowcount)
+
+
+def special(field: str, condition: Filter) -> ColumnElement[bool] | None:
+    """The conditions of runs that are no plain column: labels, and phases by name."""
+    if field == "phase":
+        return compare(actions.c.phase, condition, parse=_phase)
+    if not field.startswith("labels."):
+        return None
+    key = field.removeprefix("labels.")
+    if not _LABEL.fullmatch(key):
+        raise Invalid("That is not the key of a label.")
+    value = type_coerce(actions.c.labels, JSON)[key].as_string()
+    if condition.op not in {Op.EQUAL, Op.IN, Op.NOT_EQUAL, Op.NOT_IN, Op.EXISTS, Op.NOT_EXISTS}:
+        raise Invalid("A label can be compared for equality, or for being there.")
+    return compare(value, condition)
+
+
+def _phase(value: str, field: str) -> int:
+    name = value.upper().removeprefix("ACTION_PHASE_")
+    return int(Phase[name]) if name in Phase.__members__ else integer(value, field)
+
+
+def _is(key: ActionKey) -> ColumnElement[bool]:
+    return and_(
+        actions.c.project == key.project,
+        actions.c.domain == key.domain,
+        actions.c.run == key.run,
+        actions.c.action == key.action,
+    )
+
+
+def _action(row: Row[*tuple[Any, ...]]) -> ActionRow:
+    values = dict(row._mapping)
+    return ActionRow(**{**values, "phase": Phase(values["phase"])})
+
+
+def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptRow:
+    values = dict(row._mapping)
+    return AttemptRow(**{**values, "phase": Phase(values["phase"])})
