@@ -1,0 +1,341 @@
+"""Making the session that remote calls go through.
+
+Which session a call uses, first match: a `use_session` block; what the last init call of this process made; in
+a task process, the task's own identity. There is no other: a call without a session is a NotInitializedError.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Literal
+
+from flyte import _config, _context
+from flyte._syncify import syncify
+from flyte.errors import InitializationError, NotInitializedError
+from flyte.transport import workload
+from flyte.transport.credentials import ApiKey, Credentials, Nobody, Passthrough, Static, Workload
+from flyte.transport.session import Session
+
+_default: Session | None = None
+_ambient: tuple[workload.Agent, Session] | None = None
+
+
+def open_session(
+    *,
+    endpoint: str | None = None,
+    api_key: str | None = None,
+    auth_type: Literal["Passthrough"] | None = None,
+    insecure: bool = False,
+    project: str | None = None,
+    domain: str | None = None,
+    org: str | None = None,
+    ca_file: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+) -> Session:
+    """Make a session without putting it in force. Takes what `flyte.init` takes; does no network call.
+
+    Use it with `use_session` where one process must act for several parties. Raises InitializationError.
+    """
+    passthrough = _is_passthrough(auth_type)
+    if passthrough and api_key is not None:
+        raise InitializationError(
+            "Passthrough and an API key exclude each other.",
+            hint="Passthrough makes every call as the caller; leave out api_key.",
+        )
+    found = _config.find_file(config)
+    file = _config.read_file(found) if found is not None else None
+    agent = workload.find()
+    exported = None
+    if not passthrough and api_key is None and (agent is None or agent.kind != "task"):
+        exported = _config.variable(_config.API_KEY)
+    key = ApiKey.parse(api_key or exported or "") if api_key is not None or exported is not None else None
+    if key is not None and api_key is not None and endpoint is None:
+        # A key that was handed over names its own endpoint; what the environment names may be another one.
+        endpoint = key.endpoint
+    settings = _config.resolve(
+        endpoint=endpoint or _fallback(key),
+        insecure=insecure,
+        project=project,
+        domain=domain,
+        org=org or (key.org if key is not None else None),
+        ca_file=ca_file,
+        file=file,
+        file_endpoint=not passthrough,
+    )
+    return _assemble(settings, key=key, passthrough=passthrough, agent=agent)
+
+
+def _fallback(key: ApiKey | None) -> str | None:
+    """The endpoint inside a key, where nothing else names one."""
+    named = _config.variable(_config.INJECTED_ENDPOINT, "FLYTE_ENDPOINT", "FLYTE_ADMIN_ENDPOINT")
+    return key.endpoint if key is not None and named is None else None
+
+
+def _is_passthrough(auth_type: str | None) -> bool:
+    if auth_type is None:
+        return False
+    if auth_type.lower() != "passthrough":
+        raise InitializationError(
+            f"auth_type={auth_type!r} is not known here.",
+            hint='Use auth_type="Passthrough", or api_key=...',
+        )
+    return True
+
+
+def _assemble(
+    settings: _config.Settings, *, key: ApiKey | None, passthrough: bool, agent: workload.Agent | None
+) -> Session:
+    """Choose credential and way. A workload's socket is for that workload's own kind of identity only."""
+    at_home = agent is not None and agent.endpoint.same_place(settings.endpoint)
+    credentials: Credentials
+    socket = None
+    if passthrough:
+        credentials = Passthrough()
+        socket = agent.path if agent is not None and at_home and agent.kind == "app" else None
+    elif key is not None:
+        credentials = Static(key.bearer)
+    elif agent is not None and at_home and agent.kind == "task":
+        credentials, socket = Workload(agent.name), agent.path
+    else:
+        credentials = Nobody()
+    if agent is not None and socket is not None:
+        # The public name, scheme included, is the platform's to say: pages are shown there.
+        settings = dataclasses.replace(settings, endpoint=agent.endpoint)
+    return Session(settings, credentials, socket=socket)
+
+
+def _install(session: Session) -> None:
+    global _default  # noqa: PLW0603 - the process default is what init is for
+    _default = session
+
+
+@syncify
+async def init(
+    endpoint: str | None = None,
+    *,
+    api_key: str | None = None,
+    auth_type: Literal["Passthrough"] | None = None,
+    insecure: bool = False,
+    project: str | None = None,
+    domain: str | None = None,
+    org: str | None = None,
+    ca_file: str | None = None,
+) -> None:
+    """Set up this process to talk to a control plane. Makes no network call.
+
+    Called again, it replaces the process default; work under way keeps the session it began with.
+
+    :param endpoint: `host`, `host:port`, `dns:///host`, `https://host`, or `http://localhost:port`. Without
+        it: the platform's injected variable, `FLYTE_ENDPOINT`, the configuration file.
+    :param api_key: the key to act with. Without it: in a task the task's own identity, else `FLYTE_API_KEY`.
+    :param auth_type: `"Passthrough"` makes this the same as `init_passthrough`.
+    :param insecure: plain HTTP instead of TLS. Credentials are sent all the same.
+    :param project: default project.
+    :param domain: default domain.
+    :param org: the organisation, where there is more than one.
+    :param ca_file: certificate authorities to trust besides the system's, a PEM file.
+    :raises InitializationError: no endpoint is named, or a setting makes no sense.
+    """
+    _install(
+        open_session(
+            endpoint=endpoint,
+            api_key=api_key,
+            auth_type=auth_type,
+            insecure=insecure,
+            project=project,
+            domain=domain,
+            org=org,
+            ca_file=ca_file,
+        )
+    )
+
+
+@syncify
+async def init_passthrough(
+    endpoint: str | None = None,
+    org: str | None = None,
+    project: str | None = None,
+    domain: str | None = None,
+    insecure: bool = False,
+    *,
+    ca_file: str | None = None,
+    auth_type: Literal["Passthrough"] = "Passthrough",
+) -> None:
+    """Set up this process to act as whoever calls it. Makes no network call and reads no credential.
+
+    Every later call is made with the caller metadata in force (`flyte.remote.auth_metadata`, or the FastAPI
+    middleware). Without caller metadata a call raises MissingCallerError and nothing is sent, whatever keys,
+    files or logins lie around in the process.
+
+    :param endpoint: as for `init`. Without it: the platform's injected variable, then `FLYTE_ENDPOINT`.
+    :param org: the organisation, where there is more than one.
+    :param project: default project.
+    :param domain: default domain.
+    :param insecure: plain HTTP instead of TLS. The caller's headers are sent all the same.
+    :param ca_file: certificate authorities to trust besides the system's, a PEM file.
+    :param auth_type: tolerated; only `"Passthrough"` is right.
+    :raises InitializationError: no endpoint is named, or a setting makes no sense.
+    """
+    if not _is_passthrough(auth_type):
+        raise InitializationError("init_passthrough knows no other auth_type.")
+    _install(
+        open_session(
+            endpoint=endpoint,
+            auth_type="Passthrough",
+            insecure=insecure,
+            project=project,
+            domain=domain,
+            org=org,
+            ca_file=ca_file,
+        )
+    )
+
+
+@syncify
+async def init_from_config(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    project: str | None = None,
+    domain: str | None = None,
+    org: str | None = None,
+) -> None:
+    """Set up this process from a configuration file: `path`, `$FLYTE_CONFIG` or `~/.flyte/config.yaml`.
+
+    The file names endpoint, TLS settings and defaults; the credential comes from where `init` takes it.
+
+    :raises InitializationError: there is no such file, or it makes no sense.
+    """
+    found = _config.find_file(path)
+    if found is None:
+        raise InitializationError(
+            "There is no configuration file.",
+            hint="Make ~/.flyte/config.yaml, or call flyte.init(endpoint=...).",
+        )
+    file = _config.read_file(found)
+    # A file that was asked for outranks the environment; only arguments outrank the file.
+    _install(
+        open_session(
+            endpoint=file.endpoint,
+            insecure=bool(file.insecure),
+            project=project or file.project,
+            domain=domain or file.domain,
+            org=org or file.org,
+            ca_file=file.ca_file,
+            config=found,
+        )
+    )
+
+
+@syncify
+async def init_from_api_key(
+    api_key: str | None = None,
+    *,
+    endpoint: str | None = None,
+    insecure: bool = False,
+    project: str | None = None,
+    domain: str | None = None,
+    org: str | None = None,
+    ca_file: str | None = None,
+) -> None:
+    """Set up this process to act as the owner of an API key.
+
+    :param api_key: the key; without it `FLYTE_API_KEY`.
+    :param endpoint: outranks the endpoint inside the key. A `twr_…` key has none inside.
+    :raises InitializationError: there is no key, or no endpoint.
+    """
+    key = api_key or _config.variable(_config.API_KEY)
+    if key is None:
+        raise InitializationError("There is no API key.", hint="Pass api_key=..., or set FLYTE_API_KEY.")
+    _install(
+        open_session(
+            endpoint=endpoint,
+            api_key=key,
+            insecure=insecure,
+            project=project,
+            domain=domain,
+            org=org,
+            ca_file=ca_file,
+        )
+    )
+
+
+@syncify
+async def init_in_cluster(
+    *, org: str | None = None, project: str | None = None, domain: str | None = None
+) -> None:
+    """Set up a process that the platform hosts from what the platform injected: in a task, as its executor.
+
+    A call inside a task works without this, too. In an app it makes a session without an identity: the
+    platform gives apps none of their own, so use `init_passthrough` to act for callers.
+
+    :raises InitializationError: this process is not hosted.
+    """
+    if _config.variable(_config.INJECTED_ENDPOINT) is None:
+        raise InitializationError(
+            "The platform injected no endpoint: this process is not one that it hosts.",
+            hint="Use flyte.init(endpoint=...) elsewhere.",
+        )
+    _install(open_session(org=org, project=project, domain=domain))
+
+
+def current_session() -> Session:
+    """The session in force. Raises NotInitializedError."""
+    override = _context.session_override()
+    if isinstance(override, Session):
+        return override
+    session = _default or _ambient_session()
+    if session is None:
+        raise NotInitializedError
+    return session
+
+
+def _ambient_session() -> Session | None:
+    """A task's own session, from what was injected. An app has none: it acts for callers or not at all."""
+    global _ambient  # noqa: PLW0603 - kept so that its connections are kept
+    agent = workload.find()
+    if agent is None or agent.kind != "task":
+        return None
+    if _ambient is None or _ambient[0] != agent:
+        settings = _config.resolve(endpoint=agent.endpoint.url, insecure=agent.endpoint.scheme == "http")
+        _ambient = agent, Session(settings, Workload(agent.name), socket=agent.path)
+    return _ambient[1]
+
+
+@contextlib.contextmanager
+def use_session(session: Session) -> Iterator[Session]:
+    """Use `session` inside the block, in this context alone. The process default is not touched."""
+    with _context.session_scope(session):
+        yield session
+
+
+def current_project() -> str | None:
+    """The project that this code works in: the platform's injected one, else the session's default.
+
+    Works before any init call, with None when nothing says.
+    """
+    return _config.variable(_config.INJECTED_PROJECT) or _default_of("project") or _config.current_project()
+
+
+def current_domain() -> str | None:
+    """The domain that this code works in: the platform's injected one, else the session's default.
+
+    Works before any init call, with None when nothing says.
+    """
+    return _config.variable(_config.INJECTED_DOMAIN) or _default_of("domain") or _config.current_domain()
+
+
+def _default_of(what: Literal["project", "domain"]) -> str | None:
+    override = _context.session_override()
+    session = override if isinstance(override, Session) else _default
+    if session is None:
+        return None
+    return session.project if what == "project" else session.domain
+
+
+def reset() -> None:
+    """Forget what init made. For tests."""
+    global _default, _ambient  # noqa: PLW0603 - undoes what init and the ambient session did
+    _default = _ambient = None
