@@ -75,6 +75,12 @@ class Credential:
     expires_at: float | None = None
     parent: str = ""
 
+    @property
+    def root(self) -> str:
+        """The public id to record: of what the person showed, also behind an app token or a running task."""
+        exchanged = self.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}
+        return self.parent if exchanged else self.id
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

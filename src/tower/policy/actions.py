@@ -198,12 +198,15 @@ ROUTES: dict[str, Row] = {
     "rest DELETE /api/v1/keys/{name}": _effect(Action.KEY_MANAGE_OWN),
     "rest POST /api/v1/links": _effect(Action.USER_MANAGE),
     "rest GET /api/v1/audit": _read(Action.AUDIT_VIEW),
+    "gateway ANY /apps/{project}/{domain}/{name}/{path}": _effect(Action.APP_USE),
+    "gateway ANY <app host>/{path}": _effect(Action.APP_USE),
+    "gateway GET <app host>/.tower/session": _ANONYMOUS,
 }
 """Every route of the other doors, as `<door> <METHOD> <path template>`."""
 
 
 def check_complete(mounted: Iterable[str]) -> None:
-    """Raise Broken when something mounted has no row, or a row of a mounted group is of nothing mounted (T47).
+    """Raise Broken when something mounted has no row, or a mounted group has a row of nothing (T47).
 
     `mounted` has the paths of RPCs (`/flyteidl2.task.TaskService/ListTasks`) and of routes
     (`rest GET /api/v1/users`). A group is a service or a door; one that is not mounted at all is not stale.

@@ -1,0 +1,208 @@
+"""The one place that decides what a caller may do, and that records what was decided.
+
+    what the person may do now ∩ every ceiling on the way: credential, app, run
+
+An allowed call records itself inside the transaction of its effect (`record`); a refusal has a transaction of
+its own that the caller cannot cancel. What may not be viewed is answered as if it did not exist (T43).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tower.audit import Entry, Event, Outcome, Record
+from tower.clock import Clock
+from tower.control.directory import Directory
+from tower.errors import Denied, NotFound
+from tower.identity.offers import Presented
+from tower.identity.principal import Kind, Principal
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.engine import Decision, Engine
+from tower.policy.rules import NOTHING
+from tower.store import audit as store
+from tower.store.database import Database, Transaction
+
+VIEWS = frozenset({Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Action.APP_VIEW})
+"""Refusing one of these is answered as NotFound."""
+
+_NOTHING: Mapping[str, Any] = {}
+
+
+class Access:
+    """One per process, shared by every use-case."""
+
+    def __init__(self, *, db: Database, clock: Clock, engine: Engine, directory: Directory) -> None:
+        self._db = db
+        self._clock = clock
+        self._engine = engine
+        self._directory = directory
+
+    @property
+    def revision(self) -> str:
+        """The revision of the policy set in force."""
+        return self._engine.revision
+
+    async def check(self, principal: Principal, action: Action, resource: Resource) -> Decision:
+        """Whether the caller may do this now. Records nothing, raises nothing."""
+        bindings = NOTHING
+        if principal.kind is not Kind.MACHINE:
+            facts = await self._directory.subject(principal.subject)
+            if facts is None or facts.disabled:
+                return Decision(False, ("account-disabled",), self.revision, action.value, str(resource))
+            bindings = await self._directory.bindings(principal.subject)
+        return self._engine.decide(
+            subject=principal.subject,
+            kind=principal.kind,
+            bindings=bindings,
+            ceilings=principal.ceilings,
+            action=action,
+            resource=resource,
+        )
+
+    async def require(
+        self,
+        principal: Principal,
+        action: Action,
+        resource: Resource,
+        *,
+        request_id: str = "",
+        view: Action | None = None,
+        detail: Mapping[str, Any] = _NOTHING,
+    ) -> Decision:
+        """The decision, when it allows.
+
+        Otherwise the refusal is recorded and raised: NotFound when the caller may not even view the thing
+        (`view` names the action that tells, or `action` is one itself), else Denied.
+        """
+        decision = await self.check(principal, action, resource)
+        if decision.allowed:
+            return decision
+        await self.refuse(principal, decision, request_id=request_id, detail=detail)
+        viewing = action if view is None and action in VIEWS else view
+        if viewing is not None and not (await self.check(principal, viewing, resource)).allowed:
+            raise not_found(resource)
+        limited = decision.policies[:1] and decision.policies[0].startswith("below ")
+        raise Denied(
+            f"You may not do {action} on {_spoken(resource)}.",
+            hint="What you called with has a limit that forbids it."
+            if limited
+            else "Ask an administrator for a role there.",
+        )
+
+    async def refuse(
+        self,
+        principal: Principal,
+        decision: Decision,
+        *,
+        event: Event = Event.ACCESS_REFUSE,
+        request_id: str = "",
+        detail: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Record a refusal in a transaction of its own; a caller that hangs up does not undo it."""
+
+        def write(tx: Transaction) -> None:
+            self.record(
+                tx,
+                principal,
+                decision,
+                event=event,
+                outcome=Outcome.REFUSED,
+                request_id=request_id,
+                detail=detail,
+            )
+
+        await asyncio.shield(self._db.write(write))
+
+    def record(
+        self,
+        tx: Transaction,
+        principal: Principal,
+        decision: Decision,
+        *,
+        event: str,
+        outcome: str = Outcome.ALLOWED,
+        request_id: str = "",
+        detail: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Add the audit record of an effect to the transaction of that effect."""
+        store.append(
+            tx,
+            Record(
+                at=tx.now,
+                event=Event(event),
+                outcome=Outcome(outcome),
+                subject=principal.subject,
+                credential_kind=principal.credential.kind.value,
+                credential_id=principal.credential.root,
+                actors=tuple(str(actor) for actor in principal.actors),
+                action=decision.action,
+                resource=decision.resource,
+                request_id=request_id,
+                decision=",".join(decision.policies),
+                policy_revision=decision.revision,
+                detail=detail,
+            ),
+        )
+
+    async def report_conflict(self, principals: Sequence[Principal], presented: Presented) -> None:
+        """Record that the credentials of one request named different callers. For the chain."""
+        first = principals[0]
+        decision = Decision(
+            False, ("two-callers",), self.revision, Action.SELF_VIEW.value, str(Resource(ResourceType.ORG))
+        )
+        shown = [f"{each.credential.kind}:{each.credential.root}={each.subject}" for each in principals]
+        await self.refuse(
+            first,
+            decision,
+            event=Event.AUTH_REFUSE,
+            detail={"credentials": shown, "door": presented.audience},
+        )
+
+    async def audit_page(
+        self,
+        principal: Principal,
+        *,
+        request_id: str = "",
+        subject: str | None = None,
+        app: str | None = None,
+        resource: str | None = None,
+        event: str | None = None,
+        outcome: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        before: int | None = None,
+        limit: int = 50,
+    ) -> list[Entry]:
+        """The newest audit entries first, at most 500. Needs `audit:view` on the whole installation."""
+        await self.require(principal, Action.AUDIT_VIEW, Resource(ResourceType.ORG), request_id=request_id)
+        return await self._db.read(
+            lambda reader: store.page(
+                reader,
+                subject=subject,
+                app=app,
+                resource=resource,
+                event=event,
+                outcome=outcome,
+                since=since,
+                until=until,
+                before=before,
+                limit=max(1, min(limit, 500)),
+            )
+        )
+
+
+def not_found(resource: Resource) -> NotFound:
+    """The one answer about a thing that is absent or hidden: use it for both, so that they cannot differ."""
+    return NotFound(f"There is no {_spoken(resource)}.", hint="Or you may not view it.")
+
+
+def _spoken(resource: Resource) -> str:
+    place = "/".join(part for part in (resource.project, resource.domain) if part)
+    if resource.type is ResourceType.ORG:
+        return "this installation"
+    if resource.type in {ResourceType.PROJECT, ResourceType.DOMAIN}:
+        return f"{resource.type} {place or resource.name}"
+    name = f" {resource.name}" if resource.name else "s"
+    return f"{resource.type}{name}" + (f" in {place}" if place else "")
