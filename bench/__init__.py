@@ -1,0 +1,1 @@
+"""Benchmarks: each module measures one thing, and in the same run the ceiling that it is compared with."""

@@ -1,0 +1,110 @@
+"""Durable CreateRun per second beside an empty handler on the same stack.
+
+Both servers have one core, the load generator has another, and both get the same request bytes: a valid
+CreateRun with inline inputs and an API key. Tower authenticates, authorises, validates the inputs, commits
+the run row and its chained audit record with an fsync, and answers. Its execution slots are filled with
+tasks that wait, so that the measured runs stay queued and the core does nothing else.
+
+    python -m bench create_run
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from flyteidl2.core.literals_pb2 import Literal, Primitive, Scalar
+from flyteidl2.workflow.run_service_pb2 import CreateRunRequest
+
+from bench.processes import SERVER_CORE, Tower, load, server, tower
+
+GOAL = 0.40
+PATH = "/flyteidl2.workflow.RunService/CreateRun"
+PROJECT, DOMAIN = "flytesnacks", "development"
+SLOTS = 8
+CONNECTIONS = 64
+SECONDS = 6.0
+
+TASKS = """
+import asyncio
+import flyte
+
+env = flyte.TaskEnvironment(name="bench")
+
+@env.task
+async def wait(seconds: int) -> int:
+    await asyncio.sleep(seconds)
+    return seconds
+"""
+
+
+def request(version: str = "") -> bytes:
+    """A CreateRun of the deployed task."""
+    message = CreateRunRequest()
+    for scope in (message.project_id, message.task_id):
+        scope.domain = DOMAIN
+    message.project_id.name = PROJECT
+    message.task_id.project = PROJECT
+    message.task_id.name = "bench.wait"
+    message.task_id.version = version
+    value = message.inputs.literals.add()
+    value.name = "seconds"
+    value.value.CopyFrom(Literal(scalar=Scalar(primitive=Primitive(integer=600))))
+    return message.SerializeToString()
+
+
+def headers(key: str) -> dict[str, str]:
+    """Those of a Connect call."""
+    return {
+        "content-type": "application/proto",
+        "connect-protocol-version": "1",
+        "accept-encoding": "identity",
+        "authorization": f"Bearer {key}",
+    }
+
+
+def prepare(running: Tower) -> str:
+    """Deploy the task, fill the slots, return the key."""
+    key = running.person("bench")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "tasks.py").write_text(TASKS)
+        place = ("--project", PROJECT, "--domain", DOMAIN)
+        running.run("flyte", *place, "deploy", "tasks.py", "env", key=key, cwd=Path(folder))
+        load(running.url, PATH, headers=headers(key), body=request(), connections=SLOTS, seconds=0.2)
+    return key
+
+
+def main() -> dict[str, Any]:
+    """Measure the ceiling, then Tower."""
+    with server([sys.executable, "-m", "bench.empty"], core=SERVER_CORE) as (url, _):
+        ceiling = load(url, PATH, headers=headers("k" * 60), body=request(), connections=CONNECTIONS)
+    with tower(core=SERVER_CORE) as running:
+        key = prepare(running)
+        ours = load(
+            running.url, PATH, headers=headers(key), body=request(), connections=CONNECTIONS, seconds=SECONDS
+        )
+        one = load(running.url, PATH, headers=headers(key), body=request(), connections=1, seconds=2.0)
+    ratio = ours["per_second"] / ceiling["per_second"]
+    return {
+        "bench": "create_run",
+        "unit": "requests per second",
+        "ours": ours["per_second"],
+        "ceiling": ceiling["per_second"],
+        "ours_p50_ms": ours["p50_ms"],
+        "ours_p99_ms": ours["p99_ms"],
+        "ceiling_p50_ms": ceiling["p50_ms"],
+        "alone_p50_ms": one["p50_ms"],
+        "ratio": round(ratio, 3),
+        "goal": GOAL,
+        "met": ratio >= GOAL,
+        "connections": CONNECTIONS,
+        "says": f"{ours['per_second']:.0f} durable runs/s (p99 {ours['p99_ms']:.0f} ms), "
+        f"empty handler {ceiling['per_second']:.0f}/s; alone p50 {one['p50_ms']:.1f} ms",
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(), indent=2))

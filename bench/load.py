@@ -1,0 +1,169 @@
+"""A load generator: one process, N kept-alive HTTP/1.1 connections, each with one request in flight.
+
+    python -m bench.load 127.0.0.1 8080 /path --connections 32 --seconds 5 < request.json
+
+Standard input holds `{"headers": {...}, "body": "<base64>"}`: a credential never stands in an argument. Each
+request gets its own `x-request-id`. Prints one JSON object: how many answers came, how many were not 200, the
+rate, and latencies in milliseconds. The parser knows answers with a content-length or in chunks, no more:
+the less this costs, the nearer is the measured rate to the server's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import secrets
+import sys
+import time
+from typing import Any
+
+import uvloop
+
+ID = b"{request-id}"
+
+
+class Connection(asyncio.Protocol):
+    """Sends a request, reads its answer, sends the next one."""
+
+    def __init__(self, load: Load) -> None:
+        self._load = load
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._sent = 0.0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]  # uvloop's own class
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        status = whole(self._buffer)
+        if status is None:
+            return
+        self._load.answered(status, time.perf_counter() - self._sent, self._buffer)
+        self._buffer.clear()
+        if self._load.over:
+            self._load.left(self)
+            assert self._transport is not None
+            self._transport.close()
+        else:
+            self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._load.left(self)
+
+    def _send(self) -> None:
+        assert self._transport is not None
+        self._sent = time.perf_counter()
+        self._transport.write(self._load.request())
+
+
+class Load:
+    """What all connections share: the request, the answers, the end."""
+
+    def __init__(self, head: bytes, body: bytes, *, seconds: float, warm: float) -> None:
+        before, _, after = head.partition(ID)
+        self._before, self._after = before, after + body
+        self._run = secrets.token_hex(6)
+        self._number = 0
+        self._latencies: list[float] = []
+        self._connections: set[Connection] = set()
+        self._start = time.perf_counter() + warm
+        self._end = self._start + seconds
+        self.failures = 0
+        self.first_failure = ""
+        self.done = asyncio.Event()
+        self.over = False
+
+    def request(self) -> bytes:
+        """The next request, with an id of its own."""
+        self._number += 1
+        return b"%b%b-%d%b" % (self._before, self._run.encode(), self._number, self._after)
+
+    def answered(self, status: bytes, latency: float, answer: bytearray) -> None:
+        """Count an answer, unless it came before the measuring began or after it ended."""
+        now = time.perf_counter()
+        if now >= self._end:
+            self.over = True
+        elif now >= self._start:
+            self._latencies.append(latency)
+            if status != b"200":
+                self.failures += 1
+                self.first_failure = self.first_failure or answer[:600].decode(errors="replace")
+
+    def joined(self, connection: Connection) -> None:
+        """A connection is there."""
+        self._connections.add(connection)
+
+    def left(self, connection: Connection) -> None:
+        """A connection is gone; the last one ends the run."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self.done.set()
+
+    def result(self, seconds: float) -> dict[str, Any]:
+        """The numbers."""
+        latencies = sorted(self._latencies)
+        if not latencies:
+            return {"answers": 0, "failures": 0, "first_failure": "no answer at all"}
+        return {
+            "answers": len(latencies),
+            "failures": self.failures,
+            "first_failure": self.first_failure,
+            "per_second": round(len(latencies) / seconds, 1),
+            "p50_ms": round(latencies[len(latencies) // 2] * 1000, 3),
+            "p99_ms": round(latencies[int(len(latencies) * 0.99)] * 1000, 3),
+        }
+
+
+def whole(buffer: bytearray) -> bytes | None:
+    """The status of an answer that is complete, None while it is not."""
+    end = buffer.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(buffer[:end]).lower()
+    place = head.find(b"\r\ncontent-length:")
+    if place >= 0:
+        length = int(head[place + 17 :].split(b"\r\n", 1)[0])
+        complete = len(buffer) >= end + 4 + length
+    else:
+        complete = buffer.endswith(b"0\r\n\r\n")
+    return bytes(buffer[9:12]) if complete else None
+
+
+async def run(arguments: argparse.Namespace, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+    """Drive the server for the given time."""
+    lines = [f"POST {arguments.path} HTTP/1.1", f"host: {arguments.host}:{arguments.port}"]
+    lines += [f"content-length: {len(body)}", f"x-request-id: {ID.decode()}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode()
+    load = Load(head, body, seconds=arguments.seconds, warm=arguments.warm)
+    loop = asyncio.get_running_loop()
+    for _ in range(arguments.connections):
+        connection = Connection(load)
+        load.joined(connection)
+        await loop.create_connection(lambda it=connection: it, arguments.host, arguments.port)  # type: ignore[misc]
+    await asyncio.wait_for(load.done.wait(), arguments.warm + arguments.seconds + 30)
+    return load.result(arguments.seconds)
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench.load")
+    parser.add_argument("host")
+    parser.add_argument("port", type=int)
+    parser.add_argument("path")
+    parser.add_argument("--connections", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--warm", type=float, default=1.0)
+    arguments = parser.parse_args()
+    given = json.load(sys.stdin)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        result = runner.run(run(arguments, given["headers"], base64.b64decode(given["body"])))
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
