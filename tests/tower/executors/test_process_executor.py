@@ -61,9 +61,7 @@ class TestWithControlGroups(ExecutorSuite):
         yield executor
         await executor.close()
 
-    async def test_a_daemon_does_not_outlive_its_attempt(
-        self, executor: ProcessExecutor, jobs: Jobs
-    ) -> None:
+    async def test_a_daemon_does_not_outlive_its_attempt(self, executor: ProcessExecutor, jobs: Jobs) -> None:
         exit_, heard = await ended(executor, jobs.task("leave_a_daemon"))
         assert exit_.code == 0
         assert not living(int(heard.output))
@@ -101,6 +99,20 @@ class TestWithControlGroups(ExecutorSuite):
         assert all(parent.is_dir() for parent in parents)
         await executor.close()
         assert not any(parent.exists() for parent in parents)
+
+
+async def test_groups_that_a_dead_tower_left_are_emptied() -> None:
+    found = groups()
+    stale = [parent.parent / "tower-4194305-abc" / "7" for parent in set(found._parents.values())]
+    for path in stale:
+        path.mkdir(parents=True)
+    left = await asyncio.create_subprocess_exec("sleep", "1000")
+    (stale[0] / "cgroup.procs").write_text(str(left.pid))
+    groups().close()
+    assert await asyncio.wait_for(left.wait(), 20) == -signal.SIGKILL
+    groups().close()
+    assert not any(path.exists() for path in stale)
+    found.close()
 
 
 @pytest.fixture
@@ -165,7 +177,7 @@ async def test_a_template_cannot_lend_its_identity_to_a_stranger(
     executor: ProcessExecutor, jobs: Jobs
 ) -> None:
     """The code of a bundle owns its template; it may lie to us, but not about its children (T8)."""
-    process, heard = await started(executor, jobs.task("wait_for_ever"))
+    process, _ = await started(executor, jobs.task("wait_for_ever"))
     (template,) = executor._templates.values()
     assert not template._parent_of(os.getpid())
     assert not template._parent_of(1)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import signal
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 from tower.executors.port import Limits
+from tower.executors.process.tree import signal_all
 
 _CONTROLLERS = ("memory", "cpu", "pids")
 _PERIOD = 100_000
@@ -190,10 +192,15 @@ def _delegate(parent: Path) -> None:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove the groups that a Tower left which no longer lives."""
+    """End what a Tower left that no longer lives, and remove its groups."""
     for path in parent.glob(f"{_PREFIX}*-*"):
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            for left in (*path.glob("*/"), path):
-                with suppress(OSError):
-                    left.rmdir()
+        if not pid.isdigit() or Path("/proc", pid).exists():
+            continue
+        for left in (*path.glob("*/"), path):
+            with suppress(OSError):
+                signal_all(
+                    {int(line) for line in (left / "cgroup.procs").read_text().split()}, signal.SIGKILL
+                )
+            with suppress(OSError):
+                left.rmdir()

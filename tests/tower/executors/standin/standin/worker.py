@@ -3,6 +3,7 @@
 import argparse
 import array
 import contextlib
+import ctypes
 import importlib
 import json
 import os
@@ -67,6 +68,7 @@ def main():
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
+            ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: die with the template
             for path in message["cgroups"]:
                 with open(path, "w") as file:
                     file.write("0")
