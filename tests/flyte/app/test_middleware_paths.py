@@ -76,7 +76,7 @@ def protected_everywhere() -> tuple[Any, list[str]]:
 
 PIECES = [
     "/", "//", "health", "HEALTH", "Health", "he", "alth", ".", "..", "%2f", "%2F", "%252f", "%68", "%00",
-    "%20", "+", ";", ";a=b", "\\", "%5c", "?", "#", "%23", "%3f", "/./", "/../", "me", "%e2%80%8b", "%0a", "%09",
+    "%20", "+", ";", ";a=b", "\\", "%5c", "?", "#", "%23", "%3f", "/./", "/../", "me", "%e2%80%8b", "%0a",
     "~", ":",
 ]  # fmt: skip
 VARIANTS = st.lists(st.sampled_from(PIECES), min_size=1, max_size=6).map(lambda parts: "/" + "".join(parts))

@@ -167,7 +167,7 @@ def test_m18_m19_custom_header_names_ignore_case() -> None:
 
 @pytest.mark.parametrize("name", ["", "x y", "x:", "host", "Content-Length", "X-Request-Id", "é"])
 def test_m18_a_name_that_cannot_carry_a_credential_is_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=r"header|protocol"):
+    with pytest.raises(ValueError, match="header"):
         Middleware.extract_custom_header(name)
 
 

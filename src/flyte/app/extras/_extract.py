@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import FunctionType, MethodType
 from typing import Any, TypeAlias
@@ -29,7 +28,6 @@ SESSION_COOKIES = ("__Host-tower_session", "tower_session")
 MAX_VALUE = 16 * 1024
 """Characters of one credential. Longer values name nobody."""
 
-_VALUE = re.compile(r"[\t\x20-\x7e]+")
 _SCHEME_ALONE = frozenset({"bearer", "basic", "digest", "dpop", "token"})
 
 
@@ -55,13 +53,15 @@ def checked(pair: object) -> Pair | None:
     if not isinstance(name, str) or not isinstance(value, str):
         return None
     name, value = name.lower(), value.strip()
-    if not value or len(value) > MAX_VALUE or not _VALUE.fullmatch(value):
-        return None
-    if len(name) > 128 or not _may_travel(name):
-        return None
-    if name == "authorization" and value.lower() in _SCHEME_ALONE:
+    if len(name) > 128 or not _may_travel(name) or not _names_somebody(name, value):
         return None
     return name, value
+
+
+def _names_somebody(name: str, value: str) -> bool:
+    if not value or len(value) > MAX_VALUE or not value.isascii() or not value.isprintable():
+        return False
+    return name != "authorization" or " " in value or value.lower() not in _SCHEME_ALONE
 
 
 class NamedHeader:
@@ -77,6 +77,11 @@ class NamedHeader:
     def __call__(self, request: Request) -> Pair | None:
         value = request.headers.get(self.name, "").strip()
         return (self.name, value) if value else None
+
+    def read(self, raw: bytes) -> Pair | None:
+        """The checked pair of a raw value of this header."""
+        value = raw.decode("latin-1").strip()
+        return (self.name, value) if _names_somebody(self.name, value) else None
 
     def __repr__(self) -> str:
         return f"extract_custom_header({self.name!r})"
@@ -122,22 +127,33 @@ class Lift:
         self._steps = tuple(extractors)
         self._cookies = None if forward_cookies is None else frozenset(forward_cookies)
         # Authorization is watched even when nobody lifts it: an extractor of the app may read it.
-        named = {step.raw for step in self._steps if isinstance(step, NamedHeader)}
-        self._watched = frozenset(named | {b"authorization"})
-        self._only_named = all(isinstance(step, NamedHeader) for step in self._steps)
+        self._named = {step.raw: step for step in self._steps if isinstance(step, NamedHeader)}
+        self._watched = frozenset({*self._named, b"authorization"})
 
-    def at_once(self, scope: Any) -> tuple[Pair, ...] | None:
-        """What `pairs` answers, where no code of the app has to be asked; else None."""
-        if not self._only_named:
-            return None
-        raw = self._watched_headers(scope)
-        if not raw:
+    @property
+    def asks_nobody(self) -> bool:
+        """Whether `at_once` can answer: no extractor is code of the app."""
+        return len(self._named) == len(self._steps)
+
+    def at_once(self, scope: Any) -> tuple[Pair, ...]:
+        """What `pairs` answers, without a coroutine. Nearly every request has one such header, or none."""
+        watched = self._watched
+        found: tuple[bytes, bytes] | None = None
+        for header in scope["headers"]:
+            if header[0] in watched:
+                if found is not None or header[0] == b"cookie":
+                    return self._several(scope)
+                found = header
+        if found is None or found[0] not in self._named:
             return ()
+        pair = self._named[found[0]].read(found[1])
+        return () if pair is None else (pair,)
+
+    def _several(self, scope: Any) -> tuple[Pair, ...]:
+        raw = self._watched_headers(scope)
         lifted: dict[str, str] = {}
-        for step in self._steps:
-            value = raw.get(step.raw)  # type: ignore[union-attr]
-            if value:
-                self._add(lifted, checked((step.name, value.decode("latin-1"))))  # type: ignore[union-attr]
+        for name, step in self._named.items():
+            self._add(lifted, step.read(raw.get(name, b"")))
         return tuple(lifted.items())
 
     async def pairs(self, scope: Any) -> tuple[Pair, ...]:
@@ -150,8 +166,7 @@ class Lift:
         lifted: dict[str, str] = {}
         for step in self._steps:
             if isinstance(step, NamedHeader):
-                value = raw.get(step.raw)
-                self._add(lifted, checked((step.name, value.decode("latin-1"))) if value else None)
+                self._add(lifted, step.read(raw.get(step.raw, b"")))
             else:
                 self._add(lifted, await self._ask(step, scope))
         return tuple(lifted.items())

@@ -93,6 +93,7 @@ class FastAPIPassthroughAuthMiddleware:
         self.csrf = csrf
         self._lift = Lift(_by_name(self.header_extractors), _cookie_names(forward_cookies))
         self._verifier = Verifier(ttl=verify_ttl) if verify else None
+        self._at_once = self._lift.asks_nobody and self._verifier is None
         # `call_next` of a subclass's dispatch needs Starlette's machinery; without one we do without it.
         overridden = type(self).dispatch is not FastAPIPassthroughAuthMiddleware.dispatch
         self._http: ASGIApp | None = BaseHTTPMiddleware(app, self.dispatch) if overridden else None
@@ -115,7 +116,7 @@ class FastAPIPassthroughAuthMiddleware:
         elif kind != "websocket":
             raise RuntimeError(f"FastAPIPassthroughAuthMiddleware cannot check a {kind!r} connection.")
         try:
-            caller = await self._admit(scope)
+            caller = self._admit_at_once(scope) if self._at_once else await self._admit(scope)
         except Refusal as refusal:
             await refusal.answer(scope, receive, send)
             return
@@ -153,16 +154,27 @@ class FastAPIPassthroughAuthMiddleware:
         """
         return NamedHeader(header_name)
 
+    def _admit_at_once(self, scope: Scope) -> tuple[Pair, ...] | None:
+        """`_admit` where nobody has to be asked."""
+        if route_path(scope) in self.excluded_paths or is_preflight(scope):
+            return None
+        return self._judge(scope, self._lift.at_once(scope))
+
     async def _admit(self, scope: Scope) -> tuple[Pair, ...] | None:
         """The caller's pairs; None when the request goes on without identity.
 
         :raises Refusal: when it does not go on.
         """
+        if self._at_once:
+            return self._admit_at_once(scope)
         if route_path(scope) in self.excluded_paths or is_preflight(scope):
             return None
-        pairs = self._lift.at_once(scope)
-        if pairs is None:
-            pairs = await self._lift.pairs(scope)
+        pairs = self._judge(scope, await self._lift.pairs(scope))
+        if pairs is not None and self._verifier is not None:
+            await self._verifier.check(pairs)
+        return pairs
+
+    def _judge(self, scope: Scope, pairs: tuple[Pair, ...]) -> tuple[Pair, ...] | None:
         if not pairs:
             if self.required:
                 raise Refusal.missing()
@@ -170,8 +182,6 @@ class FastAPIPassthroughAuthMiddleware:
         only_cookie = len(pairs) == 1 and pairs[0][0] == "cookie"
         if only_cookie and self.csrf and is_unsafe(scope) and not is_same_origin(scope):
             raise Refusal.foreign_origin()
-        if self._verifier is not None:
-            await self._verifier.check(pairs)
         return pairs
 
 
