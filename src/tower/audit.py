@@ -50,6 +50,7 @@ class Event(StrEnum):
     UPLOAD_CREATE = "upload.create"
     DOWNLOAD_CREATE = "download.create"
     PROJECT_CREATE = "project.create"
+    PROJECT_UPDATE = "project.update"
     DATA_READ = "data.read"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
@@ -114,26 +115,7 @@ class Entry:
 
     def digest(self) -> str:
         """The hash that this entry should have: SHA-256 over everything else in it, in hexadecimal."""
-        facts = (
-            _FORM,
-            self.seq,
-            self.previous,
-            self.at,
-            self.event,
-            self.outcome,
-            self.subject,
-            self.credential_kind,
-            self.credential_id,
-            self.actors,
-            self.app,
-            self.action,
-            self.resource,
-            self.request_id,
-            self.decision,
-            self.policy_revision,
-            self.detail,
-        )
-        return hashlib.sha256(_compact.encode(facts).encode()).hexdigest()
+        return _digest(self.seq, self.at, *(str(getattr(self, name)) for name in _FACTS[2:]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,33 +155,39 @@ _MEANING = {
     Damage.TRUNCATED: "it and all that followed are gone",
 }
 
+_FACTS = tuple(name for name in Entry.__dataclass_fields__ if name != "hash")
 _compact = json.JSONEncoder(separators=(",", ":"))
 _sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False)
 
 
+def _digest(seq: int, at: float, *facts: str) -> str:
+    """Every fact with its length before it, so that none can pass for a part of its neighbour."""
+    texts = (_FORM, str(seq), repr(at), *facts)
+    framed = "".join([f"{len(text)}:{text}" for text in texts])
+    return hashlib.sha256(framed.encode(errors="surrogatepass")).hexdigest()
+
+
 def seal(record: Record, *, after: Head) -> Entry:
     """Give a record its place after `after`. Raises TypeError or ValueError for a `detail` unfit for JSON."""
-    app = next((actor.removeprefix("app:") for actor in record.actors if actor.startswith("app:")), "")
-    facts: dict[str, Any] = {
-        "seq": after.seq + 1,
-        "at": float(record.at),
-        "event": str(record.event),
-        "outcome": str(record.outcome),
-        "subject": record.subject,
-        "credential_kind": str(record.credential_kind),
-        "credential_id": record.credential_id,
-        "actors": _compact.encode(record.actors),
-        "app": app,
-        "action": str(record.action),
-        "resource": record.resource,
-        "request_id": record.request_id,
-        "decision": record.decision,
-        "policy_revision": record.policy_revision,
-        "detail": _sorted.encode(dict(record.detail)),
-        "previous": after.hash,
-    }
-    unsigned = Entry(**facts, hash="")
-    return Entry(**facts, hash=unsigned.digest())
+    facts = (
+        after.seq + 1,
+        float(record.at),
+        record.event.value,
+        record.outcome.value,
+        record.subject,
+        str(record.credential_kind),
+        record.credential_id,
+        _compact.encode(record.actors) if record.actors else "[]",
+        next((actor.removeprefix("app:") for actor in record.actors if actor.startswith("app:")), ""),
+        str(record.action),
+        record.resource,
+        record.request_id,
+        record.decision,
+        record.policy_revision,
+        _sorted.encode(dict(record.detail)) if record.detail else "{}",
+        after.hash,
+    )
+    return Entry(*facts, _digest(*facts))
 
 
 def verify(entries: Iterable[Entry], *, head: Head | None = None, after: Head | None = None) -> Break | None:
