@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
-from tower.clock import Clock
 from tower.control.directory import Directory
 from tower.errors import Denied, NotFound
 from tower.identity.offers import Presented
@@ -33,9 +32,8 @@ _NOTHING: Mapping[str, Any] = {}
 class Access:
     """One per process, shared by every use-case."""
 
-    def __init__(self, *, db: Database, clock: Clock, engine: Engine, directory: Directory) -> None:
+    def __init__(self, *, db: Database, engine: Engine, directory: Directory) -> None:
         self._db = db
-        self._clock = clock
         self._engine = engine
         self._directory = directory
 

@@ -20,6 +20,8 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import KeyRow
 
+__all__ = ["MAX_LIFE", "ApiKeys", "KeyRow", "NewKey", "key_row"]
+
 MAX_LIFE = 10 * 365 * 24 * 3600.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")

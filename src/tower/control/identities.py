@@ -18,6 +18,8 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import BindingRow, UserRow
 
+__all__ = ["BindingRow", "Identities", "UserRow", "check_scope", "user_resource"]
+
 _SUBJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,126}")
 _EMAIL = re.compile(r"[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,190}")
 _RESERVED = frozenset({MACHINE.subject, "anonymous", "tower"})

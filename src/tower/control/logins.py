@@ -22,6 +22,9 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import LinkRow, SessionRow
 
+SIGN_IN_PATH = "/sign-in/"
+"""The console's page that a link points at; the code follows as the last segment of the path."""
+
 HANDOVER_SECONDS = 60.0
 _KEEP_SECONDS = 30 * 24 * 3600.0
 

@@ -1,0 +1,1 @@
+"""The door for scripts and operators: a JSON administration API with an OpenAPI description."""

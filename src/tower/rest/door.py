@@ -1,0 +1,197 @@
+"""The door itself: request id, size, authenticate, route; and one shape for every refusal."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from importlib.metadata import version
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from tower.control.access import Access
+from tower.control.apikeys import ApiKeys
+from tower.control.identities import Identities
+from tower.control.logins import Logins
+from tower.errors import Code, Fault, Invalid
+from tower.identity.chain import Chain, Presented
+from tower.rest import faults, shapes
+from tower.rest.routes import Call, Rooms, router
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+PREFIX = "/api/"
+OPENAPI = "/api/openapi.json"
+MAX_BODY = 64 * 1024
+
+_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_log = structlog.get_logger("tower.rest")
+
+
+def build(
+    *,
+    chain: Chain,
+    access: Access,
+    identities: Identities,
+    api_keys: ApiKeys,
+    logins: Logins,
+    base_url: Callable[[str], str],
+    org: str,
+) -> Door:
+    """The ASGI application below `/api/`. `base_url` maps a Host header to Tower's public URL."""
+    rooms = Rooms(
+        access=access, identities=identities, api_keys=api_keys, logins=logins, base_url=base_url, org=org
+    )
+    return Door(chain=chain, rooms=rooms)
+
+
+class Door:
+    """An ASGI application for http; websockets are refused."""
+
+    def __init__(self, *, chain: Chain, rooms: Rooms) -> None:
+        self._chain = chain
+        self._rooms = rooms
+        self._app = _application()
+        self.routes = tuple(_declared(self._app))
+        """What `tower.policy.actions.check_complete` takes."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError("The administration door serves HTTP only.")
+        request_id = _request_id(scope)
+        started = False
+
+        async def answering(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            state: dict[str, Any] = {"request_id": request_id}
+            if scope["path"] != OPENAPI:
+                state["call"] = await self._authenticate(scope, request_id)
+            inner = {**scope, "tower.rest.request_id": request_id, "tower.rest.call": state.get("call")}
+            await self._app(inner, await _whole(scope, receive), answering)
+        except Fault as fault:
+            _note(fault, request_id)
+            await _respond(answering, *faults.answer(fault, request_id=request_id))
+        except Exception:  # noqa: BLE001  (the boundary: nothing private may pass it)
+            _log.exception("rest.broken", request_id=request_id, path=scope["path"])
+            if not started:
+                status, content = faults.broken(request_id=request_id)
+                await _respond(answering, status, content)
+
+    async def _authenticate(self, scope: Scope, request_id: str) -> Call:
+        headers = tuple(scope["headers"])
+        host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
+        presented = Presented(
+            headers=headers,
+            workload=(scope.get("state") or {}).get("workload"),
+            secure=scope.get("scheme") == "https",
+            host=host.lower(),
+            audience="rest",
+        )
+        principal = await self._chain.authenticate(presented)
+        return Call(principal, request_id, self._rooms.base_url(host), self._rooms)
+
+
+def _application() -> FastAPI:
+    app = FastAPI(
+        title="Tower administration",
+        version=version("flyte-tower"),
+        openapi_url=OPENAPI,
+        docs_url=None,
+        redoc_url=None,
+        responses={"default": {"model": shapes.Refusal, "description": "Why the request was refused"}},
+    )
+    app.include_router(router)
+
+    @app.exception_handler(Fault)
+    async def fault(request: Request, error: Fault) -> Response:
+        request_id = request.scope["tower.rest.request_id"]
+        _note(error, request_id)
+        status, content = faults.answer(error, request_id=request_id)
+        return Response(content, status, media_type="application/json")
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        return await fault(request, Invalid(faults.field_message(error.errors())))
+
+    @app.exception_handler(HTTPException)
+    async def unrouted(request: Request, error: HTTPException) -> Response:
+        request_id = request.scope["tower.rest.request_id"]
+        code = Code.NOT_FOUND if error.status_code == 404 else Code.INVALID_ARGUMENT
+        content = faults.body(code=code.value, message=str(error.detail), hint="", request_id=request_id)
+        return Response(content, error.status_code, headers=error.headers, media_type="application/json")
+
+    @app.exception_handler(Exception)
+    async def broken(request: Request, error: Exception) -> Response:
+        # the framework raises the error once more after this answer; the door logs it there
+        status, content = faults.broken(request_id=request.scope["tower.rest.request_id"])
+        return Response(content, status, media_type="application/json")
+
+    return app
+
+
+def _declared(app: FastAPI) -> list[str]:
+    found = [f"rest GET {OPENAPI}"]
+    for route in router.routes:
+        assert isinstance(route, APIRoute)
+        found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
+    return found
+
+
+async def _whole(scope: Scope, receive: Receive) -> Receive:
+    """Read the body, small as it must be, and give it out as one message. Raises Invalid for a larger one."""
+    declared = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
+    size = int(declared) if declared.isdigit() and len(declared) < 16 else 0
+    body, more = b"", True
+    while more:
+        if max(size, len(body)) > MAX_BODY:
+            raise Invalid(f"The body is larger than {MAX_BODY} bytes.")
+        message = await receive()
+        body += message.get("body", b"")
+        more = message["type"] == "http.request" and message.get("more_body", False)
+    if len(body) > MAX_BODY:
+        raise Invalid(f"The body is larger than {MAX_BODY} bytes.")
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _request_id(scope: Scope) -> str:
+    sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+def _note(fault: Fault, request_id: str) -> None:
+    if fault.code is Code.INTERNAL:
+        _log.error("rest.fault", request_id=request_id, message=fault.message, cause=fault.cause)
+    elif fault.cause:
+        _log.info("rest.fault", request_id=request_id, message=fault.message, cause=fault.cause)
+
+
+async def _respond(send: Send, status: int, content: bytes) -> None:
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
+    if status == 401:
+        headers.append((b"www-authenticate", b"Bearer"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": content})

@@ -1,0 +1,211 @@
+"""The routes of the administration API: translate, call the use-case, translate back. They decide nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from tower.control.access import Access
+from tower.control.apikeys import ApiKeys
+from tower.control.identities import Identities
+from tower.control.logins import SIGN_IN_PATH, Logins
+from tower.errors import Invalid
+from tower.identity.principal import Kind, Principal
+from tower.rest import shapes
+
+PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the routes call. `base_url` gives Tower's public URL for a Host header value."""
+
+    access: Access
+    identities: Identities
+    api_keys: ApiKeys
+    logins: Logins
+    base_url: Callable[[str], str]
+    org: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The authenticated call that a route serves."""
+
+    principal: Principal
+    request_id: str
+    base_url: str
+    rooms: Rooms
+
+
+def _call(request: Request) -> Call:
+    call = request.scope["tower.rest.call"]
+    assert isinstance(call, Call)
+    return call
+
+
+Caller = Annotated[Call, Depends(_call)]
+
+router = APIRouter(prefix="/api/v1")
+
+
+@router.get("/whoami", summary="Who am I, shown how, acting through what")
+async def whoami(call: Caller) -> shapes.Who:
+    return shapes.Who.of(call.principal)
+
+
+@router.post("/users", status_code=201, summary="Add a person or service identity")
+async def add_user(call: Caller, new: shapes.NewUser) -> shapes.User:
+    row = await call.rooms.identities.add_user(
+        call.principal,
+        subject=new.name,
+        kind=Kind.SERVICE if new.service else Kind.USER,
+        name=new.display_name,
+        email=new.email,
+        role=new.role,
+        project=new.project,
+        domain=new.domain,
+        request_id=call.request_id,
+    )
+    return shapes.User.of(row)
+
+
+@router.get("/users", summary="List people and service identities")
+async def list_users(call: Caller, after: str = "") -> shapes.Users:
+    rows = await call.rooms.identities.users(call.principal, after=after, request_id=call.request_id)
+    return shapes.Users(
+        users=[shapes.User.of(row) for row in rows], next=rows[-1].subject if len(rows) == PAGE else None
+    )
+
+
+@router.get("/users/{name}", summary="One person or service identity")
+async def get_user(call: Caller, name: str) -> shapes.User:
+    return shapes.User.of(await call.rooms.identities.user(call.principal, name, request_id=call.request_id))
+
+
+@router.post("/users/{name}/disable", summary="Refuse everything of theirs from the next call on")
+async def disable_user(call: Caller, name: str) -> shapes.User:
+    return await _set_disabled(call, name, disabled=True)
+
+
+@router.post("/users/{name}/enable", summary="Undo a disable")
+async def enable_user(call: Caller, name: str) -> shapes.User:
+    return await _set_disabled(call, name, disabled=False)
+
+
+@router.get("/bindings", summary="List roles given")
+async def list_bindings(call: Caller, user: str | None = None) -> shapes.Bindings:
+    rows = await call.rooms.identities.bindings(call.principal, subject=user, request_id=call.request_id)
+    return shapes.Bindings(bindings=[shapes.Binding.of(row) for row in rows])
+
+
+@router.post("/bindings", status_code=201, summary="Give a role")
+async def add_binding(call: Caller, new: shapes.NewBinding) -> shapes.Binding:
+    row = await call.rooms.identities.add_binding(
+        call.principal,
+        subject=new.user,
+        role=new.role,
+        project=new.project,
+        domain=new.domain,
+        request_id=call.request_id,
+    )
+    return shapes.Binding.of(row)
+
+
+@router.delete("/bindings", status_code=204, summary="Take a role away")
+async def remove_binding(
+    call: Caller, user: str, role: str, project: str = "*", domain: str = "*"
+) -> Response:
+    await call.rooms.identities.remove_binding(
+        call.principal, subject=user, role=role, project=project, domain=domain, request_id=call.request_id
+    )
+    return Response(status_code=204)
+
+
+@router.post("/keys", status_code=201, summary="Make an API key; its text is in this answer only")
+async def create_key(call: Caller, new: shapes.NewKey, response: Response) -> shapes.MadeKey:
+    if new.format not in {"twr", "flyte"}:
+        raise Invalid("The field format is neither twr nor flyte.")
+    made = await call.rooms.api_keys.create(
+        call.principal,
+        name=new.name,
+        subject=new.user,
+        role=new.role,
+        project=new.project,
+        domain=new.domain,
+        expires_in=shapes.seconds(new.expires_in),
+        request_id=call.request_id,
+    )
+    response.headers["cache-control"] = "no-store"
+    text = made.key.text
+    if new.format == "flyte":
+        # a port only where it is not the default one: clients that split at the colon know no ports
+        endpoint = call.base_url.partition("://")[2].removesuffix(":443")
+        text = made.key.wrapped(endpoint=endpoint, org=call.rooms.org)
+    return shapes.MadeKey.made(made.row, text)
+
+
+@router.get("/keys", summary="List keys: all for who manages keys, else one's own")
+async def list_keys(call: Caller, user: str | None = None) -> shapes.Keys:
+    rows = await call.rooms.api_keys.list(call.principal, subject=user, request_id=call.request_id)
+    return shapes.Keys(keys=[shapes.Key.of(row) for row in rows])
+
+
+@router.get("/keys/{name}", summary="One key, without its text")
+async def get_key(call: Caller, name: str) -> shapes.Key:
+    return shapes.Key.of(await call.rooms.api_keys.get(call.principal, name, request_id=call.request_id))
+
+
+@router.delete("/keys/{name}", summary="End a key; its next call is refused")
+async def delete_key(call: Caller, name: str) -> shapes.Key:
+    return shapes.Key.of(await call.rooms.api_keys.delete(call.principal, name, request_id=call.request_id))
+
+
+@router.post("/links", status_code=201, summary="Make a sign-in link that works once")
+async def create_link(call: Caller, new: shapes.NewLink, response: Response) -> shapes.Link:
+    code = await call.rooms.logins.create_link(call.principal, new.user, request_id=call.request_id)
+    response.headers["cache-control"] = "no-store"
+    return shapes.Link(url=f"{call.base_url}{SIGN_IN_PATH}{code}")
+
+
+@router.get("/audit", summary="The audit trail, newest first")
+async def audit(
+    call: Caller,
+    *,
+    subject: str | None = None,
+    app: str | None = None,
+    resource: str | None = None,
+    event: str | None = None,
+    outcome: str | None = None,
+    since: float | None = None,
+    until: float | None = None,
+    before: int | None = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> shapes.Records:
+    entries = await call.rooms.access.audit_page(
+        call.principal,
+        subject=subject,
+        app=app,
+        resource=resource,
+        event=event,
+        outcome=outcome,
+        since=since,
+        until=until,
+        before=before,
+        limit=limit,
+        request_id=call.request_id,
+    )
+    return shapes.Records(
+        records=[shapes.Record.of(entry) for entry in entries],
+        next=entries[-1].seq if len(entries) == limit else None,
+    )
+
+
+async def _set_disabled(call: Call, name: str, *, disabled: bool) -> shapes.User:
+    row = await call.rooms.identities.set_disabled(
+        call.principal, name, disabled=disabled, request_id=call.request_id
+    )
+    return shapes.User.of(row)

@@ -1,0 +1,297 @@
+"""What goes over the wire, as pydantic models: they check the requests and describe both ways in OpenAPI.
+
+A key's text is in one answer only, that of its making; no shape here has room for a secret besides that.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from tower.audit import Entry
+from tower.clock import utc
+from tower.control.apikeys import KeyRow
+from tower.control.identities import BindingRow, UserRow
+from tower.errors import Invalid
+from tower.identity.principal import Principal
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+_SPAN = re.compile(r"([0-9]{1,9})([smhdw])")
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", str_max_length=512)
+
+
+class NewUser(_Request):
+    """A person, or a service identity. With `role` it gets that role in `project` and `domain` at once."""
+
+    name: str
+    service: bool = False
+    display_name: str | None = None
+    email: str = ""
+    role: str | None = None
+    project: str = "*"
+    domain: str = "*"
+
+
+class NewBinding(_Request):
+    """A role for a user in a scope; "*" is every project or domain."""
+
+    user: str
+    role: str
+    project: str = "*"
+    domain: str = "*"
+
+
+class NewKey(_Request):
+    """A key for the caller, or for `user`. `expires_in` in seconds or like "30d"; `format` twr or flyte."""
+
+    name: str
+    user: str | None = None
+    role: str | None = None
+    project: str = "*"
+    domain: str = "*"
+    expires_in: int | str | None = None
+    format: str = "twr"
+
+
+class NewLink(_Request):
+    """A one-time sign-in link for a person."""
+
+    user: str
+
+
+class User(BaseModel):
+    """A person or service identity."""
+
+    name: str
+    kind: str
+    display_name: str
+    email: str
+    disabled: bool
+    created_at: datetime
+    created_by: str
+
+    @classmethod
+    def of(cls, row: UserRow) -> User:
+        """From its row."""
+        return cls(
+            name=row.subject,
+            kind=row.kind,
+            display_name=row.name,
+            email=row.email,
+            disabled=row.disabled_at is not None,
+            created_at=utc(row.created_at),
+            created_by=row.created_by,
+        )
+
+
+class Users(BaseModel):
+    """A page of users; `next` is the value of `after` for the page behind it."""
+
+    users: list[User]
+    next: str | None = None
+
+
+class Binding(BaseModel):
+    """A role given."""
+
+    user: str
+    role: str
+    project: str
+    domain: str
+    created_at: datetime
+    created_by: str
+
+    @classmethod
+    def of(cls, row: BindingRow) -> Binding:
+        """From its row."""
+        return cls(
+            user=row.subject,
+            role=row.role,
+            project=row.project,
+            domain=row.domain,
+            created_at=utc(row.created_at),
+            created_by=row.created_by,
+        )
+
+
+class Bindings(BaseModel):
+    """Roles given."""
+
+    bindings: list[Binding]
+
+
+class Key(BaseModel):
+    """A key without its text: `id` is public, `role`, `project` and `domain` are its ceiling."""
+
+    id: str
+    name: str
+    user: str
+    role: str | None
+    project: str
+    domain: str
+    created_at: datetime
+    created_by: str
+    expires_at: datetime | None
+    last_used_at: datetime | None
+
+    @classmethod
+    def of(cls, row: KeyRow) -> Key:
+        """From its row."""
+        return cls(**_key_fields(row))
+
+
+class MadeKey(Key):
+    """A key just made, with its text: the only answer that has it."""
+
+    key: str = Field(description="Shown once. Tower keeps a hash of its secret half.")
+
+    @classmethod
+    def made(cls, row: KeyRow, text: str) -> MadeKey:
+        """From its row and its text."""
+        return cls(**_key_fields(row), key=text)
+
+
+class Keys(BaseModel):
+    """Live keys by name."""
+
+    keys: list[Key]
+
+
+class Link(BaseModel):
+    """A one-time sign-in link."""
+
+    url: str
+
+
+class Credential(BaseModel):
+    """What the caller showed, by its public id."""
+
+    kind: str
+    id: str
+    attested: bool
+    expires_at: datetime | None
+
+
+class Who(BaseModel):
+    """The caller as Tower sees them."""
+
+    subject: str
+    kind: str
+    name: str
+    email: str
+    credential: Credential
+    via_app: str
+    actors: list[str]
+
+    @classmethod
+    def of(cls, principal: Principal) -> Who:
+        """From the principal."""
+        shown = principal.credential
+        return cls(
+            subject=principal.subject,
+            kind=principal.kind.value,
+            name=principal.name,
+            email=principal.email,
+            credential=Credential(
+                kind=shown.kind.value,
+                id=shown.root,
+                attested=shown.attested,
+                expires_at=_time(shown.expires_at),
+            ),
+            via_app=principal.via_app,
+            actors=[str(actor) for actor in principal.actors],
+        )
+
+
+class Record(BaseModel):
+    """One audit record. `hash` covers all the rest and `previous`, the hash of the record before it."""
+
+    seq: int
+    at: datetime
+    event: str
+    outcome: str
+    subject: str
+    credential_kind: str
+    credential_id: str
+    actors: list[str]
+    app: str
+    action: str
+    resource: str
+    request_id: str
+    decision: str
+    policy_revision: str
+    detail: dict[str, Any]
+    previous: str
+    hash: str
+
+    @classmethod
+    def of(cls, entry: Entry) -> Record:
+        """From its entry."""
+        fields = {name: getattr(entry, name) for name in Entry.__dataclass_fields__}
+        return cls.model_validate(
+            {
+                **fields,
+                "at": utc(entry.at),
+                "actors": json.loads(entry.actors),
+                "detail": json.loads(entry.detail),
+            }
+        )
+
+
+class Records(BaseModel):
+    """A page of audit records, newest first; `next` is the value of `before` for the page behind it."""
+
+    records: list[Record]
+    next: int | None = None
+
+
+class Error(BaseModel):
+    """Why a request was refused."""
+
+    code: str
+    message: str
+    hint: str
+    request_id: str
+
+
+class Refusal(BaseModel):
+    """The body of every answer that is not a success."""
+
+    error: Error
+
+
+def seconds(span: int | str | None) -> float | None:
+    """A span of time as seconds: a number, or a number with s, m, h, d or w. Raises Invalid."""
+    if span is None or isinstance(span, int):
+        return span
+    if span.isdecimal() and span.isascii():
+        return float(span[:12])
+    if found := _SPAN.fullmatch(span):
+        return float(found[1]) * _SECONDS[found[2]]
+    raise Invalid("The field expires_in is no span of time.", hint="Write 3600, 12h, 30d or 4w.")
+
+
+def _key_fields(row: KeyRow) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": row.name,
+        "user": row.subject,
+        "role": row.role,
+        "project": row.project,
+        "domain": row.domain,
+        "created_at": utc(row.created_at),
+        "created_by": row.created_by,
+        "expires_at": _time(row.expires_at),
+        "last_used_at": _time(row.last_used_at),
+    }
+
+
+def _time(seconds_: float | None) -> datetime | None:
+    return None if seconds_ is None else utc(seconds_)
