@@ -1,0 +1,111 @@
+"""From a fork of the template to an attempt: a session, limits, an output and an environment of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import os
+import random
+import resource
+import signal
+import sys
+import tempfile
+import time
+from typing import NoReturn
+
+from flyte.runtime import task
+from flyte.runtime.start import Limits, Start
+
+EXIT_NOT_STARTED = 120
+_PR_SET_PDEATHSIG = 1
+
+
+def become(start: Start, *, output: int, gate: int) -> NoReturn:
+    """Turn this freshly forked process into the attempt; it never returns into the template's code.
+
+    :param output: the descriptor for standard output and standard error.
+    :param gate: a pipe that closes when Tower has been told of this process.
+    """
+    code = EXIT_NOT_STARTED
+    try:
+        _die_with_template()
+        os.setsid()
+        for path in start.groups:
+            _enter_group(path)
+        _limit(start.limits)
+        _redirect(output)
+        if os.read(gate, 1):
+            raise OSError("the gate is no message")
+        _close_all()
+        _forget()
+        code = task.run(start)
+    except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
+        with contextlib.suppress(OSError):
+            os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
+    finally:
+        os._exit(code)
+
+
+def _die_with_template() -> None:
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(EXIT_NOT_STARTED)
+
+
+def _enter_group(path: str) -> None:
+    """ "0" names the writer: the kernel then needs no global lock."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(descriptor, b"0")
+    finally:
+        os.close(descriptor)
+
+
+def _limit(limits: Limits) -> None:
+    for kind, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_DATA, limits.memory),
+        (resource.RLIMIT_NPROC, limits.processes),
+    ):
+        if value is None:
+            continue
+        _, hard = resource.getrlimit(kind)
+        lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(kind, (lowest, lowest))
+    if limits.cpu is not None:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, cores[: max(1, math.ceil(limits.cpu))])
+
+
+def _redirect(output: int) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def _close_all() -> None:
+    """Nothing of the template's is open in an attempt: not its socket, not another attempt's output."""
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    os.closerange(3, highest + 1)
+
+
+def _forget() -> None:
+    """What the template's code has set up for the template."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+        with contextlib.suppress(OSError, ValueError):
+            if signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN, None):
+                signal.signal(number, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o077)
+    random.seed()
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    tempfile.tempdir = None
+    time.tzset()

@@ -1,0 +1,120 @@
+"""An app process: uvicorn on the unix socket that the gateway forwards to.
+
+`python -m flyte.runtime.serve --module M --app NAME [--bundle DIR]`, with `FLYTE_APP_SOCKET` in the
+environment. SIGTERM lets open requests end. The process ends with status 3 when the app's start-up fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import socket
+import sys
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flyte.runtime import loader
+
+Scope = MutableMapping[str, Any]
+ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
+
+EXIT_STARTUP = 3
+EXIT_USAGE = 2
+GRACE_SECONDS = 15
+
+_PREFIX = b"x-forwarded-prefix"
+
+
+class UnderPrefix:
+    """Serve an app below the path prefix that the gateway names, as the ASGI specification has `root_path`.
+
+    The gateway drops what callers send in that header and forwards paths without the prefix; both are put
+    together again here, so that links and redirections made by the app lead back through the gateway.
+    """
+
+    def __init__(self, app: ASGI) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] in ("http", "websocket"):
+            prefix = next((value for name, value in scope["headers"] if name == _PREFIX), b"").rstrip(b"/")
+            if prefix.startswith(b"/"):
+                scope = {
+                    **scope,
+                    "root_path": prefix.decode("latin-1"),
+                    "path": prefix.decode("latin-1") + scope["path"],
+                    "raw_path": prefix + (scope.get("raw_path") or scope["path"].encode()),
+                }
+        await self.app(scope, receive, send)
+
+
+def serve(*, module: str, name: str, bundle: Path | None) -> int:
+    """Load an app and serve it until a signal ends it; answers the exit status."""
+    path = os.environ.get("FLYTE_APP_SOCKET")
+    if not path:
+        return _refuse("FLYTE_APP_SOCKET is not set: this is started by Tower.")
+    loader.enter(bundle)
+    app = _asgi(loader.environment(module, name))
+    if app is None:
+        return _refuse(f"The app {name!r} has no ASGI app to serve.")
+    if importlib.util.find_spec("uvicorn") is None:
+        return _refuse('The image has no uvicorn. Add it: image.with_pip_packages("fastapi", "uvicorn").')
+    import uvicorn
+
+    _reserve(path)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            UnderPrefix(app),
+            uds=path,
+            lifespan="auto",
+            log_level="info",
+            access_log=False,
+            # the gateway alone reaches this socket, and it writes these headers itself
+            proxy_headers=True,
+            forwarded_allow_ips="*",
+            server_header=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    server.run()
+    return 0 if server.started else EXIT_STARTUP
+
+
+def _asgi(environment: Any) -> ASGI | None:
+    """What an AppEnvironment serves."""
+    app: ASGI | None = environment.asgi()
+    return app
+
+
+def _reserve(path: str) -> None:
+    """Leave a socket file that only this user may open: uvicorn keeps the mode of one that is there."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    before = os.umask(0o177)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as placeholder:
+            placeholder.bind(path)
+    finally:
+        os.umask(before)
+
+
+def _refuse(reason: str) -> int:
+    print(f"flyte.runtime.serve: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+    return EXIT_USAGE
+
+
+def main() -> None:
+    """Serve the app that the arguments name."""
+    parser = argparse.ArgumentParser(prog="flyte.runtime.serve")
+    parser.add_argument("--module", required=True)
+    parser.add_argument("--app", required=True)
+    parser.add_argument("--bundle", type=Path)
+    arguments = parser.parse_args()
+    sys.exit(serve(module=arguments.module, name=arguments.app, bundle=arguments.bundle))
+
+
+if __name__ == "__main__":
+    main()

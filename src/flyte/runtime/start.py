@@ -1,0 +1,85 @@
+"""The start message of one attempt: ids, paths and public facts; never a credential."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PER_ATTEMPT = frozenset(
+    {
+        "ACTION_NAME",
+        "FLYTE_AGENT_SOCKET",
+        "FLYTE_ATTEMPT_NUMBER",
+        "FLYTE_INTERNAL_EXECUTION_DOMAIN",
+        "FLYTE_INTERNAL_EXECUTION_PROJECT",
+        "FLYTE_TASK_VERSION",
+        "RUN_NAME",
+        "_U_ORG_NAME",
+    }
+)
+"""Variables that differ between the attempts of one task; a module must not depend on them when imported."""
+
+
+class MessageError(ValueError):
+    """What came is no start message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Limits that the process sets on itself, where no control group holds them. None leaves one as it is."""
+
+    memory: int | None = None
+    cpu: float | None = None
+    processes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One attempt to run.
+
+    :ivar directory: the attempt's own directory, with `inputs.pb`; outputs or error are left there.
+    :ivar env: the whole environment of the attempt.
+    :ivar groups: control group files that the process enters by writing "0".
+    :ivar bundle: the directory of the unpacked code, or None.
+    """
+
+    id: str
+    module: str
+    task: str
+    directory: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    groups: tuple[str, ...] = ()
+    bundle: Path | None = None
+
+    @classmethod
+    def parse(cls, text: bytes, *, bundle: Path | None = None) -> Start:
+        """Read a message; a bundle in it wins over the argument. Raises MessageError."""
+        try:
+            message: dict[str, Any] = json.loads(text)
+            if message["op"] != "start":
+                raise MessageError(f"unknown operation {message['op']!r}")
+            limits = message.get("limits") or {}
+            env = {str(name): str(value) for name, value in message["env"].items()}
+            if message.get("agent_socket"):
+                env.setdefault("FLYTE_AGENT_SOCKET", str(message["agent_socket"]))
+            return cls(
+                id=str(message["id"]),
+                module=str(message["module"]),
+                task=str(message["task"]),
+                directory=Path(message["directory"]),
+                env=env,
+                limits=Limits(limits.get("memory"), limits.get("cpu"), limits.get("processes")),
+                groups=tuple(map(str, message.get("cgroups") or ())),
+                bundle=Path(message["bundle"]) if message.get("bundle") else bundle,
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as fault:
+            raise MessageError(f"not a start message: {type(fault).__name__}") from fault
+
+    @property
+    def import_env(self) -> dict[str, str]:
+        """The part of the environment that is the same for all attempts of the task."""
+        return {name: value for name, value in self.env.items() if name not in PER_ATTEMPT}

@@ -1,0 +1,178 @@
+"""One attempt: read the inputs, call the function, leave the outputs or the error.
+
+As a program (`python -m flyte.runtime.task`) it reads its start message from standard input; a template
+process calls `run` in a forked child instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flyteidl2.task import common_pb2
+from google.protobuf.message import DecodeError
+
+from flyte import _context
+from flyte._task import Task
+from flyte.errors import NonRecoverableError, RemoteTaskUsageError, RuntimeUserError
+from flyte.runtime import loader, report
+from flyte.runtime.start import MessageError, Start
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_BAD_MESSAGE = 2
+INPUTS = "inputs.pb"
+
+
+class _Stopped(BaseException):
+    """SIGTERM came: let `finally` blocks run, then end."""
+
+
+def run(start: Start) -> int:
+    """Run one attempt in this process and answer its exit code.
+
+    0 when outputs or an error were written; 1 when not even the error could be. SIGTERM ends the function as
+    cancellation (async) or as an exception (sync) would, and then the process, by that signal.
+    """
+    _enter(start)
+    stopped = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        # asyncio turns an interrupt into the cancellation of the main task; elsewhere it is an exception
+        signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        return _attempt(start, lambda: stopped)
+    except (_Stopped, KeyboardInterrupt):
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _flush()
+        signal.raise_signal(signal.SIGTERM)
+        return EXIT_FAILED
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _flush()
+
+
+def _attempt(start: Start, stopped: Any) -> int:
+    fatal = True
+    try:
+        task = loader.task(start.module, start.task)
+        values = _inputs(start.directory, task)
+        fatal = False
+        outputs = _outputs(task, _call(task, values))
+    except BaseException as raised:  # noqa: BLE001 - whatever user code raises is its result
+        if stopped():
+            raise _Stopped from None
+        return _failed(start, raised, recoverable=not fatal and report.is_recoverable(raised))
+    try:
+        report.write(start.directory, report.OUTPUTS, outputs)
+    except OSError as fault:
+        return _failed(start, fault, recoverable=True)
+    return EXIT_OK
+
+
+def _enter(start: Start) -> None:
+    """Be the attempt: its environment, its directory, its place in the context."""
+    os.environ.clear()
+    os.environ.update(start.env)
+    os.chdir(start.directory)
+    loader.enter(start.bundle)
+    _context.enter_task(
+        _context.TaskContext(
+            project=start.env.get("FLYTE_INTERNAL_EXECUTION_PROJECT", ""),
+            domain=start.env.get("FLYTE_INTERNAL_EXECUTION_DOMAIN", ""),
+            org=start.env.get("_U_ORG_NAME", ""),
+            run=start.env.get("RUN_NAME", ""),
+            action=start.env.get("ACTION_NAME", "a0"),
+            task=start.task,
+            version=start.env.get("FLYTE_TASK_VERSION", ""),
+            attempt=_number(start.env.get("FLYTE_ATTEMPT_NUMBER", "1")),
+        )
+    )
+
+
+def _inputs(directory: Path, task: Task[..., Any]) -> dict[str, Any]:
+    try:
+        raw = (directory / INPUTS).read_bytes()
+    except FileNotFoundError:
+        raw = b""
+    try:
+        inputs = common_pb2.Inputs.FromString(raw)
+    except DecodeError as fault:
+        raise NonRecoverableError("The inputs of this attempt are damaged.") from fault
+    return task.interface.decode_inputs(inputs)
+
+
+def _call(task: Task[..., Any], values: dict[str, Any]) -> Any:
+    """The function's result; an async function gets an event loop of its own."""
+    if task.is_async:
+        return asyncio.run(task.function(**values))
+    return task.function(**values)
+
+
+def _outputs(task: Task[..., Any], result: Any) -> common_pb2.Outputs:
+    interface = task.interface
+    if not interface.outputs and result is not None:
+        print(  # noqa: T201 - the run's log is where its author looks
+            f"{task.name} returned a {type(result).__name__}, but declares no result: it is dropped.",
+            file=sys.stderr,
+        )
+        result = None
+    try:
+        return interface.encode_outputs(result)
+    except RemoteTaskUsageError as fault:
+        raise RuntimeUserError(f"{task.name}: {fault.message}") from None
+
+
+def _failed(start: Start, raised: BaseException, *, recoverable: bool) -> int:
+    gc.collect()  # after a MemoryError there may be room again
+    if isinstance(raised, SystemExit):
+        raised = RuntimeUserError(
+            f"The task ended its process (exit status {raised.code!r}).", code="SystemExit"
+        )
+    message = report.describe(raised, bundle=start.bundle)
+    with suppress(OSError, ValueError):
+        print(message, file=sys.stderr)  # noqa: T201 - into the run's log
+    document = report.error_document(raised, bundle=start.bundle, recoverable=recoverable)
+    try:
+        report.write(start.directory, report.ERROR, document)
+    except OSError:
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 1
+
+
+def _flush() -> None:
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+
+
+def main() -> None:
+    """Run the attempt that standard input describes, in this fresh interpreter."""
+    try:
+        start = Start.parse(sys.stdin.buffer.read())
+    except MessageError as fault:
+        print(f"flyte.runtime.task: {fault}", file=sys.stderr)  # noqa: T201
+        sys.exit(EXIT_BAD_MESSAGE)
+    os._exit(run(start))
+
+
+if __name__ == "__main__":
+    main()

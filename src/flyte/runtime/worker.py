@@ -1,0 +1,150 @@
+"""The template process: it imports user code once and forks a child per attempt. It holds no identity.
+
+Messages are JSON over a sequenced-packet socket: `start` comes with the descriptor of the attempt's output;
+`ready`, `started`, `exited` and `unsafe` go back. When the socket closes, the children and the template end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import array
+import gc
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from flyte.runtime import child
+from flyte.runtime.preload import Preload
+from flyte.runtime.start import MessageError, Start
+
+_LARGEST_MESSAGE = 128 * 1024
+_DESCRIPTORS = 4
+
+
+class Worker:
+    """One template process, on one thread: forking is only safe as long as there is no other."""
+
+    def __init__(self, control: socket.socket, *, bundle: Path | None) -> None:
+        self._control = control
+        self._bundle = bundle
+        self._preload = Preload(bundle)
+        self._children: dict[int, tuple[str, int]] = {}  # pid -> attempt id, pidfd
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(control, selectors.EVENT_READ)
+
+    def serve(self) -> None:
+        """Fork attempts until the other side closes the socket, then end what still runs."""
+        self._preload.baseline(self._control.fileno(), self._selector_descriptor())
+        self._tell(event="ready")
+        while self._turn():
+            pass
+        for pid in self._children:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+
+    def _turn(self) -> bool:
+        for key, _ in self._selector.select():
+            if key.fileobj is self._control:
+                if not self._receive():
+                    return False
+            else:
+                self._reap(int(key.data))
+        return True
+
+    def _receive(self) -> bool:
+        try:
+            packet, ancillary, _, _ = self._control.recvmsg(
+                _LARGEST_MESSAGE, socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
+            )
+        except ConnectionError:
+            return False
+        if not packet:
+            return False
+        descriptors = _received(ancillary)
+        try:
+            start = Start.parse(packet, bundle=self._bundle)
+            if len(descriptors) != 1:
+                raise MessageError("a start message carries one descriptor")
+            self._start(start, descriptors[0])
+        except MessageError as fault:
+            print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return True
+
+    def _start(self, start: Start, output: int) -> None:
+        reason = self._preload.prepare(start, self._own_descriptors() | {output})
+        if reason:
+            self._tell(event="unsafe", id=start.id, reason=reason)
+            return
+        gate, opener = os.pipe()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        gc.freeze()  # a collection in a child would copy every page that the template shares with it
+        pid = os.fork()
+        if pid == 0:
+            os.close(opener)
+            child.become(start, output=output, gate=gate)
+        os.close(gate)
+        try:
+            descriptor = os.pidfd_open(pid)
+            self._children[pid] = start.id, descriptor
+            self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
+            self._tell(event="started", id=start.id, pid=pid)
+        finally:
+            os.close(opener)  # the child runs no code of the user before this
+
+    def _reap(self, pid: int) -> None:
+        identity, descriptor = self._children.pop(pid)
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+        _, status = os.waitpid(pid, 0)
+        self._tell(event="exited", id=identity, status=status)
+
+    def _tell(self, **message: Any) -> None:
+        with suppress(ConnectionError):  # the end of the socket is seen by the next turn
+            self._control.send(json.dumps(message, separators=(",", ":")).encode())
+
+    def _selector_descriptor(self) -> int:
+        descriptor: int = self._selector.fileno()  # epoll on Linux
+        return descriptor
+
+    def _own_descriptors(self) -> set[int]:
+        return {
+            self._control.fileno(),
+            self._selector_descriptor(),
+            *(descriptor for _, descriptor in self._children.values()),
+        }
+
+
+def _received(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message; none of them outlives an exec."""
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return list(descriptors)
+
+
+def main() -> None:
+    """Serve the control socket that was inherited."""
+    parser = argparse.ArgumentParser(prog="flyte.runtime.worker")
+    parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--bundle", type=Path)
+    arguments = parser.parse_args()
+    control = socket.socket(fileno=arguments.control_fd)
+    control.set_inheritable(False)
+    Worker(control, bundle=arguments.bundle).serve()
+
+
+if __name__ == "__main__":
+    main()
