@@ -1,7 +1,8 @@
 """Making the session that remote calls go through.
 
-Which session a call uses, first match: a `use_session` block; what the last init call of this process made; in
-a task process, the task's own identity. There is no other: a call without a session is a NotInitializedError.
+Which session a call uses, first match: a `use_session` block; what the last init call of this process made;
+in a task process, the task's own identity. There is no other: without a session a call raises
+NotInitializedError.
 """
 
 from __future__ import annotations

@@ -163,14 +163,14 @@ async def _native(context: contextvars.Context, work: Coroutine[Any, Any, R]) ->
     return result
 
 
-class _Iteration(Generic[T]):
+class Iteration(Generic[T]):
     """An async generator seen from one captured context, iterable by `async for`."""
 
     def __init__(self, source: AsyncGenerator[T, None], context: contextvars.Context) -> None:
         self._source = source
         self._context = context
 
-    def __aiter__(self) -> _Iteration[T]:
+    def __aiter__(self) -> Iteration[T]:
         return self
 
     async def __anext__(self) -> T:
@@ -181,7 +181,7 @@ class _Iteration(Generic[T]):
         """End the generator early; what it holds open is closed."""
         await _steered(self._context, self._source.aclose())
 
-    async def __aenter__(self) -> _Iteration[T]:
+    async def __aenter__(self) -> Iteration[T]:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -217,13 +217,13 @@ class _Named:
 class Syncified(_Named, Generic[P, R]):
     """A coroutine function with a blocking call and an awaited one."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         context = contextvars.copy_context()
         function = self._function
         result: R = _blocking(lambda: function(*args, **kwargs), context)
         return result
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """The same on the caller's own event loop."""
         context = contextvars.copy_context()
         return _native(context, self._function(*args, **kwargs))
@@ -243,14 +243,14 @@ class Syncified(_Named, Generic[P, R]):
 class SyncifiedIterator(_Named, Generic[P, T]):
     """An async generator function with a blocking iteration and an async one."""
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[T]:
         context = contextvars.copy_context()
         return _iterate(self._function(*args, **kwargs), context)
 
-    def aio(self, *args: P.args, **kwargs: P.kwargs) -> AsyncIterator[T]:
+    def aio(self, /, *args: P.args, **kwargs: P.kwargs) -> Iteration[T]:
         """The same on the caller's own event loop."""
         context = contextvars.copy_context()
-        return _Iteration(self._function(*args, **kwargs), context)
+        return Iteration(self._function(*args, **kwargs), context)
 
     @overload
     def __get__(self, instance: None, owner: type[Any], /) -> SyncifiedIterator[P, T]: ...

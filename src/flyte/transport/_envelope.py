@@ -84,6 +84,16 @@ def _object(body: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) else None
 
 
+def document(body: bytes) -> Any:
+    """The JSON of an answer; None for an empty one. Raises ServerError."""
+    if not body.strip():
+        return None
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ServerError("The answer of the control plane is not JSON.") from error
+
+
 class Unwrapper:
     """Takes a stream apart into messages.
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import json
 import random
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
     from flyte.transport.credentials import Header
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 CONNECT_SECONDS = 30.0
 UPLOAD_SECONDS = 300.0
+_JSON_SECONDS = 60.0
 MAX_ATTEMPTS = 4
 _COMPRESS_FROM_BYTES = 64 * 1024
 _CHUNK_BYTES = 64 * 1024
@@ -55,6 +58,7 @@ class Connect:
 
     :ivar server: what the server called itself in its last `x-tower` header; None for other servers, and
         before the first answer.
+    :ivar answered: whether there was an answer.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Connect:
     ) -> None:
         self.endpoint = endpoint
         self.server: str | None = None
+        self.answered = False
         self._uds = uds
         self._ca_file = ca_file
         self._pause = pause
@@ -96,10 +101,35 @@ class Connect:
         if len(body) >= _COMPRESS_FROM_BYTES:
             body = gzip.compress(body, 1)
             sent.append((b"content-encoding", b"gzip"))
+        return await self._attempts(
+            lambda: self._call(path, sent, body, response, seconds), repeatable=repeatable
+        )
+
+    async def json(
+        self, method: str, path: str, body: Any, *, headers: Iterable[Header], repeatable: bool
+    ) -> Any:
+        """One request with JSON both ways. Raises FlyteError."""
+        sent = [(b"accept", b"application/json"), (b"user-agent", _USER_AGENT), *headers]
+        content = b"" if body is None else json.dumps(body).encode()
+        if body is not None:
+            sent.append((b"content-type", b"application/json"))
+        return await self._attempts(lambda: self._json(method, path, sent, content), repeatable=repeatable)
+
+    async def _json(self, method: str, path: str, headers: Sequence[Header], content: bytes) -> Any:
+        pool = await self._pools.pool("unary")
+        status, fields, raw = await self._exchange(
+            pool, method, self._url(path), headers, content, _JSON_SECONDS
+        )
+        if 200 <= status < 300:
+            return _envelope.document(raw)
+        raise _envelope.error_from(status, fields.get(b"content-type", b"").decode("latin-1"), raw)
+
+    async def _attempts(self, call: Callable[[], Awaitable[T]], *, repeatable: bool) -> T:
+        """Call until there is an answer, as often as that is safe. What was refused is not asked again."""
         attempt = 0
         while True:
             try:
-                return await self._call(path, sent, body, response, seconds)
+                return await call()
             except (_Failure, UnavailableError) as failure:
                 error, seen = (
                     (failure.error, failure.sent) if isinstance(failure, _Failure) else (failure, True)
@@ -244,6 +274,7 @@ class Connect:
 
     def _fields(self, answer: httpcore.Response) -> dict[bytes, bytes]:
         fields = {name.lower(): value for name, value in answer.headers}
+        self.answered = True
         # Kept once seen: an answer of a proxy in front of the server does not have it.
         self.server = fields.get(b"x-tower", b"").decode("latin-1") or self.server
         return fields

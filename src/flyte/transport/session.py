@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyte import _config, _context
 from flyte.errors import InitializationError
@@ -81,6 +81,11 @@ class Session:
         """Whether the server has called itself Tower in an answer to this session."""
         return self._connect is not None and self._connect.server is not None
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the server has answered this session at all."""
+        return self._connect is not None and self._connect.answered
+
     def fingerprint(self) -> str:
         """Tells callers apart in cache keys. Raises UnauthenticatedError when there is no caller."""
         return self.credentials.fingerprint()
@@ -122,6 +127,18 @@ class Session:
     def stream(self, path: str, request: Message, response: type[M]) -> AsyncGenerator[M, None]:
         """The messages of a server stream, as the caller of this moment, however long it lasts."""
         return self._client().stream(path, request, response, headers=self._headers(None))
+
+    async def json(self, method: str, path: str, body: Any = None, *, idempotent: bool = False) -> Any:
+        """Make one request of the JSON interface, as the caller of this moment. Raises FlyteError.
+
+        :param method: `GET`, `POST`, `PUT`, `PATCH` or `DELETE`.
+        :param path: the path on the endpoint, with its query.
+        :param body: what goes into the request as JSON; None sends no body.
+        :return: the answer's document; None for an empty answer.
+        """
+        return await self._client().json(
+            method, path, body, headers=self._headers(None), repeatable=idempotent or method == "GET"
+        )
 
     async def put(
         self,

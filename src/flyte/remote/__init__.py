@@ -1,0 +1,59 @@
+"""What lives on the control plane: users, tasks, runs, apps, projects, and who a call is made as.
+
+Importing this loads neither protobuf nor an HTTP client; the first use of a class does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from flyte._context import carry_context
+from flyte.remote._metadata import auth_metadata, get_auth_metadata
+
+if TYPE_CHECKING:
+    from flyte.remote._app import App
+    from flyte.remote._logs import LogLine
+    from flyte.remote._phase import Phase
+    from flyte.remote._project import Project
+    from flyte.remote._run import Run
+    from flyte.remote._task import Task, TaskDetails
+    from flyte.remote._user import User
+
+__all__ = [
+    "App",
+    "LogLine",
+    "Phase",
+    "Project",
+    "Run",
+    "Task",
+    "TaskDetails",
+    "User",
+    "auth_metadata",
+    "carry_context",
+    "get_auth_metadata",
+]
+
+_HOMES = {
+    "App": "_app",
+    "LogLine": "_logs",
+    "Phase": "_phase",
+    "Project": "_project",
+    "Run": "_run",
+    "Task": "_task",
+    "TaskDetails": "_task",
+    "User": "_user",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

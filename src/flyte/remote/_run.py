@@ -1,0 +1,473 @@
+"""Runs: what was started, how it stands, what it gave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Self
+
+from flyteidl2.common import identifier_pb2, list_pb2
+from flyteidl2.dataproxy import dataproxy_service_pb2 as data
+from flyteidl2.task import run_pb2
+from flyteidl2.workflow import run_definition_pb2 as wire
+from flyteidl2.workflow import run_service_pb2 as service
+
+from flyte._init import current_session
+from flyte._interface import Interface
+from flyte._syncify import syncify, syncify_class
+from flyte.errors import (
+    FailedPreconditionError,
+    RemoteNotFoundError,
+    RemoteRunNotFoundError,
+    RunAbortedError,
+    RunError,
+    RunFailedError,
+    RunTimedOutError,
+    UnavailableError,
+)
+from flyte.remote._logs import LogLine, until_quiet
+from flyte.remote._phase import Phase
+from flyte.remote._user import User
+from flyte.remote._wire import equal, instant, newest_first, pages, subject
+from flyte.transport.connect import backoff
+from flyte.transport.session import Session
+
+_SERVICE = "/flyteidl2.workflow.RunService/"
+_DATA = "/flyteidl2.dataproxy.DataProxyService/"
+_ROOT = "a0"
+_MAX_BREAKS = 5
+_VIA_APP = "tower/via-app"
+
+
+class Outputs(tuple[Any, ...]):  # noqa: SLOT001 - a tuple that has names, too
+    """The results in order; `named` has them by name, o0, o1, …"""
+
+    named: Mapping[str, Any]
+
+    def __new__(cls, named: Mapping[str, Any]) -> Self:
+        outputs = super().__new__(cls, named.values())
+        outputs.named = dict(named)
+        return outputs
+
+
+class Run:
+    """A run as it stood when last asked for. `wait`, `watch` and `sync` ask again, as the caller of then.
+
+    Values are never kept here: `inputs()`, `outputs()` and `logs()` ask the control plane each time.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        identity: identifier_pb2.RunIdentifier,
+        metadata: wire.ActionMetadata,
+        status: wire.ActionStatus,
+        labels: Mapping[str, str],
+    ) -> None:
+        self._console = session.console_url
+        self._id = identity
+        self._metadata = metadata
+        self._status = status
+        self._labels = dict(labels)
+        self._details: wire.ActionDetails | None = None
+        self._spec: run_pb2.RunSpec | None = None
+
+    @classmethod
+    def from_wire(cls, session: Session, run: wire.Run) -> Run:
+        """A run out of an answer of the control plane."""
+        action = run.action
+        return cls(
+            session,
+            identity=action.id.run,
+            metadata=action.metadata,
+            status=action.status,
+            labels=run.labels,
+        )
+
+    @syncify_class
+    @classmethod
+    async def get(cls, name: str, project: str | None = None, domain: str | None = None) -> Run:
+        """One run. Raises RemoteRunNotFoundError when there is none that the caller may see."""
+        session = current_session()
+        project, domain = session.scope(project, domain)
+        identity = identifier_pb2.RunIdentifier(org=session.org, project=project, domain=domain, name=name)
+        answer = await _run_details(session, identity)
+        run = cls(
+            session,
+            identity=answer.action.id.run,
+            metadata=answer.action.metadata,
+            status=answer.action.status,
+            labels=answer.run_spec.labels.values,
+        )
+        run._take(answer)
+        return run
+
+    @syncify_class
+    @classmethod
+    async def listall(
+        cls,
+        *,
+        project: str | None = None,
+        domain: str | None = None,
+        only_mine: bool = False,
+        created_by: str | None = None,
+        phase: str | Iterable[str] | None = None,
+        task_name: str | None = None,
+        task_version: str | None = None,
+        limit: int | None = 100,
+    ) -> AsyncIterator[Run]:
+        """The runs that the caller may see, newest first.
+
+        :param only_mine: those that run as the caller.
+        :param created_by: those that run as this subject.
+        :param phase: the name of a phase, or several.
+        :param limit: None gives all.
+        """
+        session = current_session()
+        project, domain = session.scope(project, domain)
+        if only_mine:
+            mine = (await User.get.aio()).subject()
+            if created_by not in (None, mine):
+                return
+            created_by = mine
+        filters = _filters(created_by=created_by, phase=phase, task_name=task_name, task_version=task_version)
+
+        async def fetch(size: int, token: str) -> tuple[Sequence[wire.Run], str]:
+            request = service.ListRunsRequest(
+                request=list_pb2.ListRequest(
+                    limit=size, token=token, sort_by=newest_first(), filters=filters
+                ),
+                project_id=identifier_pb2.ProjectIdentifier(
+                    organization=session.org, name=project, domain=domain
+                ),
+            )
+            answer = await session.unary(
+                f"{_SERVICE}ListRuns", request, service.ListRunsResponse, idempotent=True
+            )
+            return answer.runs, answer.token
+
+        async for each in pages(fetch, limit=limit):
+            yield cls.from_wire(session, each)
+
+    @property
+    def name(self) -> str:
+        """The name, unique within project and domain."""
+        return str(self._id.name)
+
+    @property
+    def project(self) -> str:
+        """The project it runs in."""
+        return str(self._id.project)
+
+    @property
+    def domain(self) -> str:
+        """The domain it runs in."""
+        return str(self._id.domain)
+
+    @property
+    def url(self) -> str:
+        """Its page in the console."""
+        return f"{self._console}/v2/domain/{self.domain}/project/{self.project}/runs/{self.name}"
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stood when it was last asked for."""
+        return Phase.of(self._status.phase)
+
+    @property
+    def done(self) -> bool:
+        """Whether it had ended."""
+        return self.phase.is_terminal
+
+    @property
+    def task(self) -> str:
+        """The name of its task."""
+        return str(self._metadata.task.id.name)
+
+    @property
+    def version(self) -> str:
+        """The version of its task."""
+        return str(self._metadata.task.id.version)
+
+    @property
+    def executed_by(self) -> str:
+        """The subject that it runs as."""
+        return subject(self._metadata.executed_by)
+
+    @property
+    def via_app(self) -> str:
+        """`project/domain/name` of the app that it came through; empty for a direct call."""
+        return self._labels.get(_VIA_APP, "")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels that it was started with."""
+        return {key: value for key, value in self._labels.items() if key != _VIA_APP}
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts were made."""
+        return int(self._status.attempts)
+
+    @property
+    def created_at(self) -> dt.datetime | None:
+        """When it was asked for, in UTC."""
+        stamps = [instant(self._status.start_time)]
+        if self._spec is not None:
+            stamps.append(instant(self._spec.run_start_time))
+        for attempt in self._details.attempts if self._details is not None else ():
+            stamps += [instant(each.start_time) for each in attempt.phase_transitions]
+        return min((stamp for stamp in stamps if stamp is not None), default=None)
+
+    @property
+    def ended_at(self) -> dt.datetime | None:
+        """When it ended, in UTC."""
+        return instant(self._status.end_time) if self._status.HasField("end_time") else None
+
+    @property
+    def error(self) -> str:
+        """Why it failed or was aborted; empty otherwise, and before the details were asked for."""
+        if self._details is None:
+            return ""
+        match self._details.WhichOneof("result"):
+            case "error_info":
+                return str(self._details.error_info.message)
+            case "abort_info":
+                return str(self._details.abort_info.reason)
+            case _:
+                return ""
+
+    @syncify
+    async def sync(self) -> Run:
+        """Ask how it stands, as the caller of this moment. Gives the run itself."""
+        self._take(await _run_details(current_session(), self._id))
+        return self
+
+    @syncify
+    async def watch(self) -> AsyncIterator[Run]:
+        """The run itself, at once and after each change, until it has ended."""
+        async with contextlib.aclosing(self._changes(current_session())) as changes:
+            async for _ in changes:
+                yield self
+
+    @syncify
+    async def wait(self, *, timeout: float | None = None) -> Run:  # noqa: ASYNC109 - what users expect here
+        """Wait until it has ended, however. Gives the run itself; `raise_for_status` tells how.
+
+        :param timeout: seconds; TimeoutError afterwards, and the run goes on.
+        """
+        session = current_session()
+        async with asyncio.timeout(timeout):
+            async for _ in self._changes(session):
+                pass
+        return self
+
+    def raise_for_status(self) -> Run:
+        """Raise RunFailedError, RunAbortedError or RunTimedOutError unless it succeeded or goes on."""
+        error = self._failure()
+        if error is not None:
+            raise error
+        return self
+
+    @syncify
+    async def inputs(self) -> dict[str, Any]:
+        """The values it was started with, by name, defaults included."""
+        session = current_session()
+        interface = await self._interface(session)
+        return interface.decode_inputs((await self._data(session)).inputs)
+
+    @syncify
+    async def outputs(self) -> Outputs:
+        """What it gave. Raises RunError when it ended otherwise, FailedPreconditionError while it goes on."""
+        session = current_session()
+        interface = await self._interface(session)
+        error = self._failure()
+        if error is not None:
+            raise error
+        if not self.done:
+            raise FailedPreconditionError(
+                f"The run {self.name} is {self.phase} and has no outputs yet.", hint="Call run.wait() first."
+            )
+        return Outputs(interface.decode_outputs((await self._data(session)).outputs))
+
+    @syncify
+    async def logs(self, *, attempt: int | None = None, follow: bool = True) -> AsyncIterator[LogLine]:
+        """What an attempt wrote, line by line.
+
+        :param attempt: counts from 1; None is the last one.
+        :param follow: go on until the attempt has ended; otherwise stop when there is no more for now.
+        """
+        session = current_session()
+        await self._begun(session, follow=follow)
+        number = attempt or self.attempts
+        if number < 1:
+            return
+        request = data.TailLogsRequest(action_id=self._action(), attempt=number)
+        source = session.stream(f"{_DATA}TailLogs", request, data.TailLogsResponse)
+        lines = source if follow or self.done else until_quiet(source)
+        with _as_run(self._id):
+            async for answer in lines:
+                for batch in answer.logs:
+                    for line in batch.lines:
+                        yield LogLine.of(line)
+
+    @syncify
+    async def abort(self, reason: str = "") -> None:
+        """End it. Raises FailedPreconditionError when it has ended, PermissionDeniedError."""
+        request = service.AbortRunRequest(run_id=self._id, reason=reason or None)
+        with _as_run(self._id):
+            await current_session().unary(
+                f"{_SERVICE}AbortRun", request, service.AbortRunResponse, idempotent=True
+            )
+
+    @syncify
+    async def to_dict(self) -> dict[str, Any]:
+        """Everything that scripts ask for: asks for the details and, once it succeeded, the outputs."""
+        await self.sync.aio()
+        outputs = dict((await self.outputs.aio()).named) if self.phase.is_good else None
+        return {**self.summary(), "error": self.error or None, "outputs": outputs}
+
+    def summary(self) -> dict[str, Any]:
+        """What is known without asking."""
+        return {
+            "name": self.name,
+            "phase": str(self.phase),
+            "url": self.url,
+            "project": self.project,
+            "domain": self.domain,
+            "task": self.task,
+            "version": self.version,
+            "executed_by": self.executed_by,
+            "via_app": self.via_app,
+            "created_at": self.created_at.isoformat() if self.created_at is not None else None,
+            "ended_at": self.ended_at.isoformat() if self.ended_at is not None else None,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name} {self.phase}>"
+
+    def _action(self) -> identifier_pb2.ActionIdentifier:
+        return identifier_pb2.ActionIdentifier(run=self._id, name=_ROOT)
+
+    def _take(self, details: wire.RunDetails) -> None:
+        self._spec = details.run_spec
+        self._labels = dict(details.run_spec.labels.values) or self._labels
+        self._take_action(details.action)
+
+    def _take_action(self, details: wire.ActionDetails) -> None:
+        self._details = details
+        self._metadata = details.metadata
+        self._status = details.status
+
+    def _failure(self) -> RunError | None:
+        detail = f": {self.error}" if self.error else "."
+        match self.phase:
+            case Phase.FAILED:
+                return RunFailedError(f"The run {self.name} failed{detail}", run=self.name)
+            case Phase.ABORTED:
+                return RunAbortedError(f"The run {self.name} was aborted{detail}", run=self.name)
+            case Phase.TIMED_OUT:
+                return RunTimedOutError(f"The run {self.name} took too long{detail}", run=self.name)
+            case _:
+                return None
+
+    async def _changes(self, session: Session) -> AsyncGenerator[None, None]:
+        """Each state from now on, the last one being terminal. A broken stream is taken up again."""
+        request = service.WatchActionDetailsRequest(action_id=self._action())
+        breaks = 0
+        while True:
+            stream = session.stream(
+                f"{_SERVICE}WatchActionDetails", request, service.WatchActionDetailsResponse
+            )
+            try:
+                async with contextlib.aclosing(stream) as answers:
+                    with _as_run(self._id):
+                        async for answer in answers:
+                            breaks = 0
+                            self._take_action(answer.details)
+                            yield
+                            if self.done:
+                                return
+            except UnavailableError:
+                if breaks >= _MAX_BREAKS:
+                    raise
+            # The stream ended before the run did.
+            breaks += 1
+            if breaks > _MAX_BREAKS:
+                raise UnavailableError(f"The control plane does not tell how the run {self.name} goes on.")
+            await asyncio.sleep(backoff(breaks))
+
+    async def _begun(self, session: Session, *, follow: bool) -> None:
+        """Ask how it stands; with `follow`, wait for a first attempt."""
+        await self.sync.aio()
+        if not follow or self.attempts > 0 or self.done:
+            return
+        async with contextlib.aclosing(self._changes(session)) as changes:
+            async for _ in changes:
+                if self.attempts > 0:
+                    return
+
+    async def _interface(self, session: Session) -> Interface:
+        request = service.GetActionDetailsRequest(action_id=self._action())
+        with _as_run(self._id):
+            answer = await session.unary(
+                f"{_SERVICE}GetActionDetails", request, service.GetActionDetailsResponse, idempotent=True
+            )
+        self._take_action(answer.details)
+        spec = answer.details.task
+        return Interface.from_wire(spec.task_template.interface, spec.default_inputs)
+
+    async def _data(self, session: Session) -> data.GetActionDataResponse:
+        request = data.GetActionDataRequest(action_id=self._action())
+        with _as_run(self._id):
+            return await session.unary(
+                f"{_DATA}GetActionData", request, data.GetActionDataResponse, idempotent=True
+            )
+
+
+async def _run_details(session: Session, identity: identifier_pb2.RunIdentifier) -> wire.RunDetails:
+    request = service.GetRunDetailsRequest(run_id=identity)
+    with _as_run(identity):
+        answer = await session.unary(
+            f"{_SERVICE}GetRunDetails", request, service.GetRunDetailsResponse, idempotent=True
+        )
+    return answer.details
+
+
+@contextlib.contextmanager
+def _as_run(identity: identifier_pb2.RunIdentifier) -> Iterator[None]:
+    """Say of what is not found that it is this run."""
+    try:
+        yield
+    except RemoteNotFoundError as error:
+        raise RemoteRunNotFoundError(
+            f"There is no run {identity.name} in {identity.project}/{identity.domain}, "
+            "or none that you may see.",
+            code=error.code,
+        ) from error
+
+
+def _filters(
+    *,
+    created_by: str | None,
+    phase: str | Iterable[str] | None,
+    task_name: str | None,
+    task_version: str | None,
+) -> list[list_pb2.Filter]:
+    filters = []
+    if created_by is not None:
+        filters.append(equal("created_by", created_by))
+    if phase is not None:
+        names = [phase] if isinstance(phase, str) else list(phase)
+        unknown = [name for name in names if name.upper() not in Phase.__members__]
+        if unknown or not names:
+            raise ValueError(f"A phase is one of {', '.join(list(Phase)[1:])}.")
+        filters.append(equal("phase", *(str(Phase[name.upper()].number) for name in names)))
+    if task_name is not None:
+        filters.append(equal("task_name", task_name))
+    if task_version is not None:
+        filters.append(equal("task_version", task_version))
+    return filters
