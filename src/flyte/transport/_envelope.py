@@ -58,6 +58,8 @@ def too_large(limit: int) -> FlyteError:
 def error_from(status: int, content_type: str, body: bytes) -> FlyteError:
     """The error that a whole HTTP answer with a status other than 200 stands for."""
     document = _object(body) if content_type.partition(";")[0].strip() == "application/json" else None
+    if document is not None and isinstance(document.get("error"), dict):
+        document = document["error"]  # the shape of Tower's administration API
     if document is not None and isinstance(document.get("code"), str):
         return _error(document, status=status)
     if 300 <= status < 400:
@@ -72,7 +74,8 @@ def error_from(status: int, content_type: str, body: bytes) -> FlyteError:
 
 def _error(document: dict[str, Any], *, status: int = 200) -> FlyteError:
     message = document.get("message")
-    text = message if isinstance(message, str) else ""
+    hint = document.get("hint")
+    text = " ".join(part for part in (message, hint) if part and isinstance(part, str))
     return error_for(str(document.get("code")), text, status=status)
 
 
