@@ -17,6 +17,7 @@ PER_ATTEMPT = frozenset(
         "FLYTE_INTERNAL_EXECUTION_PROJECT",
         "FLYTE_TASK_VERSION",
         "RUN_NAME",
+        "TMPDIR",
         "_U_ORG_NAME",
     }
 )
