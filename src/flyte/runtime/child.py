@@ -29,12 +29,12 @@ def become(start: Start, *, output: int, gate: int) -> NoReturn:
     """
     code = EXIT_NOT_STARTED
     try:
+        _redirect(output)
         _die_with_template()
         os.setsid()
         for path in start.groups:
             _enter_group(path)
         _limit(start.limits)
-        _redirect(output)
         if os.read(gate, 1):
             raise OSError("the gate is no message")
         _close_all()
@@ -85,8 +85,8 @@ def _redirect(output: int) -> None:
     os.dup2(output, 1)
     os.dup2(output, 2)
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError, ValueError):
-            stream.reconfigure(line_buffering=True, errors="backslashreplace")  # type: ignore[union-attr]
+        with contextlib.suppress(AttributeError, ValueError, OSError):  # user code may have put another there
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 def _close_all() -> None:

@@ -10,7 +10,7 @@ from types import TracebackType
 from flyteidl2.core import execution_pb2
 from google.protobuf.message import Message
 
-from flyte.errors import FlyteError, NonRecoverableError
+from flyte.errors import FlyteError, NonRecoverableError, RuntimeUserError
 
 OUTPUTS = "outputs.pb"
 ERROR = "error.pb"
@@ -63,6 +63,9 @@ def _document(code: str, message: str, *, recoverable: bool) -> execution_pb2.Er
 
 
 def _code(raised: BaseException) -> str:
+    """The code that a RuntimeUserError was given, else the name of the class."""
+    if isinstance(raised, RuntimeUserError) and raised.code != raised.default_code:
+        return raised.code[:128]
     return type(raised).__name__[:128]
 
 
