@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -18,8 +15,10 @@ from tower.control import appspecs
 from tower.control.access import Access, not_found
 from tower.control.appspecs import Declared
 from tower.control.events import Events
+from tower.control.listing import Query, prepare
 from tower.control.places import Places
-from tower.errors import AlreadyExists, Invalid, Precondition
+from tower.control.projects import Projects
+from tower.errors import AlreadyExists, Precondition
 from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
@@ -28,8 +27,6 @@ from tower.states import AppStatus, Desired
 from tower.store import apps as store
 from tower.store.apps import AppRow, Revision
 from tower.store.database import Database, Transaction
-
-MAX_PAGE = 100
 
 
 class Processes(Protocol):
@@ -42,19 +39,30 @@ class Processes(Protocol):
         """Count one request in flight for as long as the block lasts: such an app is not idle."""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """A page of apps; `token` asks for the next one and is "" on the last."""
+class CodeDigest(Protocol):
+    """Looks at an uploaded code bundle."""
 
-    rows: tuple[AppRow, ...]
-    token: str
+    async def __call__(self, bundle: str, /, *, project: str, domain: str) -> str:
+        """The SHA-256 of the bundle, "" for none. Raises Invalid when it was not uploaded for this place."""
 
 
 class Apps:
     """The use-cases. Every method names its caller first and decides before it reads or writes."""
 
-    def __init__(self, *, db: Database, access: Access, events: Events, settings: Settings) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        access: Access,
+        events: Events,
+        projects: Projects,
+        code_digest: CodeDigest,
+        settings: Settings,
+    ) -> None:
+        """`code_digest` tells the digest of an uploaded bundle; `Tasks.code_digest` is one."""
         self._db = db
+        self._projects = projects
+        self._digests = code_digest
         self._access = access
         self._events = events
         self._settings = settings
@@ -68,14 +76,14 @@ class Apps:
         """Deploy a new app as revision 1. Raises AlreadyExists when there is one of this name."""
         declared = appspecs.read(app, self._settings)
         decision = await self._may_deploy(principal, declared, request_id=request_id)
+        self._projects.open_for_work(declared.project)
+        code = await self._digests(declared.bundle, project=declared.project, domain=declared.domain)
 
         def write(tx: Transaction) -> AppRow:
-            if not store.project_exists(tx, declared.project):
-                raise not_found(Resource(ResourceType.PROJECT, project=declared.project))
             if store.get(tx, declared.project, declared.domain, declared.name) is not None:
                 raise AlreadyExists(f"There is an app {declared.name} already.", hint="Update it instead.")
             revision = store.next_revision(tx, declared.project, declared.domain, declared.name)
-            row = self._row(tx, declared, principal=principal, revision=revision, before=None)
+            row = self._row(tx, declared, code=code, principal=principal, revision=revision, before=None)
             store.insert(tx, row)
             self._record(tx, principal, decision, Event.APP_DEPLOY, row, request_id=request_id)
             tx.after_commit(lambda: self._changed(row))
@@ -94,8 +102,11 @@ class Apps:
         deploys = declared.digest != before.digest
         moves = declared.desired is not before.desired
         decisions: list[Decision] = []
+        code = before.code_digest
         if deploys or not moves:
             decisions.append(await self._may_deploy(principal, declared, request_id=request_id))
+        if deploys:
+            code = await self._digests(declared.bundle, project=declared.project, domain=declared.domain)
         if moves:
             resource = _resource(before.project, before.domain, before.name)
             decisions.append(
@@ -116,7 +127,9 @@ class Apps:
             row = current
             if deploys:
                 revision = store.next_revision(tx, current.project, current.domain, current.name)
-                row = self._row(tx, declared, principal=principal, revision=revision, before=current)
+                row = self._row(
+                    tx, declared, code=code, principal=principal, revision=revision, before=current
+                )
                 store.replace(tx, row)
                 self._record(tx, principal, decisions[0], Event.APP_DEPLOY, row, request_id=request_id)
             if moves:
@@ -166,39 +179,15 @@ class Apps:
         return await self._find(principal, project, domain, name, request_id)
 
     async def page(
-        self,
-        principal: Principal,
-        *,
-        project: str = "",
-        domain: str = "",
-        limit: int = MAX_PAGE,
-        token: str = "",
-        deployed_by: Sequence[str] = (),
-        statuses: Sequence[AppStatus] = (),
-    ) -> Page:
-        """The apps that the caller may view, in the order of project, domain and name."""
-        after = _cursor(token)
-        scopes = [
-            scope
-            for scope in await self._db.read(store.scopes)
-            if project in {"", scope[0]}
-            and domain in {"", scope[1]}
-            and (await self._access.check(principal, Action.APP_VIEW, _resource(*scope, ""))).allowed
-        ]
-        size = max(1, min(limit or MAX_PAGE, MAX_PAGE))
-        rows = await self._db.read(
-            lambda connection: store.page(
-                connection,
-                scopes=scopes,
-                limit=size + 1,
-                after=after,
-                deployed_by=deployed_by,
-                statuses=statuses,
-            )
-        )
-        more = len(rows) > size
-        last = rows[size - 1] if more else None
-        return Page(tuple(rows[:size]), "" if last is None else _token(last))
+        self, principal: Principal, query: Query, *, project: str = "", domain: str = ""
+    ) -> tuple[list[AppRow], str]:
+        """One page of the apps that the caller may view, and the token of the next one."""
+        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS, special=store.status_filter)
+        scopes = await self._projects.viewable(principal, Action.APP_VIEW, project=project, domain=domain)
+        if not scopes:
+            return [], ""
+        rows = await self._db.read(lambda reader: store.page_apps(reader, asked, scopes=scopes))
+        return asked.cut(rows, ties=store.TIES)
 
     async def revisions(
         self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
@@ -294,6 +283,7 @@ class Apps:
         tx: Transaction,
         declared: Declared,
         *,
+        code: str,
         principal: Principal,
         revision: int,
         before: AppRow | None,
@@ -307,7 +297,7 @@ class Apps:
             revision=revision,
             spec=declared.stored(revision=revision, creator=principal.subject),
             digest=declared.digest,
-            code_digest=declared.code_digest,
+            code_digest=code,
             description=declared.description,
             requires_auth=declared.requires_auth,
             desired=desired,
@@ -373,17 +363,3 @@ class Apps:
 
 def _resource(project: str, domain: str, name: str) -> Resource:
     return Resource(ResourceType.APP, project=project, domain=domain, name=name)
-
-
-def _token(row: AppRow) -> str:
-    return base64.urlsafe_b64encode(json.dumps([row.project, row.domain, row.name]).encode()).decode()
-
-
-def _cursor(token: str) -> tuple[str, str, str] | None:
-    if not token:
-        return None
-    try:
-        project, domain, name = json.loads(base64.urlsafe_b64decode(token.encode()))
-    except (binascii.Error, ValueError, TypeError) as error:
-        raise Invalid("The page token is not one of this server's.") from error
-    return str(project), str(domain), str(name)

@@ -15,19 +15,17 @@ from urllib.parse import urlsplit
 from flyteidl2.app import app_definition_pb2 as pb
 from google.protobuf.message import DecodeError
 
+from tower.control import specs
 from tower.errors import Broken, Exhausted, Invalid, Unsupported
-from tower.settings import DOMAINS, Settings
+from tower.settings import Settings
 from tower.states import AppStatus, Desired
 from tower.store.apps import AppRow
 
 MAX_SPEC = 1024 * 1024
-MAX_ENV = 256
 MAX_PUBLIC_PATHS = 64
 MAX_REQUEST_TIMEOUT = 3600.0
-BUNDLES = "tower://bundles/"
 
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 _PUBLIC_PATH = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?")
 _LABEL = 63
 
@@ -46,7 +44,7 @@ class Declared:
     raw: bool
     public_paths: frozenset[str]
     request_timeout: float | None
-    code_digest: str
+    bundle: str
     digest: str
     message: pb.App
 
@@ -62,17 +60,13 @@ class Declared:
 
 def identity(app_id: pb.Identifier) -> tuple[str, str, str]:
     """Project, domain and name of an identifier. Raises Invalid naming the part that is wrong."""
-    for part in ("project", "domain", "name"):
-        if not getattr(app_id, part):
-            raise Invalid(f"The app's {part} is empty.", hint=f"Set metadata.id.{part}.")
+    project, domain = specs.scope(app_id.project, app_id.domain)
     if not _NAME.fullmatch(app_id.name):
         raise Invalid(
-            "The name of an app holds lower-case letters, digits and '-', at most 63 of them.",
-            hint="It neither starts nor ends with '-'.",
+            "The name of an app is missing or holds other than lower-case letters, digits and '-'.",
+            hint="It has at most 63 characters and neither starts nor ends with '-'.",
         )
-    if app_id.domain not in DOMAINS:
-        raise Invalid("There is no such domain.", hint=f"The domains are {', '.join(DOMAINS)}.")
-    return app_id.project, app_id.domain, app_id.name
+    return project, domain, app_id.name
 
 
 def read(app: pb.App, settings: Settings) -> Declared:
@@ -90,7 +84,10 @@ def read(app: pb.App, settings: Settings) -> Declared:
             "An app's address is given by its name, project and domain.",
             hint="Leave ingress.private, subdomain and cname out.",
         )
-    _check_env(spec, settings)
+    specs.check_env(((pair.key, pair.value) for pair in spec.container.env), settings=settings)
+    bundle = app.metadata.code_bundle_uri
+    if bundle:
+        specs.bundle_key(bundle, project=project, domain=domain)
     options = _options(spec)
     kept = pb.App()
     kept.metadata.CopyFrom(app.metadata)
@@ -100,7 +97,6 @@ def read(app: pb.App, settings: Settings) -> Declared:
     kept.spec.ClearField("creator")
     desired = Desired(spec.desired_state or Desired.ACTIVE)
     kept.spec.desired_state = int(desired)
-    uri = app.metadata.code_bundle_uri
     return Declared(
         project=project,
         domain=domain,
@@ -112,7 +108,7 @@ def read(app: pb.App, settings: Settings) -> Declared:
         raw=_passthrough(options),
         public_paths=_public_paths(options),
         request_timeout=_timeout(spec),
-        code_digest=_code_digest(uri, project, domain),
+        bundle=bundle,
         digest=_digest(kept),
         message=kept,
     )
@@ -181,18 +177,6 @@ def path_url(row: AppRow, *, base_url: str) -> str:
     return f"{base_url.rstrip('/')}/apps/{row.project}/{row.domain}/{row.name}"
 
 
-def _check_env(spec: pb.Spec, settings: Settings) -> None:
-    if len(spec.container.env) > MAX_ENV:
-        raise Exhausted(f"An app has at most {MAX_ENV} environment variables.")
-    for pair in spec.container.env:
-        if not _VARIABLE.fullmatch(pair.key) or "\0" in pair.value:
-            raise Invalid(f"{pair.key[:100]!r} cannot be an environment variable.")
-        if pair.key in settings.reserved_env:
-            raise Invalid(
-                f"The environment variable {pair.key} is set by Tower itself.", hint="Leave it out."
-            )
-
-
 def _options(spec: pb.Spec) -> dict[str, str]:
     options: dict[str, str] = {}
     for pair in spec.container.config:
@@ -237,17 +221,6 @@ def _timeout(spec: pb.Spec) -> float | None:
     if not 0 < seconds <= MAX_REQUEST_TIMEOUT:
         raise Invalid("The request timeout of an app is more than 0 and at most 3600 seconds.")
     return float(seconds)
-
-
-def _code_digest(uri: str, project: str, domain: str) -> str:
-    if not uri:
-        return ""
-    parts = uri.removeprefix(BUNDLES).split("/")
-    if not uri.startswith(BUNDLES) or len(parts) != 4 or not all(parts):
-        raise Invalid("The code bundle is not one that was uploaded here.", hint="Upload it, then deploy.")
-    if (parts[0], parts[1]) != (project, domain):
-        raise Invalid("The code bundle was uploaded for another project or domain.")
-    return parts[3].removesuffix(".tar.gz")
 
 
 def _digest(app: pb.App) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import structlog
 
@@ -12,8 +11,10 @@ from tower.clock import Clock
 from tower.control import appspecs
 from tower.control.access import Access
 from tower.control.apps import Processes
+from tower.control.grants import Grants
+from tower.control.logins import Logins
 from tower.control.places import Place, Places
-from tower.errors import Code, Denied, Exhausted, Fault, NotFound, Unauthenticated
+from tower.errors import Code, Denied, Exhausted, Fault, Invalid, NotFound, Precondition, Unauthenticated
 from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, redirect, refuse, respond
 from tower.gateway.http import RECHECK_SECONDS, Exchange, Gone
@@ -39,13 +40,6 @@ WAKE_SECONDS = 30.0
 log = structlog.get_logger("tower.gateway")
 
 
-class Grants(Protocol):
-    """Who exchanges a caller's credential for one that is good for one app only."""
-
-    async def exchange(self, principal: Principal, app: str) -> str:
-        """The token that the app `project/domain/name` may act with for this caller."""
-
-
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The rooms that the gateway works with. `console` gives the console's base URL, no slash at its end."""
@@ -55,7 +49,7 @@ class Parts:
     access: Access
     grants: Grants
     processes: Processes
-    redeemer: hop.Redeemer
+    logins: Logins
     settings: Settings
     clock: Clock
     console: Callable[[], str]
@@ -199,7 +193,7 @@ class Gateway:
                     request.headers,
                     host=request.host,
                     secure=request.secure,
-                    redeemer=self._parts.redeemer,
+                    logins=self._parts.logins,
                     request_id=request.id,
                 )
             except (Denied, NotFound, Unauthenticated):
@@ -276,7 +270,10 @@ class Gateway:
                 if name == b"authorization" or name.decode("latin-1") in KEY_HEADERS
             )
         elif principal is not None:
-            token = await self._parts.grants.exchange(principal, place.id)
+            try:
+                token = await self._parts.grants.exchange(principal, place.id)
+            except Precondition as error:  # the app is calling itself
+                raise Invalid(error.message, hint=error.hint) from error
             extra = ((b"authorization", b"Bearer " + token.encode("ascii")),)
 
         async def holds() -> bool:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 import secrets
-from typing import Protocol
 from urllib.parse import parse_qs, urlencode
 
+from tower.control.logins import Logins
 from tower.errors import Denied, Invalid
 from tower.gateway import paths
 from tower.gateway.headers import HOP_COOKIE, Headers
@@ -21,13 +21,6 @@ RESERVED = "/.tower/"
 
 RETURN = "/.tower/session"
 _HOP_SECONDS = 600
-
-
-class Redeemer(Protocol):
-    """Who turns one-time codes into sessions; `control.identities` does."""
-
-    async def redeem(self, code: str, *, host: str, request_id: str) -> tuple[str, int]:
-        """The text of a new session for this host and its life in seconds. Raises Fault when spent."""
 
 
 def begin(
@@ -41,16 +34,17 @@ def begin(
 
 
 async def finish(
-    target: paths.Target, headers: Headers, *, host: str, secure: bool, redeemer: Redeemer, request_id: str
+    target: paths.Target, headers: Headers, *, host: str, secure: bool, logins: Logins, request_id: str
 ) -> tuple[str, list[tuple[bytes, bytes]]]:
     """Spend the code in the address; where to go next, and the session cookie. Raises Denied."""
     fields = parse_qs(target.query.decode("ascii"), max_num_fields=8)
     code, state, following = (fields.get(name, [""])[0] for name in ("code", "state", "next"))
     if not state or not hmac.compare_digest(state.encode(), _remembered(headers, secure=secure).encode()):
         raise Denied("This sign-in was not begun in this browser.", hint="Open the app's page again.")
-    text, life = await redeemer.redeem(code, host=host, request_id=request_id)
+    signed_in = await logins.sign_in(code, host=host, handover=True, request_id=request_id)
+    life = int(signed_in.row.expires_at - signed_in.row.created_at)
     return local(following), [
-        (b"set-cookie", set_cookie(text, secure=secure, max_age=life).encode()),
+        (b"set-cookie", set_cookie(signed_in.text, secure=secure, max_age=life).encode()),
         (b"set-cookie", _cookie("", secure=secure, max_age=0).encode()),
     ]
 

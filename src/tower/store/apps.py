@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
-from sqlalchemy import tuple_ as tuples
 
+from tower.errors import Invalid
 from tower.states import AppStatus, Desired
 from tower.store.database import Reader, Transaction
-from tower.store.schema import app_revisions, apps, projects
+from tower.store.listing import Filter, Page, compare
+from tower.store.schema import app_revisions, apps
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,39 @@ class Revision:
 
 
 _COLUMNS = tuple(apps.c[field.name] for field in fields(AppRow))
-_KEY = (apps.c.project, apps.c.domain, apps.c.name)
+
+TIES = (apps.c.project, apps.c.domain, apps.c.name)
+"""What makes the order of a list of apps total."""
+
+SORTS = {
+    "created_at": apps.c.created_at,
+    "updated_at": apps.c.updated_at,
+    "name": apps.c.name,
+}
+"""What a list of apps can be sorted by; the first is its own order."""
+
+FIELDS: dict[str, ColumnElement[Any]] = {
+    "name": apps.c.name,
+    "domain": apps.c.domain,
+    "created_by": apps.c.deployed_by,
+    "created_at": apps.c.created_at,
+    "updated_at": apps.c.updated_at,
+}
+"""What a list of apps can be filtered by."""
 
 
-def project_exists(reader: Reader, project: str) -> bool:
-    """Whether there is such a project that is not archived."""
-    statement = select(projects.c.name).where(projects.c.name == project, projects.c.archived_at.is_(None))
-    return reader.execute(statement).first() is not None
+def status_filter(field: str, condition: Filter) -> ColumnElement[bool] | None:
+    """The condition on `status_phase`, whose values are names of the protocol's enum or of `AppStatus`."""
+    if field != "status_phase":
+        return None
+    return compare(apps.c.status, condition, parse=_status)
+
+
+def _status(value: str, field: str) -> int:
+    try:
+        return int(AppStatus[value.upper().removeprefix("DEPLOYMENT_STATUS_")])
+    except KeyError as error:
+        raise Invalid(f"The filter on {field} needs a status such as ACTIVE.") from error
 
 
 def get(reader: Reader, project: str, domain: str, name: str) -> AppRow | None:
@@ -73,37 +101,15 @@ def host_taken(reader: Reader, host: str) -> bool:
 
 def everything(reader: Reader) -> list[AppRow]:
     """Every app of the installation, for the tables that are kept in memory."""
-    return [_app(row) for row in reader.execute(select(*_COLUMNS).order_by(*_KEY))]
+    return [_app(row) for row in reader.execute(select(*_COLUMNS).order_by(*TIES))]
 
 
-def scopes(reader: Reader) -> list[tuple[str, str]]:
-    """Each (project, domain) that has an app."""
-    statement = select(apps.c.project, apps.c.domain).distinct().order_by(apps.c.project, apps.c.domain)
-    return [(row.project, row.domain) for row in reader.execute(statement)]
-
-
-def page(
-    reader: Reader,
-    *,
-    scopes: Sequence[tuple[str, str]],
-    limit: int,
-    after: tuple[str, str, str] | None = None,
-    deployed_by: Sequence[str] = (),
-    statuses: Sequence[AppStatus] = (),
-) -> list[AppRow]:
-    """At most `limit` apps of these scopes in the order of their key, behind `after`."""
-    if not scopes:
-        return []
+def page_apps(reader: Reader, page: Page, *, scopes: Sequence[tuple[str, str]]) -> list[AppRow]:
+    """One page of the apps of these (project, domain) pairs."""
     statement = select(*_COLUMNS).where(
         or_(*(and_(apps.c.project == project, apps.c.domain == domain) for project, domain in scopes))
     )
-    if after is not None:
-        statement = statement.where(tuples(*_KEY) > after)
-    if deployed_by:
-        statement = statement.where(apps.c.deployed_by.in_(deployed_by))
-    if statuses:
-        statement = statement.where(apps.c.status.in_([int(status) for status in statuses]))
-    return [_app(row) for row in reader.execute(statement.order_by(*_KEY).limit(limit))]
+    return [_app(row) for row in reader.execute(page.apply(statement, ties=TIES))]
 
 
 def revisions(reader: Reader, project: str, domain: str, name: str, *, limit: int = 50) -> list[Revision]:
