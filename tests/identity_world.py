@@ -27,8 +27,8 @@ from tower.identity.workload import Workload, WorkloadKind
 from tower.policy.engine import Engine
 from tower.settings import Settings
 from tower.store import audit
+from tower.store import schema as tables
 from tower.store.database import Database
-from tower.store.schema import actions, attempts, projects
 
 HOST = "127.0.0.1:8080"
 
@@ -67,7 +67,7 @@ class World:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, home: Path) -> AsyncIterator[World]:
+    async def opened(cls, home: Path, *, projects: bool = True) -> AsyncIterator[World]:
         clock = FakeClock()
         settings = Settings(home=home)
         db = Database.open(home / "tower.db", clock=clock)
@@ -98,12 +98,12 @@ class World:
             chain=chain,
             settings=settings,
         )
-        await db.write(
-            lambda tx: (
-                tx.execute(insert(projects).values(name="flytesnacks", created_at=0.0, created_by="machine"))
-                and None
+        if projects:
+            await db.write(
+                lambda tx: tx.insert(
+                    tables.projects, name="flytesnacks", created_at=0.0, created_by="machine"
+                )
             )
-        )
         try:
             yield world
         finally:
@@ -183,9 +183,11 @@ class World:
         }
 
         def write(tx: Any) -> None:
-            tx.execute(insert(actions).values(**action))
+            tx.execute(insert(tables.actions).values(**action))
             tx.execute(
-                insert(attempts).values(**place, attempt=attempt, phase=phase, created_at=0.0, has_logs=False)
+                insert(tables.attempts).values(
+                    **place, attempt=attempt, phase=phase, created_at=0.0, has_logs=False
+                )
             )
 
         await self.db.write(write)

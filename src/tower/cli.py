@@ -3,8 +3,8 @@
 `users` and `keys` go to the running server over `$TOWER_HOME/admin.sock`; when none runs, the same REST
 application is driven in process over the same database.
 
-Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 refused · 4 not found · 5 conflict (it exists already,
-or is in a state that does not allow it).
+Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 refused · 4 not found · 5 conflict (it exists
+already, or is in a state that does not allow it).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import contextlib
 import functools
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -60,8 +61,8 @@ class Administration:
         """The JSON of the answer, None when it is empty. Raises Refused or Fault."""
         content = b"" if body is None else json.dumps(body).encode()
         answered = self._over_socket(method, path, content)
-        status, answer = self._in_process(method, path, content) if answered is None else answered
-        parsed = json.loads(answer) if answer else None
+        status, answer = answered or self._in_process(method, path, content)
+        parsed: Any = json.loads(answer) if answer else None
         if status >= 400:
             error = parsed["error"]
             raise Refused(error["code"], f"{error['message']} {error['hint']}".strip())
@@ -72,7 +73,10 @@ class Administration:
         import httpcore
 
         headers = [("host", "tower"), ("content-type", "application/json"), (AGENT_HEADER, "1")]
-        with _reachable(self.home / SOCKET) as socket, httpcore.ConnectionPool(uds=socket) as pool:
+        with _reachable(self.home / SOCKET) as path_of_socket:
+            if not _listening(path_of_socket):
+                return None
+            pool = httpcore.ConnectionPool(uds=path_of_socket)
             try:
                 answer = pool.request(
                     method,
@@ -81,10 +85,10 @@ class Administration:
                     content=content,
                     extensions={"timeout": {"connect": 5.0, "read": 60.0, "write": 60.0, "pool": 5.0}},
                 )
-            except httpcore.ConnectError:
-                return None
             except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException) as error:
                 raise Unavailable("The running Tower did not answer.", cause=repr(error)) from error
+            finally:
+                pool.close()
         return answer.status, answer.content
 
     def _in_process(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
@@ -102,6 +106,18 @@ def _reachable(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{descriptor}/{path.name}"
     finally:
         os.close(descriptor)
+
+
+def _listening(path: str) -> bool:
+    """Whether a server listens there; a socket file that a killed one left does not count."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError as error:
+            raise Unavailable("The running Tower cannot be reached.", cause=repr(error)) from error
+    return True
 
 
 async def _drive(settings: Settings, method: str, path: str, content: bytes) -> tuple[int, bytes]:
