@@ -72,9 +72,10 @@ class Faults:
         """One request, many answers; each only for a caller whose credential still holds."""
         state = exchange.get()
         gone = asyncio.ensure_future(state.gone.wait())
-        stream = call_next(request, ctx)
+        stream: AsyncIterator[Any] | None = None
         step: asyncio.Future[Any] | None = None
         try:
+            stream = call_next(request, ctx)
             while True:
                 if step is None:
                     step = asyncio.ensure_future(anext(stream))

@@ -65,6 +65,8 @@ _newer = tasks.alias("newer")
 SORTS = {"created_at": tasks.c.serial, "deployed_at": tasks.c.serial, "name": tasks.c.name}
 """What a list of tasks can be sorted by."""
 
+TIES = (tasks.c.project, tasks.c.domain, tasks.c.name, tasks.c.version)
+
 FIELDS: dict[str, ColumnElement[Any]] = {
     "name": tasks.c.name,
     "version": tasks.c.version,
@@ -142,14 +144,12 @@ def page_tasks(
             newer.project == tasks.c.project, newer.domain == tasks.c.domain, newer.name == tasks.c.name
         )
         statement = statement.where(~exists().where(same, newer.serial > tasks.c.serial))
-    ties = (tasks.c.project, tasks.c.domain, tasks.c.name, tasks.c.version)
-    return [_task(row) for row in reader.execute(page.apply(statement, ties=ties))]
+    return [_task(row) for row in reader.execute(page.apply(statement, ties=TIES))]
 
 
 def page_versions(reader: Reader, page: Page, *, key: TaskKey) -> list[TaskRow]:
     """One page of the versions of a task."""
-    ties = (tasks.c.project, tasks.c.domain, tasks.c.name, tasks.c.version)
-    return [_task(row) for row in reader.execute(page.apply(_tasks().where(_is(key)), ties=ties))]
+    return [_task(row) for row in reader.execute(page.apply(_tasks().where(_is(key)), ties=TIES))]
 
 
 def _tasks(*more: ColumnElement[Any]) -> Select[*tuple[Any, ...]]:

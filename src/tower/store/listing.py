@@ -119,7 +119,7 @@ Special = Callable[[str, Filter], "ColumnElement[bool] | None"]
 """Builds the condition of a field that is no column; None when the field is not its own."""
 
 
-def page(
+def prepare(
     query: Query,
     *,
     sorts: Mapping[str, Any],

@@ -7,7 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
-from sqlalchemy import JSON, ColumnElement, Row, and_, func, literal, or_, select, type_coerce, update
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Row,
+    and_,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    type_coerce,
+    update,
+)
 
 from tower.errors import Invalid
 from tower.states import MOVES, Phase
@@ -19,6 +31,9 @@ ROOT = "a0"
 """The name of every run's root action."""
 
 _OPEN = [int(phase) for phase, moves in MOVES.items() if moves]
+_STILL_OPEN: ColumnElement[bool] = literal_column(
+    "actions.phase < 5"
+)  # the words of the partial index ix_actions_open
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}")
 
 
@@ -48,6 +63,7 @@ class ActionRow:
     code_digest: str
     inputs_uri: str
     inputs_hash: str
+    inputs: bytes | None
     run_spec: bytes
     labels: str
     executed_by: str
@@ -186,7 +202,9 @@ def people(reader: Reader, subjects: Sequence[str]) -> dict[str, Person]:
 
 def count_open(reader: Reader, *, executed_by: str) -> int:
     """How many actions of this subject have not ended."""
-    statement = select(func.count()).where(actions.c.phase.in_(_OPEN), actions.c.executed_by == executed_by)
+    statement = (
+        select(func.count()).select_from(actions).where(_STILL_OPEN, actions.c.executed_by == executed_by)
+    )
     return int(reader.execute(statement).scalar() or 0)
 
 

@@ -1,0 +1,348 @@
+"""Asking for runs and stopping them; who did is recorded in the transaction of the effect."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from math import inf
+
+from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
+from sqlalchemy.exc import IntegrityError
+
+from tower.audit import Event
+from tower.clock import Clock
+from tower.control import runspecs, specs
+from tower.control.access import Access, not_found
+from tower.control.definitions import Definition, Definitions, ready
+from tower.control.events import Events
+from tower.control.grants import actors_to_text, ceilings_to_text
+from tower.control.inputs import Inputs, Kept
+from tower.control.projects import Projects
+from tower.control.quota import Quota
+from tower.control.tasks import Tasks
+from tower.control.tasks import resource as task_resource
+from tower.errors import AlreadyExists, Denied, Exhausted, Unavailable
+from tower.identity.principal import ActorKind, Kind, Principal
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.engine import Decision
+from tower.settings import Settings
+from tower.states import Phase
+from tower.store import runs as store
+from tower.store.database import Database, Transaction
+from tower.store.definitions import TaskKey, TaskRow
+from tower.store.runs import ROOT, ActionKey, ActionRow, Person
+
+MAX_DEPTH = 8
+"""How many runs may stand behind one another: a run asked for by a run, and so on."""
+
+MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What a caller asks for. Either `task` with `version` ("" is the latest) or `spec` names what runs.
+
+    `name` "" lets Tower name the run. Inputs come as a message or as the URI of an earlier upload.
+    """
+
+    project: str
+    domain: str
+    run_spec: run_pb2.RunSpec
+    name: str = ""
+    task: TaskKey | None = None
+    version: str = ""
+    spec: task_definition_pb2.TaskSpec | None = None
+    inputs: common_pb2.Inputs | None = None
+    inputs_uri: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A run that was accepted, with the facts of who asked for it."""
+
+    row: ActionRow
+    executor: Person
+    definition: Definition
+
+
+def run_resource(key: ActionKey, *, owner: str = "") -> Resource:
+    """A run as policy sees it. Name the owner only where it was read from the store."""
+    return Resource(ResourceType.RUN, key.project, key.domain, key.run, owner)
+
+
+class Runs:
+    """The use-cases that change runs. `Watching` has those that look."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        access: Access,
+        events: Events,
+        definitions: Definitions,
+        tasks: Tasks,
+        projects: Projects,
+        inputs: Inputs,
+        settings: Settings,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._access = access
+        self._events = events
+        self._definitions = definitions
+        self._tasks = tasks
+        self._projects = projects
+        self._inputs = inputs
+        self._settings = settings
+        self._quota = Quota(db=db, clock=clock)
+
+    async def launch(self, principal: Principal, asked: Launch, *, request_id: str) -> Launched:
+        """Accept a run: it is durable, audited and queued when this returns.
+
+        The same request id of the same caller again answers the run that it made the first time; with another
+        content it is AlreadyExists. Raises Denied, NotFound, Invalid naming an input, and Exhausted.
+        """
+        if principal.kind is Kind.MACHINE:
+            raise Denied("The operator of the machine runs no tasks.", hint="Use the key of a user.")
+        project, domain = specs.scope(asked.project, asked.domain)
+        if asked.name:
+            runspecs.run_name(asked.name)
+        definition, decision = await self._decide(principal, asked, request_id=request_id)
+        self._projects.open_for_work(project)
+        runs = sum(actor.kind is ActorKind.RUN for actor in principal.actors)
+        if runs >= MAX_DEPTH:
+            raise Exhausted(f"At most {MAX_DEPTH} runs may ask for one another in a row.")
+        await self._quota.take(principal.subject)
+        kept = await self._keep(asked, definition)
+        run_spec = runspecs.clean(asked.run_spec, principal=principal, settings=self._settings)
+        row = self._row(
+            principal,
+            asked,
+            definition=definition,
+            decision=decision,
+            kept=kept,
+            run_spec=run_spec,
+            request_id=request_id,
+        )
+
+        def insert(tx: Transaction) -> None:
+            store.insert(tx, row)
+            self._access.record(
+                tx,
+                principal,
+                decision,
+                event=Event.RUN_CREATE,
+                request_id=request_id,
+                detail={
+                    "run": f"{project}/{domain}/{row.run}",
+                    "version": row.task_version,
+                    "code_digest": row.code_digest,
+                    "inputs": row.inputs_hash,
+                },
+            )
+            tx.after_commit(lambda: self._events.publish(("queue",), ("runs", project, domain)))
+
+        try:
+            await self._db.write(insert)
+        except IntegrityError:
+            row = await self._earlier(asked, definition, row)
+        return Launched(row, person(principal), definition)
+
+    async def abort(
+        self, principal: Principal, key: ActionKey, *, reason: str, whole_run: bool, request_id: str
+    ) -> None:
+        """End an action, or all of a run, as aborted. One that has ended already stays as it is."""
+        found = self._db.read_now(lambda reader: store.get(reader, key))
+        place = run_resource(key, owner="" if found is None else found.executed_by)
+        decision = await self._access.require(
+            principal, Action.RUN_ABORT, place, request_id=request_id, view=Action.RUN_VIEW
+        )
+        if found is None:
+            raise not_found(place)
+        reason = reason[:MAX_REASON]
+
+        def write(tx: Transaction) -> None:
+            keys = store.open_actions(tx, key) if whole_run else [key]
+            ended = [each for each in keys if store.abort(tx, each, reason=reason, by=principal.subject)]
+            if not ended:
+                return
+            self._access.record(
+                tx,
+                principal,
+                decision,
+                event=Event.RUN_ABORT,
+                request_id=request_id,
+                detail={"reason": reason, "actions": [each.action for each in ended][:100]},
+            )
+            tx.after_commit(lambda: self._ended(ended))
+
+        await self._db.write(write)
+
+    def _ended(self, keys: list[ActionKey]) -> None:
+        scopes = {("runs", key.project, key.domain) for key in keys}
+        self._events.publish(("queue",), *(("action", *key) for key in keys), *scopes)
+
+    async def _decide(
+        self, principal: Principal, asked: Launch, *, request_id: str
+    ) -> tuple[Definition, Decision]:
+        """Authorise on the task's scope and on the run's, and find what is to run."""
+        if asked.task is None:
+            return await self._one_off(principal, asked, request_id=request_id)
+        thing = task_resource(asked.task)
+        decision = await self._access.require(
+            principal, Action.TASK_RUN, thing, request_id=request_id, view=Action.TASK_VIEW
+        )
+        definition = self._definitions.find(asked.task, asked.version)
+        if definition is None:
+            raise not_found(thing)
+        if asked.task[:2] != (asked.project, asked.domain):
+            decision = decision.also(await self._place(principal, asked, request_id=request_id))
+        return definition, decision
+
+    async def _one_off(
+        self, principal: Principal, asked: Launch, *, request_id: str
+    ) -> tuple[Definition, Decision]:
+        """A specification sent along: whoever sends it must be allowed to register it there as well."""
+        spec = specs.check(
+            asked.spec or task_definition_pb2.TaskSpec(),
+            project=asked.project,
+            domain=asked.domain,
+            settings=self._settings,
+        )
+        identity = spec.task_template.id
+        key = (asked.project, asked.domain, specs.name(identity.name))
+        decision = await self._place(principal, asked, request_id=request_id)
+        register = await self._access.require(
+            principal, Action.TASK_REGISTER, task_resource(key), request_id=request_id
+        )
+        identity.project, identity.domain, identity.org = asked.project, asked.domain, ""
+        code = await self._tasks.code_digest(
+            spec.task_template.metadata.code_bundle_uri, project=asked.project, domain=asked.domain
+        )
+        row = TaskRow(
+            project=key[0],
+            domain=key[1],
+            name=key[2],
+            version=identity.version or "one-off",
+            digest="",
+            code_digest=code,
+            short_name=spec.short_name,
+            environment=spec.environment.name,
+            description="",
+            deployed_by=principal.subject,
+            deployed_at=0.0,
+            serial=0,
+        )
+        return ready(row, spec), decision.also(register)
+
+    async def _place(self, principal: Principal, asked: Launch, *, request_id: str) -> Decision:
+        place = Resource(ResourceType.DOMAIN, project=asked.project, domain=asked.domain)
+        return await self._access.require(
+            principal, Action.TASK_RUN, place, request_id=request_id, view=Action.RUN_VIEW
+        )
+
+    async def _keep(self, asked: Launch, definition: Definition) -> Kept:
+        if asked.inputs_uri:
+            given = await self._inputs.uploaded(asked.inputs_uri, project=asked.project, domain=asked.domain)
+        else:
+            given = asked.inputs or common_pb2.Inputs()
+        bound = definition.interface.bind(given).SerializeToString(deterministic=True)
+        return await self._inputs.keep(asked.project, asked.domain, bound)
+
+    async def _earlier(self, asked: Launch, definition: Definition, row: ActionRow) -> ActionRow:
+        """The run that this request made before. Raises AlreadyExists when it asks for something else."""
+        before = self._db.read_now(
+            lambda reader: store.by_request(
+                reader, executed_by=row.executed_by, request_id=row.request_id or ""
+            )
+        )
+        if before is None:
+            if asked.name:
+                raise AlreadyExists(f"There is a run {asked.name} already.", hint="Leave the name to Tower.")
+            raise Unavailable("The run was not accepted.", hint="Try again.")
+        same = (
+            (before.project, before.domain) == (asked.project, asked.domain)
+            and asked.name in {"", before.run}
+            and (before.task_project, before.task_domain, before.task_name) == definition.row.key
+            and asked.version in {"", before.task_version}
+            and (before.spec, before.run_spec) == (row.spec, row.run_spec)
+            and before.inputs_hash == await self._digest_then(asked, row, before)
+        )
+        if not same:
+            raise AlreadyExists(
+                "This request id was used for another run.", hint="Send a fresh x-request-id with each call."
+            )
+        return before
+
+    async def _digest_then(self, asked: Launch, row: ActionRow, before: ActionRow) -> str:
+        """The digest of the inputs as the version of that time completes them."""
+        if before.task_version == row.task_version:
+            return row.inputs_hash
+        key = (before.task_project, before.task_domain, before.task_name)
+        then = self._definitions.find(key, before.task_version)
+        if then is None:
+            return ""
+        return (await self._keep(asked, then)).digest
+
+    def _row(
+        self,
+        principal: Principal,
+        asked: Launch,
+        *,
+        definition: Definition,
+        decision: Decision,
+        kept: Kept,
+        run_spec: run_pb2.RunSpec,
+        request_id: str,
+    ) -> ActionRow:
+        now = self._clock.now()
+        task = definition.row
+        spec = None if asked.task is not None else definition.spec.SerializeToString(deterministic=True)
+        return ActionRow(
+            project=asked.project,
+            domain=asked.domain,
+            run=asked.name or self._clock.name("r"),
+            action=ROOT,
+            parent=None,
+            task_project=task.project,
+            task_domain=task.domain,
+            task_name=task.name,
+            task_version=task.version,
+            spec=spec,
+            code_digest=task.code_digest,
+            inputs_uri=kept.uri,
+            inputs_hash=kept.digest,
+            inputs=kept.inline,
+            run_spec=run_spec.SerializeToString(deterministic=True),
+            labels=json.dumps(dict(run_spec.labels.values), sort_keys=True)
+            if run_spec.labels.values
+            else "{}",
+            executed_by=principal.subject,
+            via_app=principal.via_app,
+            credential_kind=principal.credential.kind.value,
+            credential_id=principal.credential.root,
+            actors=actors_to_text(principal.actors) if principal.actors else "[]",
+            ceilings=ceilings_to_text(principal.ceilings) if principal.ceilings else "[]",
+            decision=",".join(decision.policies),
+            policy_revision=decision.revision,
+            request_id=request_id,
+            phase=Phase.QUEUED,
+            attempts=0,
+            max_attempts=definition.max_attempts,
+            queue_timeout=min(definition.queue_timeout or inf, self._settings.queue_timeout),
+            run_timeout=min(definition.run_timeout or inf, self._settings.run_timeout),
+            created_at=now,
+            queued_at=now,
+            started_at=None,
+            ended_at=None,
+            outputs_uri="",
+            error="",
+            abort_reason="",
+            aborted_by="",
+        )
+
+
+def person(principal: Principal) -> Person:
+    """The caller as a row names them."""
+    return Person(principal.subject, principal.kind.value, principal.name, principal.email)

@@ -1,0 +1,68 @@
+"""What a caller may say about a run, and what Tower says itself. None of it names another person (T10)."""
+
+from __future__ import annotations
+
+import re
+
+from flyteidl2.common import run_pb2 as relations
+from flyteidl2.task import run_pb2
+
+from tower.control import specs
+from tower.errors import Exhausted, Invalid
+from tower.identity.principal import ActorKind, Principal
+from tower.settings import Settings
+
+OWN_LABELS = "tower/"
+"""Labels under this prefix are Tower's own: those that a client sends are dropped."""
+
+MAX_LABELS = 64
+MAX_LABEL = 256
+_RUN_NAME = re.compile(r"[a-z][a-z0-9-]{0,28}[a-z0-9]")
+_KEPT = ("interruptible", "cache_config", "envs")
+
+
+def run_name(text: str) -> str:
+    """A name that a caller chose. Raises Invalid."""
+    if not _RUN_NAME.fullmatch(text):
+        raise Invalid(
+            "That is no name for a run.",
+            hint="It starts with a letter and has 2 to 30 lower-case letters, digits and '-'.",
+        )
+    return text
+
+
+def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -> run_pb2.RunSpec:
+    """The specification to store: what the caller may choose, and the run that asked, from its own identity.
+
+    Parents, owners and recoveries that the message names are left out (T38, T39).
+    """
+    specs.check_env(((pair.key, pair.value) for pair in asked.envs.values), settings=settings)
+    specs.check_identity(asked.security_context)
+    kept = run_pb2.RunSpec(
+        overwrite_cache=asked.overwrite_cache,
+        queue=asked.queue[:MAX_LABEL],
+        max_action_concurrency=asked.max_action_concurrency,
+    )
+    for name in _KEPT:
+        if asked.HasField(name):
+            getattr(kept, name).CopyFrom(getattr(asked, name))
+    for name in ("labels", "annotations"):
+        if asked.HasField(name):
+            _copy(getattr(asked, name).values, getattr(kept, name).values)
+    parent = next((actor.id for actor in reversed(principal.actors) if actor.kind is ActorKind.RUN), "")
+    if parent:
+        project, domain, run, *_ = parent.split("/")
+        kept.relation.relation_type = relations.RELATION_TYPE_SPAWN
+        related = kept.relation.related_to
+        related.project, related.domain, related.name = project, domain, run
+    return kept
+
+
+def _copy(asked: dict[str, str], kept: dict[str, str]) -> None:
+    if len(asked) > MAX_LABELS:
+        raise Exhausted(f"A run has at most {MAX_LABELS} labels and as many annotations.")
+    for key, value in asked.items():
+        if not 0 < len(key) <= MAX_LABEL or len(value) > MAX_LABEL:
+            raise Invalid(f"The keys and values of labels have at most {MAX_LABEL} characters.")
+        if not key.startswith(OWN_LABELS):
+            kept[key] = value

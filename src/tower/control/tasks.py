@@ -1,0 +1,186 @@
+"""Deploying tasks and finding them: versions never change, and the latest is the one deployed last."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+
+from flyteidl2.core import identifier_pb2
+from flyteidl2.task import task_definition_pb2
+from sqlalchemy.exc import IntegrityError
+
+from tower.audit import Event
+from tower.control import specs
+from tower.control.access import Access, not_found
+from tower.control.definitions import Definition, Definitions
+from tower.control.listing import Query, prepare
+from tower.control.projects import Projects
+from tower.errors import AlreadyExists, Exhausted, Invalid
+from tower.identity.principal import Principal
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.settings import Settings
+from tower.store import definitions as store
+from tower.store.blobs import Blobs
+from tower.store.database import Database, Transaction
+from tower.store.definitions import TaskKey, TaskRow
+
+__all__ = ["TaskRow", "Tasks", "resource"]
+
+MAX_VERSIONS = 10_000
+_SHA256_NAME = re.compile(r"([0-9a-f]{64})\.tar\.gz")
+
+
+def resource(key: TaskKey) -> Resource:
+    """A task as policy sees it."""
+    project, domain, name = key
+    return Resource(ResourceType.TASK, project=project, domain=domain, name=name)
+
+
+class Tasks:
+    """The use-cases of the task service."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        access: Access,
+        blobs: Blobs,
+        projects: Projects,
+        definitions: Definitions,
+        settings: Settings,
+    ) -> None:
+        self._db = db
+        self._access = access
+        self._blobs = blobs
+        self._projects = projects
+        self._definitions = definitions
+        self._settings = settings
+
+    async def deploy(
+        self,
+        principal: Principal,
+        key: TaskKey,
+        version: str,
+        *,
+        spec: task_definition_pb2.TaskSpec,
+        request_id: str,
+    ) -> TaskRow:
+        """Add a version. The same content again changes nothing, another content is refused (AlreadyExists).
+
+        Raises Denied, NotFound for a project that is not there, Invalid, Unsupported and Exhausted.
+        """
+        project, domain = specs.scope(key[0], key[1])
+        specs.name(key[2])
+        specs.version(version)
+        decision = await self._access.require(
+            principal, Action.TASK_REGISTER, resource(key), request_id=request_id, view=Action.TASK_VIEW
+        )
+        self._projects.open_for_work(project)
+        kept = specs.check(spec, project=project, domain=domain, settings=self._settings)
+        kept.task_template.id.CopyFrom(
+            identifier_pb2.Identifier(
+                resource_type=identifier_pb2.TASK,
+                project=project,
+                domain=domain,
+                name=key[2],
+                version=version,
+            )
+        )
+        data = kept.SerializeToString(deterministic=True)
+        bundle = kept.task_template.metadata.code_bundle_uri
+        row = TaskRow(
+            project=project,
+            domain=domain,
+            name=key[2],
+            version=version,
+            digest=hashlib.sha256(data).hexdigest(),
+            code_digest=await self.code_digest(bundle, project=project, domain=domain),
+            short_name=kept.short_name or key[2].rpartition(".")[2],
+            environment=kept.environment.name or key[2].rpartition(".")[0],
+            description=kept.documentation.short_description[:1000],
+            deployed_by=principal.subject,
+            deployed_at=0.0,
+            serial=0,
+        )
+
+        def insert(tx: Transaction) -> TaskRow:
+            existing = store.get(tx, key, version)
+            if existing is not None:
+                if existing[0].digest != row.digest:
+                    raise AlreadyExists(
+                        f"The version {version} of {key[2]} is deployed with other content.",
+                        hint="A version never changes: deploy under another one.",
+                    )
+                return existing[0]
+            if store.count_versions(tx, key) >= MAX_VERSIONS:
+                raise Exhausted(f"A task has at most {MAX_VERSIONS} versions.")
+            added = replace(row, deployed_at=tx.now, serial=store.next_serial(tx, project, domain))
+            store.insert(tx, added, data)
+            self._access.record(
+                tx,
+                principal,
+                decision,
+                event=Event.TASK_DEPLOY,
+                request_id=request_id,
+                detail={"version": version, "digest": row.digest, "code_digest": row.code_digest},
+            )
+            tx.after_commit(lambda: self._definitions.deployed(key))
+            return added
+
+        try:
+            return await self._db.write(insert)
+        except IntegrityError:  # two writers on one database server: the other was first
+            return await self._db.write(insert)
+
+    async def code_digest(self, bundle: str, *, project: str, domain: str) -> str:
+        """The SHA-256 of an uploaded bundle, "" for none. Raises Invalid when it was not uploaded."""
+        if not bundle:
+            return ""
+        key = specs.bundle_key(bundle, project=project, domain=domain)
+        size = await self._blobs.size(key)
+        if size is None:
+            raise Invalid("The code bundle is not there.", hint="Upload it, then deploy.")
+        named = _SHA256_NAME.fullmatch(key.rpartition("/")[2])
+        if named is not None:  # checked against the content when it was uploaded
+            return named[1]
+        digest = hashlib.sha256()
+        async for chunk in self._blobs.stream(key):
+            digest.update(chunk)
+        return digest.hexdigest()
+
+    async def details(
+        self, principal: Principal, key: TaskKey, version: str, *, request_id: str
+    ) -> Definition:
+        """One version, or with "" the latest. Raises NotFound when it is absent or hidden."""
+        await self._access.require(principal, Action.TASK_VIEW, resource(key), request_id=request_id)
+        definition = self._definitions.find(key, version)
+        if definition is None:
+            raise not_found(resource(key))
+        return definition
+
+    async def page(
+        self, principal: Principal, query: Query, *, project: str = "", domain: str = ""
+    ) -> tuple[list[TaskRow], str]:
+        """One page of the tasks that the caller may view, each in its latest version, and the next token.
+
+        With a filter on `version` every version counts.
+        """
+        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
+        scopes = await self._projects.viewable(principal, Action.TASK_VIEW, project=project, domain=domain)
+        if not scopes:
+            return [], ""
+        every = any(condition.field == "version" for condition in query.filters)
+        rows = await self._db.read(
+            lambda reader: store.page_tasks(reader, asked, scopes=scopes, latest_only=not every)
+        )
+        return asked.cut(rows, ties=store.TIES)
+
+    async def versions(
+        self, principal: Principal, key: TaskKey, query: Query, *, request_id: str
+    ) -> tuple[list[TaskRow], str]:
+        """One page of the versions of a task, and the next token. Raises NotFound."""
+        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
+        await self.details(principal, key, "", request_id=request_id)
+        rows = await self._db.read(lambda reader: store.page_versions(reader, asked, key=key))
+        return asked.cut(rows, ties=store.TIES)

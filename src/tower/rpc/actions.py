@@ -1,0 +1,153 @@
+"""Stored actions as the messages of the run service.
+
+The protocol has no field for the app and the credential that a run was asked for with. They travel as labels,
+`tower/via-app`, `tower/credential-kind` and `tower/credential-id`, on `Run.labels` and on the run
+specification of `RunDetails`: clients of Tower read them there. Only Tower sets them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from flyteidl2.common import identifier_pb2, phase_pb2
+from flyteidl2.task import run_pb2
+from flyteidl2.workflow import run_definition_pb2 as pb
+
+from tower.control.watching import ActionKey, ActionRow, AttemptRow, Person, Seen
+from tower.rpc.messages import person, stamp
+
+_KINDS = {"user": pb.ErrorInfo.KIND_USER, "system": pb.ErrorInfo.KIND_SYSTEM}
+
+
+def key_of_run(run: identifier_pb2.RunIdentifier) -> ActionKey:
+    """The root action of a run."""
+    return ActionKey(run.project, run.domain, run.name)
+
+
+def key_of(action: identifier_pb2.ActionIdentifier) -> ActionKey:
+    """An action; without a name the root."""
+    root = key_of_run(action.run)
+    return root._replace(action=action.name) if action.name else root
+
+
+def own_labels(row: ActionRow) -> dict[str, str]:
+    """What Tower itself says about a run."""
+    labels = {"tower/credential-kind": row.credential_kind, "tower/credential-id": row.credential_id}
+    if row.via_app:
+        labels["tower/via-app"] = row.via_app
+    return labels
+
+
+def run(row: ActionRow, executor: Person) -> pb.Run:
+    """A run as lists show it."""
+    labels = json.loads(row.labels) if row.labels != "{}" else {}
+    return pb.Run(action=action(row, executor), labels={**labels, **own_labels(row)})
+
+
+def action(row: ActionRow, executor: Person) -> pb.Action:
+    """An action as lists show it."""
+    return pb.Action(id=_identifier(row), metadata=_metadata(row, executor), status=_status(row))
+
+
+def run_details(seen: Seen) -> pb.RunDetails:
+    """A run with its specification."""
+    spec = run_pb2.RunSpec.FromString(seen.row.run_spec)
+    for label, value in own_labels(seen.row).items():
+        spec.labels.values[label] = value
+    return pb.RunDetails(run_spec=spec, action=details(seen))
+
+
+def details(seen: Seen) -> pb.ActionDetails:
+    """An action with its task, its attempts and how it ended."""
+    row = seen.row
+    made = pb.ActionDetails(
+        id=_identifier(row),
+        metadata=_metadata(row, seen.executor),
+        status=_status(row, attempts=len(seen.attempts)),
+    )
+    if seen.spec is not None:
+        made.task.CopyFrom(seen.spec)
+        made.metadata.task.task_type = seen.spec.task_template.type
+        made.metadata.task.short_name = seen.spec.short_name
+        made.metadata.environment_name = seen.spec.environment.name
+    if row.aborted_by or row.abort_reason:
+        made.abort_info.reason = row.abort_reason
+        if seen.aborter is not None:
+            made.abort_info.aborted_by.CopyFrom(_person(seen.aborter))
+    elif row.error:
+        made.error_info.CopyFrom(_error(row.error))
+    for each in seen.attempts:
+        made.attempts.append(_attempt(each))
+    if not seen.attempts:  # clients take the last attempt without looking whether there is one
+        made.attempts.add(attempt=1, phase=_phase(row.phase), start_time=stamp(row.queued_at))
+    return made
+
+
+def _identifier(row: ActionRow) -> Any:
+    return identifier_pb2.ActionIdentifier(
+        run=identifier_pb2.RunIdentifier(project=row.project, domain=row.domain, name=row.run),
+        name=row.action,
+    )
+
+
+def _person(known: Person) -> Any:
+    return person(known.subject, kind=known.kind, name=known.name, email=known.email)
+
+
+def _metadata(row: ActionRow, executor: Person) -> pb.ActionMetadata:
+    environment, _, function = row.task_name.rpartition(".")
+    metadata = pb.ActionMetadata(
+        parent=row.parent or "",
+        executed_by=_person(executor),
+        action_type=pb.ACTION_TYPE_TASK,
+        environment_name=environment,
+        funtion_name=function,
+    )
+    task = metadata.task.id
+    task.project, task.domain = row.task_project, row.task_domain
+    task.name, task.version = row.task_name, row.task_version
+    metadata.task.short_name = function
+    return metadata
+
+
+def _status(row: ActionRow, *, attempts: int | None = None) -> pb.ActionStatus:
+    started = row.started_at or row.created_at
+    status = pb.ActionStatus(
+        phase=_phase(row.phase),
+        start_time=stamp(started),
+        attempts=max(1, row.attempts if attempts is None else attempts),
+    )
+    if row.ended_at is not None:
+        status.end_time.CopyFrom(stamp(row.ended_at))
+        status.duration_ms = max(0, round((row.ended_at - started) * 1000))
+    return status
+
+
+def _attempt(row: AttemptRow) -> pb.ActionAttempt:
+    attempt = pb.ActionAttempt(
+        attempt=row.attempt,
+        phase=_phase(row.phase),
+        start_time=stamp(row.started_at or row.created_at),
+        logs_available=row.has_logs,
+    )
+    if row.ended_at is not None:
+        attempt.end_time.CopyFrom(stamp(row.ended_at))
+    if row.error:
+        attempt.error_info.CopyFrom(_error(row.error))
+    if row.outputs_uri:
+        attempt.outputs.output_uri = row.outputs_uri
+    return attempt
+
+
+def _phase(phase: int) -> Any:
+    return phase_pb2.ActionPhase.Name(int(phase))
+
+
+def _error(stored: str) -> pb.ErrorInfo:
+    error = json.loads(stored)
+    return pb.ErrorInfo(
+        message=error.get("message", ""),
+        code=error.get("code", ""),
+        kind=_KINDS.get(error.get("kind", ""), pb.ErrorInfo.KIND_UNSPECIFIED),
+    )

@@ -1,0 +1,94 @@
+"""TaskService: translates, decides nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flyteidl2.task import task_definition_pb2, task_service_pb2
+
+from tower.control.tasks import TaskRow, Tasks
+from tower.errors import Invalid, Unsupported
+from tower.rpc.caller import current
+from tower.rpc.messages import person, query, stamp
+
+
+class TaskService:
+    """flyteidl2.task.TaskService."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self._tasks = tasks
+
+    async def deploy_task(self, request: Any, ctx: Any) -> Any:
+        """Add a version of a task."""
+        call = current()
+        if request.triggers:
+            raise Unsupported("Triggers are not offered by this Tower yet.", hint="Deploy without them.")
+        task = request.task_id
+        await self._tasks.deploy(
+            call.principal,
+            (task.project, task.domain, task.name),
+            task.version,
+            spec=request.spec,
+            request_id=call.request_id,
+        )
+        return task_service_pb2.DeployTaskResponse()
+
+    async def get_task_details(self, request: Any, ctx: Any) -> Any:
+        """One version; an empty one is the latest."""
+        call = current()
+        task = request.task_id
+        found = await self._tasks.details(
+            call.principal, (task.project, task.domain, task.name), task.version, request_id=call.request_id
+        )
+        details = task_definition_pb2.TaskDetails(
+            task_id=_identifier(found.row), metadata=_metadata(found.row), spec=found.spec
+        )
+        return task_service_pb2.GetTaskDetailsResponse(details=details)
+
+    async def list_tasks(self, request: Any, ctx: Any) -> Any:
+        """The latest version of each task that the caller may view."""
+        if any(each.WhichOneof("filter_by") == "deployed_by" for each in request.known_filters):
+            raise Invalid("Filter by the field deployed_by instead of a known filter.")
+        scope = request.project_id
+        rows, token = await self._tasks.page(
+            current().principal, query(request.request), project=scope.name, domain=scope.domain
+        )
+        tasks = [task_definition_pb2.Task(task_id=_identifier(row), metadata=_metadata(row)) for row in rows]
+        return task_service_pb2.ListTasksResponse(tasks=tasks, token=token)
+
+    async def list_versions(self, request: Any, ctx: Any) -> Any:
+        """The versions of one task."""
+        call = current()
+        task = request.task_name
+        rows, token = await self._tasks.versions(
+            call.principal,
+            (task.project, task.domain, task.name),
+            query(request.request),
+            request_id=call.request_id,
+        )
+        answer = task_service_pb2.ListVersionsResponse(token=token)
+        for row in rows:
+            answer.versions.add(
+                version=row.version, deployed_at=stamp(row.deployed_at), deployed_by=_deployer(row)
+            )
+        return answer
+
+
+def _identifier(row: TaskRow) -> Any:
+    return task_definition_pb2.TaskIdentifier(
+        project=row.project, domain=row.domain, name=row.name, version=row.version
+    )
+
+
+def _deployer(row: TaskRow) -> Any:
+    return person(row.deployed_by, kind=row.deployer_kind, name=row.deployer_name, email=row.deployer_email)
+
+
+def _metadata(row: TaskRow) -> Any:
+    return task_definition_pb2.TaskMetadata(
+        deployed_by=_deployer(row),
+        short_name=row.short_name,
+        deployed_at=stamp(row.deployed_at),
+        environment_name=row.environment,
+        short_description=row.description,
+    )
