@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,8 @@ from tower.control.events import Events
 from tower.control.listing import Query, prepare
 from tower.control.places import Places
 from tower.control.projects import Projects
+from tower.control.tailing import Line
+from tower.control.tailing import Read as ReadLog
 from tower.errors import AlreadyExists, Precondition
 from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
@@ -57,12 +59,14 @@ class Apps:
         events: Events,
         projects: Projects,
         code_digest: CodeDigest,
+        read_log: ReadLog,
         settings: Settings,
     ) -> None:
-        """`code_digest` tells the digest of an uploaded bundle; `Tasks.code_digest` is one."""
+        """`code_digest` tells the digest of an uploaded bundle (`Tasks.code_digest`), `read_log` the output."""
         self._db = db
         self._projects = projects
         self._digests = code_digest
+        self._read_log = read_log
         self._access = access
         self._events = events
         self._settings = settings
@@ -212,6 +216,28 @@ class Apps:
                 if row != last:
                     last = row
                     yield row
+                await changed.wait()
+
+    async def tail(
+        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+    ) -> AsyncIterator[Sequence[Line]]:
+        """The app's output from its beginning, as it is written, until the app is stopped or deleted."""
+        key = (project, domain, name)
+        log_id = "/".join(key)
+        offset = 0
+        await self._find(principal, *key, request_id)
+        with self._events.subscribe(("log", log_id), ("app", *key)) as changed:
+            while True:
+                changed.clear()
+                view = await self._access.check(principal, Action.APP_VIEW, _resource(*key))
+                row = await self._read(*key)
+                while view.allowed:
+                    lines, offset = await self._read_log(log_id, offset)
+                    if not lines:
+                        break
+                    yield lines
+                if row is None or not view.allowed or row.status is AppStatus.STOPPED:
+                    return
                 await changed.wait()
 
     async def report(

@@ -27,6 +27,7 @@ from tower.control.grants import Grants
 from tower.control.identities import Identities
 from tower.control.logins import Logins
 from tower.control.projects import Projects
+from tower.control.tailing import Line
 from tower.errors import Unavailable
 from tower.gateway.door import Gateway, Parts, build
 from tower.identity.authenticators import MACHINE, ApiKeys, BrowserSessions, ExchangedTokens, Sockets
@@ -46,6 +47,17 @@ DOMAIN = "apps.localhost"
 async def no_code(bundle: str, /, *, project: str, domain: str) -> str:
     """Stands for the look at an uploaded bundle."""
     return "c0de" if bundle else ""
+
+
+@dataclass(slots=True)
+class FakeLogs:
+    """Output of apps that the test writes."""
+
+    lines: dict[str, list[Line]] = field(default_factory=dict)
+
+    async def __call__(self, log_id: str, offset: int) -> tuple[list[Line], int]:
+        found = self.lines.get(log_id, [])
+        return found[offset:], len(found)
 
 
 @dataclass(slots=True)
@@ -96,6 +108,7 @@ class House:
     chain: Chain
     events: Events
     processes: FakeProcesses
+    logs: FakeLogs
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     async def person(self, name: str, role: str | None = "viewer", **scope: str) -> str:
@@ -186,6 +199,7 @@ async def built(home: Path, *, clock: Clock | None = None, **settings: Any) -> A
     access = Access(db=db, engine=Engine(), directory=directory)
     projects = Projects(db=db, access=access)
     await projects.bootstrap("flytesnacks")
+    logs = FakeLogs()
     key = SigningKey.generate()
     tokens = AppTokens(key=key, clock=clock, issuer="tower")
     chain = Chain(
@@ -208,13 +222,20 @@ async def built(home: Path, *, clock: Clock | None = None, **settings: Any) -> A
         logins=Logins(db=db, clock=clock, access=access, directory=directory, settings=options),
         projects=projects,
         apps=Apps(
-            db=db, access=access, events=events, projects=projects, code_digest=no_code, settings=options
+            db=db,
+            access=access,
+            events=events,
+            projects=projects,
+            code_digest=no_code,
+            read_log=logs,
+            settings=options,
         ),
         grants=Grants(key=key, tokens=tokens, clock=clock, settings=options),
         tokens=tokens,
         chain=chain,
         events=events,
         processes=FakeProcesses(),
+        logs=logs,
     )
     await house.apps.open()
     try:
