@@ -1,0 +1,84 @@
+"""Exit statuses that scripts can rely on, and how an error becomes one line.
+
+0 done · 1 failure · 2 wrong usage · 3 not authenticated · 4 not allowed · 5 not found · 6 unavailable ·
+7 the run did not succeed
+"""
+
+from __future__ import annotations
+
+import traceback
+from enum import IntEnum
+from typing import IO, Any
+
+import rich_click as click
+
+from flyte import errors
+
+
+class Exit(IntEnum):
+    """The exit statuses of `flyte`."""
+
+    OK = 0
+    FAILURE = 1
+    USAGE = 2
+    UNAUTHENTICATED = 3
+    DENIED = 4
+    NOT_FOUND = 5
+    UNAVAILABLE = 6
+    RUN_FAILED = 7
+
+
+STATUS: dict[type[errors.FlyteError], Exit] = {
+    errors.InitializationError: Exit.USAGE,
+    errors.DeclarationError: Exit.USAGE,
+    errors.RemoteUsageError: Exit.USAGE,
+    errors.UnauthenticatedError: Exit.UNAUTHENTICATED,
+    errors.PermissionDeniedError: Exit.DENIED,
+    errors.RemoteNotFoundError: Exit.NOT_FOUND,
+    errors.UnavailableError: Exit.UNAVAILABLE,
+    errors.RunError: Exit.RUN_FAILED,
+}
+"""The status of each class of error and of those below it; every other one is a failure."""
+
+_REMEDY = {
+    Exit.UNAUTHENTICATED: (
+        "Set FLYTE_API_KEY to a key of this control plane. An administrator makes the first one by "
+        "`tower keys create NAME --user USER`."
+    ),
+}
+
+
+class Failed(click.ClickException):
+    """An error that is shown as one line, and ends the command with its status."""
+
+    def __init__(self, message: str, status: Exit = Exit.FAILURE) -> None:
+        super().__init__(" ".join(message.split()))
+        self.status = status
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # a constant of the class above it
+        """What the process ends with."""
+        return int(self.status)
+
+    @classmethod
+    def of(cls, error: errors.FlyteError) -> Failed:
+        """The line and the status for an error of the SDK."""
+        status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), Exit.FAILURE)
+        message = (error.message or type(error).__name__).rstrip()
+        if message[-1] not in ".!?":
+            message += "."
+        return cls(f"{message} {_REMEDY.get(status) or error.hint}", status)
+
+    @classmethod
+    def in_user_code(cls, error: Exception, file: str) -> Failed:
+        """The line for an error that a file of the user raised while it was loaded: where, and what."""
+        if isinstance(error, SyntaxError):
+            return cls(f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}", Exit.USAGE)
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((frame for frame in reversed(frames) if frame.filename == file), None)
+        where = f"{file}:{place.lineno}" if place else file
+        return cls(f"{where}: {type(error).__name__}: {error}", Exit.USAGE)
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write the line to standard error."""
+        click.echo(f"Error: {self.message}", file=file, err=file is None)

@@ -1,0 +1,82 @@
+"""What a command prints: columns for people, JSON for programs. Nothing else goes to standard output."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import datetime as dt
+import enum
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import rich_click as click
+
+Record = Mapping[str, Any]
+
+
+def jsonable(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601, durations in seconds, enums by name, bytes in base64."""
+    match value:
+        case None | bool() | int() | str():
+            return str(value) if isinstance(value, enum.StrEnum) else value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case enum.Enum():
+            return value.name
+        case dt.datetime() | dt.date():
+            return value.isoformat()
+        case dt.timedelta():
+            return value.total_seconds()
+        case bytes():
+            return base64.b64encode(value).decode()
+        case Mapping():
+            return {str(key): jsonable(item) for key, item in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [jsonable(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: jsonable(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    dump = getattr(value, "model_dump", None)
+    return dump(mode="json") if callable(dump) else str(value)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document."""
+    click.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+
+
+def print_records(records: Sequence[Record], *, columns: Sequence[str], output: str) -> None:
+    """Many things: a JSON array, or a table of these columns."""
+    if output == "json":
+        print_json(records)
+        return
+    titles = [column.replace("_", " ").upper() for column in columns]
+    rows = [[_cell(record.get(column)) for column in columns] for record in records]
+    widths = [max(len(row[index]) for row in [titles, *rows]) for index in range(len(columns))]
+    for row in [titles, *rows]:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def print_record(record: Record, *, output: str) -> None:
+    """One thing: a JSON object, or a line for each field that says something."""
+    if output == "json":
+        print_json(record)
+        return
+    shown = {key.replace("_", " "): value for key, value in record.items() if value not in (None, "", [], {})}
+    width = max((len(key) for key in shown), default=0)
+    for key, value in shown.items():
+        text = (
+            json.dumps(jsonable(value), ensure_ascii=False)
+            if isinstance(value, dict | list)
+            else _cell(value)
+        )
+        click.echo(f"{key.ljust(width)}  {text}")
+
+
+def _cell(value: Any) -> str:
+    """One line; control characters of a name or a description do not reach the terminal."""
+    if isinstance(value, dt.datetime):
+        value = value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
+    text = "" if value is None else str(jsonable(value))
+    return "".join(character if character.isprintable() else " " for character in text)

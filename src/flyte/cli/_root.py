@@ -1,0 +1,42 @@
+"""The command `flyte` itself: its options, and where its commands are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from ._command import Group, narrowed, options
+
+
+@click.group(
+    "flyte",
+    cls=Group,
+    lazy={
+        "deploy": "deploy:deploy",
+        "serve": "serve:serve",
+        "run": "run:run",
+        "get": "get:get",
+        "create": "create:create",
+        "delete": "delete:delete",
+        "abort": "abort:abort",
+        "logs": "logs:logs",
+        "whoami": "whoami:whoami",
+    },
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@options
+@click.version_option(package_name="flyte-tower", prog_name="flyte")
+@click.pass_context
+def flyte(context: click.Context, /, **given: Any) -> None:
+    """Deploy tasks and apps, run them as yourself, and see what became of them.
+
+    The control plane is named by --endpoint, FLYTE_ENDPOINT or ~/.flyte/config.yaml; you are named by the
+    key in FLYTE_API_KEY, otherwise by the key that `flyte create api-key --default` stored for that control
+    plane. Project and domain are --project and --domain, FLYTE_PROJECT and FLYTE_DOMAIN, what the
+    configuration file says, or flytesnacks and development.
+
+    Exit status: 0 done, 1 failure, 2 wrong usage, 3 not authenticated, 4 not allowed, 5 not found,
+    6 control plane unavailable, 7 the run did not succeed. With FLYTE_DEBUG=1 errors show their traceback.
+    """
+    context.obj = narrowed(None, given)

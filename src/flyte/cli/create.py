@@ -1,0 +1,86 @@
+"""`flyte create api-key`: make a key, show it once, keep it for its owner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from ._command import Group, Target, call, narrowed, options
+from ._output import print_json
+
+
+@click.group("create", cls=Group)
+def create() -> None:
+    """Make an API key."""
+
+
+@create.command("api-key")
+@click.option("--name", required=True, help="What to call it.")
+@click.option("--user", help="Whose key; another's needs the right to manage keys. [default: yours]")
+@click.option("--role", help="The most that the key may do: admin, contributor or viewer.")
+@click.option("--expires", metavar="SPAN", help="How long it holds: 3600, 12h, 30d. [default: for ever]")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["twr", "flyte"]),
+    default="twr",
+    show_default=True,
+    help="How the key is written; `flyte` is the form that the official SDK's api_key takes.",
+)
+@click.option("--default", "is_default", is_flag=True, help="Use it here when FLYTE_API_KEY is not set.")
+@options
+@click.pass_context
+def api_key(context: click.Context, /, **given: Any) -> None:
+    """Make an API key and print it, once.
+
+    The key alone goes to standard output. It is also kept in ~/.flyte/keys.json (or $FLYTE_HOME), readable by
+    you alone, so that `flyte get api-key NAME` can print it again on this machine.
+
+    --role, and --project and --domain behind `api-key`, are a ceiling: the key never has more than its
+    owner's rights within it.
+    """
+    ceiling = {name: given.get(name) for name in ("project", "domain")}
+    target = narrowed(context.obj, given)
+    call(target, lambda: _create(target, ceiling=ceiling, **given))
+
+
+async def _create(
+    target: Target,
+    *,
+    name: str,
+    user: str | None,
+    role: str | None,
+    expires: str | None,
+    form: str,
+    is_default: bool,
+    ceiling: dict[str, str | None],
+) -> None:
+    from flyte._init import current_session
+
+    from ._keystore import Keystore, KeystoreError, StoredKey
+
+    session = current_session()
+    store = Keystore()
+    store.find(session.endpoint, name=name)  # a file that cannot be used is reported before a key exists
+    asked = {"name": name, "user": user, "role": role, "expires_in": expires, "format": form, **ceiling}
+    body = {field: value for field, value in asked.items() if value is not None}
+    made: dict[str, Any] = await session.json("POST", "/api/v1/keys", body)
+    if target.output == "json":
+        print_json(made)
+    else:
+        click.echo(made["key"])
+    kept = StoredKey(
+        endpoint=session.endpoint.url,
+        name=made["name"],
+        id=made["id"],
+        user=made["user"],
+        key=made["key"],
+        default=is_default,
+    )
+    try:
+        store.add(kept)
+    except KeystoreError as error:
+        click.echo(f"Warning: the key was made but not kept. {error.message} {error.hint}".rstrip(), err=True)
+        return
+    click.echo(f"Kept in {store.path}. The control plane cannot show it again.", err=True)

@@ -1,0 +1,29 @@
+"""`flyte delete api-key NAME`."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import rich_click as click
+
+from ._command import Group, Target, remote
+
+
+@click.group("delete", cls=Group)
+def delete() -> None:
+    """Delete an API key."""
+
+
+@delete.command("api-key")
+@click.argument("name")
+@remote
+async def api_key(target: Target, name: str) -> None:
+    """Delete the API key NAME: its next use is refused, here and at every app."""
+    from flyte._init import current_session
+
+    from ._keystore import Keystore
+
+    session = current_session()
+    await session.json("DELETE", f"/api/v1/keys/{quote(name, safe='')}")
+    Keystore().remove(session.endpoint, name=name)
+    click.echo(f"Deleted {name}.", err=True)

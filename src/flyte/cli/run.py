@@ -1,0 +1,134 @@
+"""`flyte run FILE TASK` and `flyte run deployed-task NAME`."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from . import _inputs
+from ._command import Target, remote
+from ._exits import Exit, Failed
+from ._output import print_json, print_record
+from ._progress import waiting
+from ._userfile import load, named
+from .logs import print_line
+
+if TYPE_CHECKING:
+    from flyte.remote import Run
+
+DEPLOYED = "deployed-task"
+
+
+@click.command(
+    "run", context_settings={"ignore_unknown_options": True}, no_args_is_help=True, short_help="Run a task."
+)
+@click.argument("source", metavar=f"FILE|{DEPLOYED}")
+@click.argument("name", metavar="TASK")
+@click.argument("rest", metavar="[--INPUT VALUE]...", nargs=-1, type=click.UNPROCESSED)
+@click.option(
+    "-i", "--input", "pairs", metavar="NAME=VALUE", multiple=True, help="An input; may be repeated."
+)
+@click.option("--inputs", "text", metavar="JSON", help="Inputs as one JSON object.")
+@click.option("--version", help="A version of a deployed task. [default: the latest]")
+@click.option("--name", "run_name", help="What to call the run. [default: a generated name]")
+@click.option("--wait", is_flag=True, help="Wait for the end; status 7 if the run does not succeed.")
+@click.option("-f", "--follow", is_flag=True, help="Wait, and print its logs to standard error meanwhile.")
+@click.option("--local", is_flag=True, help="Run FILE's TASK in this process, without a control plane.")
+@click.pass_context
+def run(context: click.Context, /, **given: Any) -> None:
+    """Run a task as yourself.
+
+    With FILE, TASK is the function or the variable in it; it is deployed first, under a version that its code
+    decides. With deployed-task, TASK is the name of a deployed one, environment.function.
+
+    Inputs are written --x 1, --input x=1 (for a name that is also an option here), or --inputs '{"x": 1}'. A text
+    for a string stands for itself; anything else is read as JSON.
+    """
+    if given["local"]:
+        _in_this_process(**given)
+        return
+    given.pop("local")
+    context.invoke(_remote_body, **given)
+
+
+async def _start(
+    target: Target,
+    *,
+    source: str,
+    name: str,
+    rest: tuple[str, ...],
+    pairs: tuple[str, ...],
+    text: str | None,
+    version: str | None,
+    run_name: str | None,
+    wait: bool,
+    follow: bool,
+) -> int:
+    import flyte
+
+    texts, given = _inputs.collected(rest, pairs), _inputs.document(text)
+    task: Any
+    if source == DEPLOYED:
+        from flyte.remote import Task
+
+        task = Task.get(name, version=version)
+        inputs = _inputs.values((await task.fetch.aio()).interface, texts, given)
+    else:
+        if version is not None:
+            raise click.UsageError(f"--version goes with {DEPLOYED}; the code of a file decides its version.")
+        task = _task_in(source, name)
+        inputs = _inputs.typed(task.interface, _inputs.values(task.interface, texts, given))
+    started: Run = await flyte.with_runcontext(name=run_name).run.aio(task, **inputs)
+    if not (wait or follow):
+        print_record(started.summary(), output=target.output)
+        return Exit.OK
+    click.echo(f"{started.name}  {started.url}", err=True)
+    if follow:
+        async for line in started.logs.aio():
+            print_line(line, err=True)
+    with waiting(f"Run {started.name}") as progress:
+        async for state in started.watch.aio():
+            progress(str(state.phase))
+    record = await started.to_dict.aio()
+    print_record(record, output=target.output)
+    return Exit.OK if started.phase.is_good else Exit.RUN_FAILED
+
+
+_remote_body = remote(_start)
+
+
+def _task_in(source: str, name: str) -> Any:
+    from flyte._task import Task
+
+    path = Path(source)
+    if not path.is_file():
+        raise click.UsageError(
+            f"There is no file {source}; for a deployed task write `flyte run {DEPLOYED} NAME`."
+        )
+    return named(load(path), name, Task, what="task")
+
+
+def _in_this_process(
+    *, source: str, name: str, rest: tuple[str, ...], pairs: tuple[str, ...], text: str | None, **others: Any
+) -> None:
+    if source == DEPLOYED:
+        raise click.UsageError("--local goes with FILE: a deployed task runs where it is deployed.")
+    task = _task_in(source, name)
+    jsonlike = _inputs.values(task.interface, _inputs.collected(rest, pairs), _inputs.document(text))
+    inputs = task.interface.decode_inputs(
+        type(task.interface)
+        .from_wire(task.interface.proto(), task.interface.defaults())
+        .encode_inputs(**jsonlike)
+    )
+    try:
+        result = task.function(**inputs)
+        if inspect.iscoroutine(result):
+            result = asyncio.run(result)
+    except Exception as error:
+        failed = Failed.in_user_code(error, inspect.getsourcefile(task.function) or source)
+        raise Failed(failed.message, Exit.RUN_FAILED) from error
+    print_json(result)
