@@ -40,7 +40,7 @@ def load(path: Path) -> ModuleType:
 
 
 def named(module: ModuleType, name: str, kind: type[Any] | tuple[type[Any], ...], *, what: str) -> Any:
-    """What the module has under a variable of that name, or what it declares under that name. Raises UsageError."""
+    """What the module has as a variable of that name, or declares under that name. Raises UsageError."""
     found = getattr(module, name, None)
     candidates = {key: value for key, value in vars(module).items() if isinstance(value, kind)}
     if isinstance(found, kind):

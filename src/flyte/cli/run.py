@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from . import _inputs
-from ._command import Target, remote
+from ._command import Target, enter, narrowed, options
 from ._exits import Exit, Failed
 from ._output import print_json, print_record
 from ._progress import waiting
@@ -23,21 +23,18 @@ if TYPE_CHECKING:
 DEPLOYED = "deployed-task"
 
 
-@click.command(
-    "run", context_settings={"ignore_unknown_options": True}, no_args_is_help=True, short_help="Run a task."
-)
+@click.command("run", context_settings={"ignore_unknown_options": True}, no_args_is_help=True)
 @click.argument("source", metavar=f"FILE|{DEPLOYED}")
 @click.argument("name", metavar="TASK")
 @click.argument("rest", metavar="[--INPUT VALUE]...", nargs=-1, type=click.UNPROCESSED)
-@click.option(
-    "-i", "--input", "pairs", metavar="NAME=VALUE", multiple=True, help="An input; may be repeated."
-)
+@click.option("-i", "--input", "pairs", metavar="NAME=VALUE", multiple=True, help="An input.")
 @click.option("--inputs", "text", metavar="JSON", help="Inputs as one JSON object.")
 @click.option("--version", help="A version of a deployed task. [default: the latest]")
 @click.option("--name", "run_name", help="What to call the run. [default: a generated name]")
 @click.option("--wait", is_flag=True, help="Wait for the end; status 7 if the run does not succeed.")
 @click.option("-f", "--follow", is_flag=True, help="Wait, and print its logs to standard error meanwhile.")
 @click.option("--local", is_flag=True, help="Run FILE's TASK in this process, without a control plane.")
+@options
 @click.pass_context
 def run(context: click.Context, /, **given: Any) -> None:
     """Run a task as yourself.
@@ -45,14 +42,14 @@ def run(context: click.Context, /, **given: Any) -> None:
     With FILE, TASK is the function or the variable in it; it is deployed first, under a version that its code
     decides. With deployed-task, TASK is the name of a deployed one, environment.function.
 
-    Inputs are written --x 1, --input x=1 (for a name that is also an option here), or --inputs '{"x": 1}'. A text
-    for a string stands for itself; anything else is read as JSON.
+    Inputs are written --x 1, --input x=1 (for a name that is also an option here), or --inputs '{"x": 1}'.
+    A text for a string stands for itself; anything else is read as JSON.
     """
-    if given["local"]:
+    if given.pop("local"):
+        narrowed(context.obj, given)
         _in_this_process(**given)
-        return
-    given.pop("local")
-    context.invoke(_remote_body, **given)
+    else:
+        enter(context, _start, given)
 
 
 async def _start(
@@ -68,7 +65,7 @@ async def _start(
     wait: bool,
     follow: bool,
 ) -> int:
-    import flyte
+    from flyte._run import with_runcontext
 
     texts, given = _inputs.collected(rest, pairs), _inputs.document(text)
     task: Any
@@ -82,10 +79,17 @@ async def _start(
             raise click.UsageError(f"--version goes with {DEPLOYED}; the code of a file decides its version.")
         task = _task_in(source, name)
         inputs = _inputs.typed(task.interface, _inputs.values(task.interface, texts, given))
-    started: Run = await flyte.with_runcontext(name=run_name).run.aio(task, **inputs)
+    started = await with_runcontext(name=run_name).run.aio(task, **inputs)
     if not (wait or follow):
         print_record(started.summary(), output=target.output)
         return Exit.OK
+    await _watch(started, follow=follow)
+    print_record(await started.to_dict.aio(), output=target.output)
+    return Exit.OK if started.phase.is_good else Exit.RUN_FAILED
+
+
+async def _watch(started: Run, *, follow: bool) -> None:
+    """Wait for the end, telling on standard error how it goes."""
     click.echo(f"{started.name}  {started.url}", err=True)
     if follow:
         async for line in started.logs.aio():
@@ -93,12 +97,6 @@ async def _start(
     with waiting(f"Run {started.name}") as progress:
         async for state in started.watch.aio():
             progress(str(state.phase))
-    record = await started.to_dict.aio()
-    print_record(record, output=target.output)
-    return Exit.OK if started.phase.is_good else Exit.RUN_FAILED
-
-
-_remote_body = remote(_start)
 
 
 def _task_in(source: str, name: str) -> Any:
@@ -113,17 +111,13 @@ def _task_in(source: str, name: str) -> Any:
 
 
 def _in_this_process(
-    *, source: str, name: str, rest: tuple[str, ...], pairs: tuple[str, ...], text: str | None, **others: Any
+    *, source: str, name: str, rest: tuple[str, ...], pairs: tuple[str, ...], text: str | None, **_: Any
 ) -> None:
     if source == DEPLOYED:
         raise click.UsageError("--local goes with FILE: a deployed task runs where it is deployed.")
     task = _task_in(source, name)
     jsonlike = _inputs.values(task.interface, _inputs.collected(rest, pairs), _inputs.document(text))
-    inputs = task.interface.decode_inputs(
-        type(task.interface)
-        .from_wire(task.interface.proto(), task.interface.defaults())
-        .encode_inputs(**jsonlike)
-    )
+    inputs = _inputs.typed(task.interface, jsonlike)
     try:
         result = task.function(**inputs)
         if inspect.iscoroutine(result):
