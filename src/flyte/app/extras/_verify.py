@@ -48,11 +48,11 @@ class Verifier:
 
 
 async def _ask(pairs: tuple[Pair, ...]) -> None:
-    from flyte import remote
+    from flyte.remote import User
 
     try:
         with caller_scope(pairs):
-            await remote.User.get.aio()
+            await User.get.aio()
     except errors.InitializationError:
         raise
     except errors.PermissionDeniedError:
