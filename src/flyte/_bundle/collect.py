@@ -42,16 +42,16 @@ def collect(
     root: Path,
     *,
     style: CopyStyle = "loaded_modules",
-    entry: Path | None = None,
+    entries: Iterable[Path] = (),
     modules: Iterable[ModuleType] | None = None,
 ) -> Selection:
     """The files to bundle. Raises DeploymentError.
 
-    "loaded_modules" takes the modules that this process has imported from below `root`, and `entry`: nothing
-    lands in a bundle that no code asked for. "all" takes every file below `root` except what is hidden,
-    ignored by .gitignore or .flyteignore, or looks like a credential.
+    "loaded_modules" takes the modules that this process has imported from below `root`, and `entries`:
+    nothing lands in a bundle that no code asked for. "all" takes every file below `root` except what is
+    hidden, ignored by .gitignore or .flyteignore, or looks like a credential.
 
-    :param entry: the deployed file, always in the bundle.
+    :param entries: the files that declare what is deployed, always in the bundle.
     :param modules: instead of those in `sys.modules`.
     """
     root = root.resolve()
@@ -63,7 +63,7 @@ def collect(
         case _:
             raise DeploymentError(f"{style!r} is no way to copy code; choose from {', '.join(COPY_STYLES)}.")
     files = set(chosen.files)
-    if entry is not None:
+    for entry in entries:
         files.add((entry.absolute().parent.resolve() / entry.name).relative_to(root).as_posix())
     return Selection(root, tuple(sorted(files)), tuple(sorted(chosen.left_out)))
 
@@ -73,8 +73,8 @@ def _loaded(root: Path, modules: Iterable[ModuleType]) -> _Walk:
     walk.ignore.read(root, base=PurePosixPath(), names=(".flyteignore",))
     for module in modules:
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str):
-            continue
+        if not isinstance(file, str) or module.__name__.partition(".")[0] == "flyte":
+            continue  # the SDK is part of every image
         path = _inside(root, Path(file))
         if path is None or _is_environment(root, path) or walk.ignore.ignores(path, directory=False):
             continue

@@ -154,7 +154,7 @@ def test_loaded_modules_are_those_below_the_root(tmp_path: Path) -> None:
         module("gone", root / "gone.py"),
         module("builtin", None),
     ]
-    selection = collect(root, entry=root / "main.py", modules=loaded)
+    selection = collect(root, entries=[root / "main.py"], modules=loaded)
     assert selection.files == ("main.py", "pack/__init__.py", "pack/used.py")
 
 

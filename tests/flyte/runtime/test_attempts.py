@@ -85,16 +85,16 @@ def weird() -> int:
 
 @env.task
 def stays(sync_file: str) -> int:
-    open(sync_file, "w").close()
     try:
+        open(sync_file, "w").close()
         time.sleep(60)
     finally:
         open(sync_file + ".cleaned", "w").close()
 
 @env.task
 async def stays_async(sync_file: str) -> int:
-    open(sync_file, "w").close()
     try:
+        open(sync_file, "w").close()
         await asyncio.sleep(60)
     finally:
         open(sync_file + ".cleaned", "w").close()
