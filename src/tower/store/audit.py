@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
+from sqlalchemy.exc import SQLAlchemyError
 
-from tower.audit import Entry, Head, Outcome, Record, seal
+from tower.audit import Break, Entry, Head, Outcome, Record, seal, verify
 from tower.store.schema import audit
 from tower.store.transaction import Reader, Transaction
 
@@ -74,6 +76,38 @@ def page(
 def chain(reader: Reader, *, after: int = 0, limit: int = 1000) -> list[Entry]:
     """Entries in the order of the chain, those behind the number `after`: what `tower.audit.verify` takes."""
     return _entries(reader, select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit))
+
+
+def check(reader: Reader, *, kept: Head | None = None) -> Break | None:
+    """Verify the whole chain, a part at a time: the first break, or None when it holds.
+
+    `kept` is a head from an earlier look. A record that cannot even be read is named as edited.
+    """
+    return verify(_whole(reader), head=kept)
+
+
+def _whole(reader: Reader) -> Iterator[Entry]:
+    after, limit = 0, 1000
+    while True:
+        try:
+            part = chain(reader, after=after, limit=limit)
+        except SQLAlchemyError:
+            if limit > 1:
+                limit = 1
+                continue
+            following = select(func.min(audit.c.seq)).where(audit.c.seq > after)
+            yield _unreadable(reader.execute(following).scalar_one())
+            return
+        if not part:
+            return
+        yield from part
+        after = part[-1].seq
+
+
+def _unreadable(seq: int) -> Entry:
+    """Stands for a record whose bytes are no longer text: its hash is none."""
+    texts = {name: "" for name in Entry.__dataclass_fields__ if name not in {"seq", "at"}}
+    return Entry(seq=seq, at=0.0, **texts)
 
 
 def _entries(reader: Reader, query: Select[*tuple[Any, ...]]) -> list[Entry]:

@@ -84,6 +84,11 @@ async def test_an_effect_without_its_record_does_not_happen(db: Database) -> Non
     [
         ("UPDATE audit SET subject = 'bob' WHERE seq = 4", Break(4, Damage.EDITED)),
         ("UPDATE audit SET detail = '{}' WHERE seq = 4", Break(4, Damage.EDITED)),
+        ("UPDATE audit SET subject = CAST(x'ff' AS TEXT) WHERE seq = 4", Break(4, Damage.EDITED)),
+        ("UPDATE audit SET subject = x'ff' WHERE seq = 4", Break(4, Damage.EDITED)),
+        ("UPDATE audit SET at = 'never' WHERE seq = 4", Break(4, Damage.EDITED)),
+        ("UPDATE audit SET detail = '{' WHERE seq = 4", Break(4, Damage.EDITED)),
+        ("UPDATE audit SET seq = 40 WHERE seq = 4", Break(4, Damage.MISSING)),
         ("DELETE FROM audit WHERE seq = 4", Break(4, Damage.MISSING)),
         ("DELETE FROM audit WHERE seq >= 4", Break(4, Damage.TRUNCATED)),
         ("DELETE FROM audit WHERE seq = 1", Break(1, Damage.MISSING)),
@@ -94,7 +99,14 @@ async def test_tampering_with_the_table_is_named(db: Database, statement: str, f
         await db.write(lambda tx: rows.append(tx, record()))
     kept = await db.read(rows.head)
     await db.write(lambda tx: tx.execute(text(statement)).rowcount)
-    assert verify(await db.read(rows.chain), head=kept) == found
+    assert await db.read(lambda reader: rows.check(reader, kept=kept)) == found
+
+
+async def test_an_intact_chain_of_many_parts_holds(db: Database) -> None:
+    await db.write(lambda tx: [rows.append(tx, record()) for _ in range(2500)][-1])
+    assert await db.read(rows.check) is None
+    await db.write(lambda tx: tx.execute(text("UPDATE audit SET app = 'x' WHERE seq = 2400")).rowcount)
+    assert await db.read(rows.check) == Break(2400, Damage.EDITED)
 
 
 async def test_pages_filter_and_go_on_where_they_ended(db: Database) -> None:
