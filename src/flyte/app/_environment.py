@@ -15,9 +15,10 @@ from ._scaling import Link, Scaling
 
 Passthrough = Literal["exchange", "raw"]
 
+MAX_PUBLIC_PATHS = 64
 MAX_NAME = 63  # a label of a host name, RFC 1035 section 2.3.4
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-_PATH = re.compile(r"/[A-Za-z0-9._~!$&'()*+,;=:@/-]*")
+_PATH = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,10 +102,7 @@ class AppEnvironment:
         self._set("scaling", self.scaling or Scaling())
         self._set("env_vars", check_variables(self.env_vars, what=what))
         self._set("description", check_description(self.description, what=what))
-        self._set(
-            "public_paths",
-            tuple(_path(path, what=what) for path in _items(self.public_paths, "public_paths", what)),
-        )
+        self._set("public_paths", _paths(self.public_paths, what=what))
         self._set("command", _strings(self.command, "command", what))
         self._set("links", _items(self.links, "links", what))
         if not all(isinstance(link, Link) for link in self.links):
@@ -154,12 +152,15 @@ def _strings(value: object, field_name: str, what: str) -> tuple[str, ...]:
     return items
 
 
-def _path(path: object, *, what: str) -> str:
-    """One spelling only: the gateway compares it with the path after its own decoding."""
-    if not isinstance(path, str) or not _PATH.fullmatch(path) or len(path) > 1024:
-        raise DeclarationError(
-            f"The public path {path!r} of {what} must begin with '/' and hold no '%', '?', '#'."
-        )
-    if "//" in path or {".", ".."} & set(path.split("/")):
-        raise DeclarationError(f"The public path {path!r} of {what} must hold no '//', '.' or '..' parts.")
-    return path
+def _paths(value: object, *, what: str) -> tuple[str, ...]:
+    """Exact paths in one spelling only: the gateway compares them with the path after its own decoding."""
+    paths = _items(value, "public_paths", what)
+    if len(paths) > MAX_PUBLIC_PATHS:
+        raise DeclarationError(f"{what} has more than {MAX_PUBLIC_PATHS} public paths.")
+    for path in paths:
+        if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
+            raise DeclarationError(
+                f"{path!r} cannot be a public path of {what}.",
+                hint="Write it as the router sees it: '/health'. Letters, digits and '-._~' between slashes.",
+            )
+    return paths
