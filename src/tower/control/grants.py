@@ -89,6 +89,7 @@ class Grants:
             before=principal.actors,
             parent_kind=credential.kind,
             parent=credential.id,
+            root=credential.root,
             ceilings=(*principal.ceilings, Ceiling(f"app:{app}", forbidden=IDENTITY_ACTIONS)),
             life=life,
         )

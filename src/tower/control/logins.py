@@ -136,11 +136,6 @@ class Logins:
 
         return await self._db.write(write)
 
-    async def redeem(self, code: str, *, host: str, request_id: str = "") -> tuple[str, int]:
-        """`sign_in` at the host of an app: the text of the session and its life in seconds."""
-        signed_in = await self.sign_in(code, host=host, handover=True, request_id=request_id)
-        return signed_in.text, max(0, int(signed_in.row.expires_at - self._clock.now()))
-
     async def sign_out(self, principal: Principal, *, request_id: str = "") -> None:
         """End the caller's session, and those that were carried over from it to apps."""
         if principal.credential.kind is not CredentialKind.SESSION:

@@ -163,7 +163,7 @@ class ExchangedTokens:
                 claims.id,
                 attested=workload is not None,
                 expires_at=claims.expires_at,
-                parent=claims.parent,
+                parent=claims.root,
             ),
             actors=claims.actors,
             ceilings=claims.ceilings,

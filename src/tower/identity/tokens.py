@@ -37,7 +37,11 @@ _SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class AppClaims:
-    """What an app token says: `subject`, acting through `actors` (oldest first, the last one is `app`)."""
+    """What an app token says: `subject`, acting through `actors` (oldest first, the last one is `app`).
+
+    `parent` is what the token was exchanged for and dies with; `root` is what the person showed in the
+    beginning. They differ where a running task called the app.
+    """
 
     id: str
     subject: str
@@ -45,6 +49,7 @@ class AppClaims:
     actors: tuple[Actor, ...]
     parent_kind: CredentialKind
     parent: str
+    root: str
     ceilings: tuple[Ceiling, ...]
     issued_at: float
     expires_at: float
@@ -68,6 +73,7 @@ class AppTokens:
         before: tuple[Actor, ...],
         parent_kind: CredentialKind,
         parent: str,
+        root: str,
         ceilings: tuple[Ceiling, ...],
         life: float,
     ) -> tuple[str, AppClaims]:
@@ -80,6 +86,7 @@ class AppTokens:
             actors=(*before, Actor(ActorKind.APP, app)),
             parent_kind=parent_kind,
             parent=parent,
+            root=root,
             ceilings=ceilings,
             issued_at=now,
             expires_at=now + life,
@@ -195,6 +202,7 @@ def _to_json(claims: AppClaims, issuer: str) -> dict[str, Any]:
         "iat": claims.issued_at,
         "exp": claims.expires_at,
         "parent": [claims.parent_kind.value, claims.parent],
+        "root": claims.root,
         "ceilings": [ceiling_to_json(ceiling) for ceiling in claims.ceilings],
     }
 
@@ -207,7 +215,7 @@ def _from_json(claims: Any, issuer: str) -> AppClaims:
         actors = _actors(claims["act"])
         if not actors or actors[-1] != Actor(ActorKind.APP, claims["app"]):
             raise _refused("not bound to its actor")
-        texts = (claims["jti"], claims["sub"], parent)
+        texts = (claims["jti"], claims["sub"], parent, claims["root"])
         if not all(isinstance(text, str) and text for text in texts):
             raise _refused("empty claim")
         return AppClaims(
@@ -217,6 +225,7 @@ def _from_json(claims: Any, issuer: str) -> AppClaims:
             actors=actors,
             parent_kind=CredentialKind(parent_kind),
             parent=parent,
+            root=claims["root"],
             ceilings=tuple(ceiling_from_json(ceiling) for ceiling in claims["ceilings"]),
             issued_at=float(claims["iat"]),
             expires_at=float(claims["exp"]),

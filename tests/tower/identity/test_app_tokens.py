@@ -33,6 +33,7 @@ GOOD: dict[str, Any] = {
     "iat": CLOCK.time,
     "exp": CLOCK.time + 300,
     "parent": ["api_key", "k1"],
+    "root": "k1",
     "ceilings": [],
 }
 HEADER = {"alg": "Ed25519", "typ": "at+jwt", "kid": KEY.kid}
@@ -64,6 +65,7 @@ def test_a_good_token_says_what_it_was_made_of() -> None:
         before=before,
         parent_kind=CredentialKind.API_KEY,
         parent="k1",
+        root="k1",
         ceilings=limits,
         life=300,
     )
@@ -124,6 +126,7 @@ FORGED = {
             ("parent", ["api_key", ""]),
             ("parent", ["root", "k1"]),
             ("parent", "k1"),
+            ("root", ""),
             ("ceilings", [{"role": "viewer"}]),
             ("ceilings", None),
             ("ceilings", ["none"]),
@@ -177,6 +180,7 @@ def test_what_is_remembered_still_expires_and_is_bounded() -> None:
             before=(),
             parent_kind=CredentialKind.API_KEY,
             parent="k1",
+            root="k1",
             ceilings=(),
             life=300,
         )[0]

@@ -13,9 +13,14 @@ from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Audience, NoCredential
 from tower.identity.principal import Actor, ActorKind, CredentialKind, Kind
 from tower.identity.workload import Workload, WorkloadKind
+from tower.store.schema import attempts
 
 HOOK = "flytesnacks/development/hook"
 DOORS: tuple[Audience, ...] = ("rpc", "rest", "gateway", "console")
+
+
+async def end_attempts(world: World) -> None:
+    await world.db.write(lambda tx: tx.execute(attempts.update().values(phase=5)) and None)
 
 
 async def test_nothing_offered_is_an_error_and_not_anonymous(world: World) -> None:
@@ -203,18 +208,18 @@ async def test_a_session_carried_over_to_an_app_ends_with_the_one_it_came_from(w
     with pytest.raises(Unauthenticated):
         await world.logins.sign_in(code, host=HOST)  # not a console code
     with pytest.raises(Unauthenticated):
-        await world.logins.redeem(code, host="other.apps.localhost:8080")
-    text, life = await world.logins.redeem(code, host=host)
-    assert 0 < life <= world.settings.session_life
+        await world.logins.sign_in(code, host="other.apps.localhost:8080", handover=True)
+    signed_in = await world.logins.sign_in(code, host=host, handover=True)
+    assert signed_in.row.expires_at <= world.clock.now() + world.settings.session_life
     with pytest.raises(Unauthenticated):
-        await world.logins.redeem(code, host=host)  # once
-    at_app = await world.who(cookie=text, host=host, audience="gateway")
+        await world.logins.sign_in(code, host=host, handover=True)  # once
+    at_app = await world.who(cookie=signed_in.text, host=host, audience="gateway")
     assert at_app.subject == "alice"
     with pytest.raises(Denied):
         await world.logins.create_handover(at_app, "third.apps.localhost:8080")
     await world.logins.sign_out(console)
     with pytest.raises(Unauthenticated):
-        await world.who(cookie=text, host=host, audience="gateway")
+        await world.who(cookie=signed_in.text, host=host, audience="gateway")
 
 
 async def test_a_sign_in_link_works_once_for_minutes_for_an_enabled_person(world: World) -> None:
@@ -272,9 +277,7 @@ async def test_the_socket_of_an_attempt_is_nobody_once_its_ground_is_gone(world:
     assert (await world.who(workload=socket)).subject == "alice"
     match end:
         case "finish":
-            from tower.store.schema import attempts
-
-            await world.db.write(lambda tx: tx.execute(attempts.update().values(phase=5)) and None)
+            await end_attempts(world)
         case "disable":
             await world.identities.set_disabled(MACHINE, "alice", disabled=True)
         case "delete-key":
@@ -334,6 +337,18 @@ async def test_an_app_token_dies_with_time_key_and_person(world: World) -> None:
         await world.who(bearer=token, workload=app_socket(HOOK))
     await world.identities.set_disabled(MACHINE, "alice", disabled=False)
     await world.api_keys.delete(MACHINE, "alice-key")
+    with pytest.raises(Unauthenticated, match="no longer holds"):
+        await world.who(bearer=token, workload=app_socket(HOOK))
+
+
+async def test_an_app_called_by_a_task_ends_with_the_task_and_names_the_key_behind_it(world: World) -> None:
+    alice = await world.who(bearer=await world.person("alice", "contributor"))
+    inside = await world.who(workload=await world.running(alice), audience="gateway")
+    token = await world.grants.exchange(inside, HOOK)
+    through = await world.who(bearer=token, workload=app_socket(HOOK))
+    assert [actor.kind for actor in through.actors] == [ActorKind.RUN, ActorKind.APP]
+    assert through.credential.root == alice.credential.id
+    await end_attempts(world)
     with pytest.raises(Unauthenticated, match="no longer holds"):
         await world.who(bearer=token, workload=app_socket(HOOK))
 
