@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass
 
 from tower.control.access import not_found
 from tower.control.events import Events
@@ -11,17 +10,12 @@ from tower.control.runs import run_resource
 from tower.control.watching import Seen, Watching
 from tower.errors import Invalid
 from tower.identity.principal import Principal
+from tower.store.logs import Line
 from tower.store.runs import ActionKey
 
+__all__ = ["Line", "Read", "Tailing"]
+
 MAX_ATTEMPT = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """A piece of output with its own line break: when it was read (seconds since the epoch), and the text."""
-
-    at: float
-    text: str
 
 
 Read = Callable[[str, int], Awaitable[tuple[Sequence[Line], int]]]

@@ -1,0 +1,206 @@
+"""Every room over one home directory, built in the order in which they need each other."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from tower.clock import Clock, SystemClock
+from tower.control.access import Access
+from tower.control.apikeys import ApiKeys
+from tower.control.apps import Apps
+from tower.control.data import Data
+from tower.control.definitions import Definitions
+from tower.control.directory import Directory
+from tower.control.events import Events
+from tower.control.firststart import bootstrap
+from tower.control.grants import Grants
+from tower.control.identities import Identities
+from tower.control.inputs import Inputs
+from tower.control.logins import Logins
+from tower.control.projects import Projects
+from tower.control.runs import Runs
+from tower.control.tailing import Read, Tailing
+from tower.control.tasks import Tasks
+from tower.control.watching import Watching
+from tower.identity import authenticators
+from tower.identity.chain import Chain
+from tower.identity.signing import SigningKey
+from tower.identity.tokens import AppTokens
+from tower.policy.engine import Engine
+from tower.rest import door as rest_door
+from tower.rpc import Origin
+from tower.settings import Settings
+from tower.store import logs
+from tower.store.blobs import Blobs
+from tower.store.database import Database
+from tower.store.logs import Line
+
+VERSION = version("flyte-tower")
+"""What answers carry in `x-tower`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    """The use-cases over one home, the chain that names callers, and the administration door."""
+
+    settings: Settings
+    clock: Clock
+    db: Database
+    events: Events
+    blobs: Blobs
+    origin: Origin
+    chain: Chain
+    directory: Directory
+    access: Access
+    grants: Grants
+    identities: Identities
+    api_keys: ApiKeys
+    logins: Logins
+    projects: Projects
+    definitions: Definitions
+    inputs: Inputs
+    tasks: Tasks
+    runs: Runs
+    watching: Watching
+    tailing: Tailing
+    data: Data
+    apps: Apps
+    rest: rest_door.Door
+
+
+@asynccontextmanager
+async def compose(settings: Settings) -> AsyncIterator[House]:
+    """The house over `settings.home`, made ready on a first start and closed at the end of the block.
+
+    Raises Precondition when another Tower holds the same home.
+    """
+    settings.validate()
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    clock = SystemClock()
+    db = Database.open(settings.database, clock=clock)
+    try:
+        house = _rooms(settings, clock=clock, db=db)
+        await bootstrap(
+            db=db,
+            access=house.access,
+            identities=house.identities,
+            api_keys=house.api_keys,
+            home=settings.home,
+        )
+        await house.projects.bootstrap(settings.first_project)
+        await house.apps.open()
+        try:
+            yield house
+        finally:
+            await house.directory.close()
+    finally:
+        await db.close()
+
+
+def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
+    key = SigningKey.load_or_create(settings.home / "signing.key")
+    events = Events()
+    blobs = Blobs(settings.home / "blobs")
+    directory = Directory(db=db, clock=clock)
+    access = Access(db=db, engine=Engine(), directory=directory)
+    tokens = AppTokens(key=key, clock=clock, issuer=settings.org)
+    grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings)
+    chain = Chain(
+        [
+            authenticators.Sockets(attempts=directory),
+            authenticators.ApiKeys(directory=directory, clock=clock),
+            authenticators.ExchangedTokens(tokens=tokens, directory=directory),
+            authenticators.BrowserSessions(directory=directory, clock=clock),
+        ],
+        report=access.report_conflict,
+    )
+    identities = Identities(db=db, access=access, directory=directory)
+    api_keys = ApiKeys(db=db, access=access, directory=directory)
+    logins = Logins(db=db, clock=clock, access=access, directory=directory, settings=settings)
+    projects = Projects(db=db, access=access)
+    definitions = Definitions(db=db)
+    inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
+    tasks = Tasks(
+        db=db, access=access, blobs=blobs, projects=projects, definitions=definitions, settings=settings
+    )
+    watching = Watching(db=db, access=access, events=events, definitions=definitions, projects=projects)
+    origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
+    return House(
+        settings=settings,
+        clock=clock,
+        db=db,
+        events=events,
+        blobs=blobs,
+        origin=origin,
+        chain=chain,
+        directory=directory,
+        access=access,
+        grants=grants,
+        identities=identities,
+        api_keys=api_keys,
+        logins=logins,
+        projects=projects,
+        definitions=definitions,
+        inputs=inputs,
+        tasks=tasks,
+        watching=watching,
+        runs=Runs(
+            db=db,
+            clock=clock,
+            access=access,
+            events=events,
+            definitions=definitions,
+            tasks=tasks,
+            projects=projects,
+            inputs=inputs,
+            settings=settings,
+        ),
+        tailing=Tailing(watching=watching, events=events, read=_attempt_logs(settings)),
+        data=Data(
+            db=db,
+            access=access,
+            blobs=blobs,
+            grants=grants,
+            inputs=inputs,
+            definitions=definitions,
+            projects=projects,
+            watching=watching,
+            settings=settings,
+        ),
+        apps=Apps(
+            db=db,
+            access=access,
+            events=events,
+            projects=projects,
+            code_digest=tasks.code_digest,
+            read_log=_app_logs(settings),
+            settings=settings,
+        ),
+        rest=rest_door.build(
+            chain=chain,
+            access=access,
+            identities=identities,
+            api_keys=api_keys,
+            logins=logins,
+            base_url=origin.base_url,
+            org=settings.org,
+        ),
+    )
+
+
+def _attempt_logs(settings: Settings) -> Read:
+    async def read(attempt_id: str, offset: int) -> tuple[Sequence[Line], int]:
+        return await asyncio.to_thread(logs.read, logs.attempt_path(settings.home, attempt_id), offset)
+
+    return read
+
+
+def _app_logs(settings: Settings) -> Read:
+    async def read(app_id: str, offset: int) -> tuple[Sequence[Line], int]:
+        return await asyncio.to_thread(logs.read, logs.app_path(settings.home, app_id), offset)
+
+    return read
