@@ -30,6 +30,8 @@ from tower.store import apps as store
 from tower.store.apps import AppRow, Revision
 from tower.store.database import Database, Transaction
 
+__all__ = ["AppRow", "Apps", "CodeDigest", "Processes", "Revision"]
+
 
 class Processes(Protocol):
     """The running side of apps, as the gateway needs it; `control.reconcile` has it."""
@@ -62,7 +64,7 @@ class Apps:
         read_log: ReadLog,
         settings: Settings,
     ) -> None:
-        """`code_digest` tells the digest of an uploaded bundle (`Tasks.code_digest`), `read_log` the output."""
+        """`code_digest` (that of `Tasks`) looks at an uploaded bundle, `read_log` reads an app's output."""
         self._db = db
         self._projects = projects
         self._digests = code_digest

@@ -1,0 +1,179 @@
+"""The console as one ASGI application: routes, refusals as pages, and the headers that every answer has."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tower.console.pages import AppPages, Runs
+from tower.console.parts import Parts
+from tower.console.requests import shows_key, visit
+from tower.console.signin import SignIn, to_sign_in
+from tower.console.templates import STATIC, nothing, page
+from tower.errors import Code, Fault, Unauthenticated
+from tower.identity.chain import NoCredential
+from tower.policy.actions import Action, Resource, ResourceType
+
+log = structlog.get_logger("tower.console")
+
+Handler = Callable[[Request], Awaitable[Response]]
+_RUN = "/v2/domain/{domain}/project/{project}/runs/{name}"
+_APP = "/v2/domain/{domain}/project/{project}/apps/{name}"
+
+STATUS: dict[Code, int] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+}
+_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
+        b"form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+class Console:
+    """Serves what `ROUTES` lists; every other path is the page of nothing."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        table = _table(parts, self)
+        self.routes = tuple(f"console {method} {path}" for method, path, _ in table)
+        handlers: dict[Any, Any] = {
+            Fault: self._refused,
+            HTTPException: self._absent,
+            Exception: self._broken,
+        }
+        self._app = Starlette(
+            routes=[Route(path, handler, methods=[method]) for method, path, handler in table],
+            exception_handlers=handlers,
+        )
+        self._app.router.redirect_slashes = False
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1008})
+            return
+
+        async def answering(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = list(message.get("headers", ()))
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message["headers"] = [*headers, *_HEADERS]
+            await send(message)
+
+        # a copy: nothing that runs here may change what other doors see
+        inner = {**scope, "state": {**scope.get("state", {}), "request_id": secrets.token_hex(16)}}
+        await self._app(inner, receive, answering)
+
+    async def health(self, request: Request) -> Response:
+        """Whether Tower answers."""
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(self, request: Request) -> Response:
+        """What Tower counts, for who may view the audit."""
+        found = await visit(request, self._parts.chain)
+        await self._parts.access.require(
+            found.principal, Action.AUDIT_VIEW, Resource(ResourceType.ORG), request_id=found.request_id
+        )
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    async def static(self, request: Request) -> Response:
+        """The style sheet and the script."""
+        found = STATIC.get(request.path_params["file"])
+        if found is None:
+            return nothing()
+        kind, content = found
+        return Response(content, headers={"content-type": kind, "cache-control": "public, max-age=300"})
+
+    async def _refused(self, request: Request, fault: Fault) -> Response:
+        if (
+            isinstance(fault, Unauthenticated)
+            and request.method in {"GET", "HEAD"}
+            and not shows_key(request)
+        ):
+            if isinstance(fault, NoCredential):
+                return to_sign_in(request)
+            if not request.scope["path"].startswith("/signin"):
+                return to_sign_in(request, ended=True)
+        if fault.code is Code.NOT_FOUND:
+            return nothing()
+        status = STATUS[fault.code]
+        text = fault.public
+        if fault.code is Code.INTERNAL:
+            text = self._reference(request, fault)
+        if shows_key(request):
+            headers = {"www-authenticate": "Bearer"} if status == 401 else None
+            return JSONResponse({"detail": text}, status, headers=headers)
+        return page("message.html", status=status, title="That did not work", text=text)
+
+    async def _absent(self, request: Request, error: HTTPException) -> Response:
+        if error.status_code == 405:
+            return page("message.html", status=405, title="That did not work", text="No such method here.")
+        return nothing()
+
+    async def _broken(self, request: Request, error: Exception) -> Response:
+        text = self._reference(request, error)
+        return page("message.html", status=500, title="That did not work", text=text)
+
+    @staticmethod
+    def _reference(request: Request, error: Exception) -> str:
+        reference = request.state.request_id
+        cause = error.cause if isinstance(error, Fault) else ""
+        log.error("broken", request_id=reference, cause=cause, exc_info=error)
+        return f"Something went wrong here; the reference is {reference}."
+
+
+def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
+    signin, runs, apps = SignIn(parts), Runs(parts), AppPages(parts)
+    return [
+        ("GET", "/", runs.index),
+        ("GET", "/v2/domain/{domain}/project/{project}/runs", runs.index),
+        ("GET", _RUN, runs.one),
+        ("GET", f"{_RUN}/events", runs.events),
+        ("GET", f"{_RUN}/logs", runs.logs),
+        ("GET", "/v2/apps", apps.index),
+        ("GET", _APP, apps.one),
+        ("GET", f"{_APP}/events", apps.events),
+        ("GET", "/signin", signin.ask),
+        ("POST", "/signin", signin.paste),
+        ("GET", "/signin/{code}", signin.follow),
+        ("POST", "/signin/{code}", signin.confirm),
+        ("POST", "/signout", signin.leave),
+        ("GET", "/apps-login", signin.carry),
+        ("GET", "/static/{file}", console.static),
+        ("GET", "/healthz", console.health),
+        ("GET", "/metrics", console.metrics),
+    ]
+
+
+def build(parts: Parts) -> Console:
+    """The console over its parts."""
+    return Console(parts)

@@ -1,0 +1,36 @@
+"""The rooms that the console works with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tower.control.access import Access
+from tower.control.apps import Apps
+from tower.control.data import Data
+from tower.control.directory import Directory
+from tower.control.logins import Logins
+from tower.control.projects import Projects
+from tower.control.tailing import Tailing
+from tower.control.tasks import Tasks
+from tower.control.watching import Watching
+from tower.identity.chain import Chain
+from tower.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Handed to `build`. `base_url` gives Tower's public base URL for a request's Host header."""
+
+    chain: Chain
+    access: Access
+    directory: Directory
+    logins: Logins
+    projects: Projects
+    watching: Watching
+    data: Data
+    tailing: Tailing
+    tasks: Tasks
+    apps: Apps
+    settings: Settings
+    base_url: Callable[[str], str]

@@ -1,0 +1,44 @@
+"""Rendering: every value is escaped, a missing one is an error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.responses import HTMLResponse
+
+from tower.console.requests import Visit
+
+_HERE = Path(__file__).parent
+STATIC = {
+    "console.css": ("text/css; charset=utf-8", (_HERE / "static" / "console.css").read_bytes()),
+    "console.js": ("text/javascript; charset=utf-8", (_HERE / "static" / "console.js").read_bytes()),
+}
+
+_environment = Environment(
+    loader=FileSystemLoader(_HERE / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def fragment(template: str, **values: Any) -> str:
+    """A part of a page."""
+    return _environment.get_template(template).render(**values)
+
+
+def page(template: str, visit: Visit | None = None, *, status: int = 200, **values: Any) -> HTMLResponse:
+    """A whole page, with the name of who is signed in."""
+    who = visit.principal.subject if visit is not None else ""
+    leave = visit is not None and visit.has_session
+    return HTMLResponse(fragment(template, who=who, leave=leave, **values), status)
+
+
+def nothing() -> HTMLResponse:
+    """The page of what is absent or hidden: the same bytes for both and for everyone (T43)."""
+    return page(
+        "message.html", status=404, title="Not found", text="There is nothing here that you may view."
+    )

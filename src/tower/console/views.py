@@ -1,0 +1,246 @@
+"""What the pages show, put in words: plain values for the templates, which decide nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from flyteidl2.task import common_pb2
+
+from tower.clock import utc
+from tower.console import values
+from tower.control.apps import AppRow, Revision
+from tower.control.watching import Seen
+from tower.states import Phase
+
+_SHOWN_DIGEST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A time for people and for machines."""
+
+    text: str
+    iso: str
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """An input or output by its name."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why something failed."""
+
+    code: str
+    message: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a run."""
+
+    number: int
+    phase: str
+    started: Moment | None
+    ended: Moment | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """A run in a list."""
+
+    name: str
+    href: str
+    task: str
+    version: str
+    phase: str
+    subject: str
+    via_app: str
+    created: Moment
+    seconds: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunPage:
+    """A run with all that is known of it; `registered_by` is None where the caller may not view the task."""
+
+    line: RunLine
+    project: str
+    domain: str
+    task_place: str
+    subject_name: str
+    subject_kind: str
+    credential_kind: str
+    credential_id: str
+    credential_name: str
+    actors: tuple[str, ...]
+    policies: tuple[str, ...]
+    policy_revision: str
+    registered_by: str | None
+    code_digest: str
+    started: Moment | None
+    ended: Moment | None
+    abort: str
+    failure: Failure | None
+    attempts: tuple[Attempt, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+
+    @property
+    def over(self) -> bool:
+        """Whether the run has ended."""
+        return Phase[self.line.phase].terminal
+
+
+@dataclass(frozen=True, slots=True)
+class AppPage:
+    """An app."""
+
+    name: str
+    place: str
+    href: str
+    status: str
+    message: str
+    desired: str
+    url: str
+    path_url: str
+    description: str
+    requires_auth: bool
+    revision: int
+    deployed_by: str
+    code_digest: str
+    created: Moment
+    updated: Moment
+    revisions: tuple[tuple[int, str, Moment], ...] = ()
+
+
+def moment(seconds: float) -> Moment:
+    """Seconds since the epoch for a page."""
+    at = utc(seconds)
+    return Moment(at.strftime("%Y-%m-%d %H:%M:%S UTC"), at.isoformat())
+
+
+def run_href(project: str, domain: str, name: str) -> str:
+    """The address of a run's page; clients build the same."""
+    return f"/v2/domain/{domain}/project/{project}/runs/{name}"
+
+
+def app_href(project: str, domain: str, name: str) -> str:
+    """The address of an app's page."""
+    return f"/v2/domain/{domain}/project/{project}/apps/{name}"
+
+
+def run_line(seen: Seen) -> RunLine:
+    """A run for a list."""
+    row = seen.row
+    took = "" if row.started_at is None or row.ended_at is None else f"{row.ended_at - row.started_at:.1f} s"
+    return RunLine(
+        name=row.run,
+        href=run_href(row.project, row.domain, row.run),
+        task=row.task_name,
+        version=row.task_version,
+        phase=row.phase.name,
+        subject=row.executed_by,
+        via_app=row.via_app,
+        created=moment(row.created_at),
+        seconds=took,
+    )
+
+
+def run_page(
+    seen: Seen,
+    *,
+    credential_name: str,
+    registered_by: str | None,
+    inputs: common_pb2.Inputs,
+    outputs: common_pb2.Outputs,
+) -> RunPage:
+    """A run for its page."""
+    row = seen.row
+    abort = ""
+    if row.aborted_by:
+        abort = f"by {row.aborted_by}" + (f": {row.abort_reason}" if row.abort_reason else "")
+    return RunPage(
+        line=run_line(seen),
+        project=row.project,
+        domain=row.domain,
+        task_place=f"{row.task_project}/{row.task_domain}",
+        subject_name=seen.executor.name,
+        subject_kind=seen.executor.kind,
+        credential_kind=row.credential_kind.replace("_", " "),
+        credential_id=row.credential_id,
+        credential_name=credential_name,
+        actors=_texts(row.actors),
+        policies=tuple(policy for policy in row.decision.split(",") if policy),
+        policy_revision=row.policy_revision,
+        registered_by=registered_by,
+        code_digest=row.code_digest[:_SHOWN_DIGEST],
+        started=None if row.started_at is None else moment(row.started_at),
+        ended=None if row.ended_at is None else moment(row.ended_at),
+        abort=abort,
+        failure=_failure(row.error),
+        attempts=tuple(
+            Attempt(
+                number=each.attempt,
+                phase=each.phase.name,
+                started=None if each.started_at is None else moment(each.started_at),
+                ended=None if each.ended_at is None else moment(each.ended_at),
+                failure=_failure(each.error),
+            )
+            for each in seen.attempts
+        ),
+        inputs=_values(inputs),
+        outputs=_values(outputs),
+    )
+
+
+def app_page(row: AppRow, *, url: str, path_url: str, revisions: Sequence[Revision] = ()) -> AppPage:
+    """An app for its page or a list."""
+    return AppPage(
+        name=row.name,
+        place=f"{row.project}/{row.domain}",
+        href=app_href(row.project, row.domain, row.name),
+        status=row.status.name,
+        message=row.message,
+        desired=row.desired.name,
+        url=url,
+        path_url=path_url,
+        description=row.description,
+        requires_auth=row.requires_auth,
+        revision=row.revision,
+        deployed_by=row.deployed_by,
+        code_digest=row.code_digest[:_SHOWN_DIGEST],
+        created=moment(row.created_at),
+        updated=moment(row.updated_at),
+        revisions=tuple((each.revision, each.deployed_by, moment(each.created_at)) for each in revisions),
+    )
+
+
+def _values(found: common_pb2.Inputs | common_pb2.Outputs) -> tuple[Value, ...]:
+    return tuple(Value(each.name, values.show(each.value)) for each in found.literals)
+
+
+def _texts(text: str) -> tuple[str, ...]:
+    try:
+        found = json.loads(text or "[]")
+    except ValueError:
+        return ()
+    return tuple(str(each) for each in found)
+
+
+def _failure(text: str) -> Failure | None:
+    if not text:
+        return None
+    try:
+        found = json.loads(text)
+        return Failure(str(found.get("code", "")), str(found.get("message", "")), str(found.get("kind", "")))
+    except (ValueError, AttributeError):
+        return Failure("", text, "")
