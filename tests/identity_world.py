@@ -92,7 +92,7 @@ class World:
             access=access,
             identities=Identities(db=db, access=access, directory=directory),
             api_keys=ApiKeys(db=db, access=access, directory=directory),
-            logins=Logins(db=db, clock=clock, access=access, directory=directory, settings=settings),
+            logins=Logins(db=db, access=access, settings=settings),
             tokens=tokens,
             grants=Grants(key=key, tokens=tokens, clock=clock, settings=settings),
             chain=chain,

@@ -222,7 +222,7 @@ def cli() -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its private key (PEM)."
 )
-@click.option("--home", type=click.Path(path_type=Path, file_okay=False), callback=_home, expose_value=False)
+@_HOME
 @click.pass_obj
 @_faults
 def up(

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tower.audit import Event
-from tower.clock import Clock
 from tower.control.access import Access, not_found
-from tower.control.directory import Directory
 from tower.errors import Denied, Precondition, Unauthenticated
 from tower.identity import sessions
 from tower.identity.principal import Credential, CredentialKind, Kind, Principal
@@ -40,13 +38,9 @@ class SignedIn:
 class Logins:
     """The use-cases of the login pages and of `/api/v1/links`."""
 
-    def __init__(
-        self, *, db: Database, clock: Clock, access: Access, directory: Directory, settings: Settings
-    ) -> None:
+    def __init__(self, *, db: Database, access: Access, settings: Settings) -> None:
         self._db = db
-        self._clock = clock
         self._access = access
-        self._directory = directory
         self._settings = settings
 
     async def create_link(self, principal: Principal, subject: str, *, request_id: str = "") -> str:
