@@ -5,13 +5,22 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
-Stage = Callable[[str], None]
-Bytes = Callable[[int], None]
+if TYPE_CHECKING:
+    from flyte._deploy import Progress
+
+_TITLES = {
+    "pack": "Code",
+    "upload": "Upload",
+    "task": "Tasks",
+    "app": "Apps",
+    "wait": "Environment and start-up",
+}
 
 
 @contextlib.contextmanager
-def waiting(title: str) -> Iterator[Stage]:
+def waiting(title: str) -> Iterator[Callable[[str], None]]:
     """A spinner with what is being waited for; call what it gives with each new state."""
     if not sys.stderr.isatty():
         yield lambda _: None
@@ -23,15 +32,29 @@ def waiting(title: str) -> Iterator[Stage]:
 
 
 @contextlib.contextmanager
-def uploading(title: str, total: int) -> Iterator[Bytes]:
-    """A bar for `total` bytes; call what it gives with the size of each piece that was sent."""
+def deploying() -> Iterator[Callable[[Progress], None]]:
+    """A bar for each step of a deployment; call what it gives with each report of progress."""
     if not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        SpinnerColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+    from rich.progress import Progress as Bars
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda size: bar.advance(task, size)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Bars(*columns, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
+        known: dict[str, TaskID] = {}
+
+        def show(progress: Progress) -> None:
+            if progress.step not in known:
+                known[progress.step] = bars.add_task(_TITLES[progress.step], total=progress.total)
+            bars.update(known[progress.step], completed=progress.done, total=progress.total)
+
+        yield show

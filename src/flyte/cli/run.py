@@ -14,10 +14,11 @@ from ._command import Target, enter, narrowed, options
 from ._exits import Exit, Failed
 from ._output import print_json, print_record
 from ._progress import waiting
-from ._userfile import load, named
+from ._userfile import load, task
 from .logs import print_line
 
 if TYPE_CHECKING:
+    from flyte._task import Task as LocalTask
     from flyte.remote import Run
 
 DEPLOYED = "deployed-task"
@@ -48,15 +49,20 @@ def run(context: click.Context, /, **given: Any) -> None:
     if given.pop("local"):
         narrowed(context.obj, given)
         _in_this_process(**given)
-    else:
-        enter(context, _start, given)
+        return
+    source, name = given.pop("source"), given.pop("name")
+    if source != DEPLOYED and given["version"] is not None:
+        raise click.UsageError(f"--version goes with {DEPLOYED}; the code of a file decides its version.")
+    # A file is loaded before there is an event loop: it may use one of its own.
+    declared = None if source == DEPLOYED else _task_in(source, name)
+    enter(context, _start, {**given, "name": name, "declared": declared})
 
 
 async def _start(
     target: Target,
     *,
-    source: str,
     name: str,
+    declared: LocalTask[..., Any] | None,
     rest: tuple[str, ...],
     pairs: tuple[str, ...],
     text: str | None,
@@ -68,18 +74,16 @@ async def _start(
     from flyte._run import with_runcontext
 
     texts, given = _inputs.collected(rest, pairs), _inputs.document(text)
-    task: Any
-    if source == DEPLOYED:
+    chosen: Any
+    if declared is None:
         from flyte.remote import Task
 
-        task = Task.get(name, version=version)
-        inputs = _inputs.values((await task.fetch.aio()).interface, texts, given)
+        chosen = Task.get(name, version=version)
+        inputs = _inputs.values((await chosen.fetch.aio()).interface, texts, given)
     else:
-        if version is not None:
-            raise click.UsageError(f"--version goes with {DEPLOYED}; the code of a file decides its version.")
-        task = _task_in(source, name)
-        inputs = _inputs.typed(task.interface, _inputs.values(task.interface, texts, given))
-    started = await with_runcontext(name=run_name).run.aio(task, **inputs)
+        chosen = declared
+        inputs = _inputs.typed(chosen.interface, _inputs.values(chosen.interface, texts, given))
+    started = await with_runcontext(name=run_name).run.aio(chosen, **inputs)
     if not (wait or follow):
         print_record(started.summary(), output=target.output)
         return Exit.OK
@@ -100,14 +104,12 @@ async def _watch(started: Run, *, follow: bool) -> None:
 
 
 def _task_in(source: str, name: str) -> Any:
-    from flyte._task import Task
-
     path = Path(source)
     if not path.is_file():
         raise click.UsageError(
             f"There is no file {source}; for a deployed task write `flyte run {DEPLOYED} NAME`."
         )
-    return named(load(path), name, Task, what="task")
+    return task(load(path), name)
 
 
 def _in_this_process(
@@ -115,14 +117,14 @@ def _in_this_process(
 ) -> None:
     if source == DEPLOYED:
         raise click.UsageError("--local goes with FILE: a deployed task runs where it is deployed.")
-    task = _task_in(source, name)
-    jsonlike = _inputs.values(task.interface, _inputs.collected(rest, pairs), _inputs.document(text))
-    inputs = _inputs.typed(task.interface, jsonlike)
+    chosen = _task_in(source, name)
+    jsonlike = _inputs.values(chosen.interface, _inputs.collected(rest, pairs), _inputs.document(text))
+    inputs = _inputs.typed(chosen.interface, jsonlike)
     try:
-        result = task.function(**inputs)
+        result = chosen.function(**inputs)
         if inspect.iscoroutine(result):
             result = asyncio.run(result)
     except Exception as error:
-        failed = Failed.in_user_code(error, inspect.getsourcefile(task.function) or source)
+        failed = Failed.in_user_code(error, inspect.getsourcefile(chosen.function) or source)
         raise Failed(failed.message, Exit.RUN_FAILED) from error
     print_json(result)
