@@ -79,9 +79,8 @@ class Endpoint:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise wrong from None
-        clean = (
-            host is not None and host.isascii() and host.isprintable() and not set(host) & set(" \\%\"'<>")
-        )
+        # urlsplit drops line breaks in silence, so the text is looked at as it was given.
+        clean = given.isascii() and given.isprintable() and not set(given) & set(" \\%\"'<>")
         if not clean or host is None or "@" in parts.netloc or parts.path.strip("/"):
             raise wrong
         if parts.query or parts.fragment or port == 0:

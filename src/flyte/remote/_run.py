@@ -31,7 +31,7 @@ from flyte.remote._logs import LogLine, until_quiet
 from flyte.remote._phase import Phase
 from flyte.remote._user import User
 from flyte.remote._wire import equal, instant, newest_first, pages, subject
-from flyte.transport.connect import backoff
+from flyte.transport import connect
 from flyte.transport.session import Session
 
 _SERVICE = "/flyteidl2.workflow.RunService/"
@@ -398,7 +398,7 @@ class Run:
             breaks += 1
             if breaks > _MAX_BREAKS:
                 raise UnavailableError(f"The control plane does not tell how the run {self.name} goes on.")
-            await asyncio.sleep(backoff(breaks))
+            await asyncio.sleep(connect.backoff(breaks))
 
     async def _begun(self, session: Session, *, follow: bool) -> None:
         """Ask how it stands; with `follow`, wait for a first attempt."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket as sockets
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Literal
 
 import httpcore
 
-_UNARY_CONNECTIONS = 100
+Kind = Literal["unary", "stream"]
+
+CONNECT_SECONDS = 30.0
+_UNARY_CONNECTIONS = 50
 _STREAM_CONNECTIONS = 1000
 _IDLE_CONNECTIONS = 20
 _IDLE_SECONDS = 30.0
@@ -32,21 +37,44 @@ class Pools:
             weakref.WeakKeyDictionary()
         )
 
-    async def pool(self, kind: str) -> httpcore.AsyncConnectionPool:
-        """The pool of the running loop for `kind`, which is `unary` or `stream`."""
+    @contextlib.asynccontextmanager
+    async def request(
+        self,
+        kind: Kind,
+        method: str,
+        url: str,
+        *,
+        headers: Sequence[tuple[bytes, bytes]],
+        content: bytes | AsyncIterator[bytes],
+        read_seconds: float | None,
+    ) -> AsyncGenerator[httpcore.Response, None]:
+        """One request; gives the answer, whose body is read inside the block. Raises httpcore's errors."""
+        kept = await self._kept(kind)
+        timeouts = {"connect": CONNECT_SECONDS, "pool": None, "write": read_seconds, "read": read_seconds}
+        # The pool's own queue is walked at each request, so waiting happens here.
+        async with (
+            kept.slots,
+            kept.pool.stream(
+                method, url, headers=list(headers), content=content, extensions={"timeout": timeouts}
+            ) as answer,
+        ):
+            yield answer
+
+    async def _kept(self, kind: Kind) -> _Kept:
         loop = asyncio.get_running_loop()
         with self._lock:
             kept = self._keepers.get(loop, {}).get(kind)
         if kept is not None:
-            return kept.pool
-        kept = _Kept(self._open(kind))
+            return kept
+        limit = _STREAM_CONNECTIONS if kind == "stream" else _UNARY_CONNECTIONS
+        kept = _Kept(self._open(limit), limit)
         # First step of the generator, on this loop: the loop closes it when it ends, and so the connections.
         await kept.start()
         with self._lock:
             for ended in [known for known in self._keepers if known.is_closed()]:
                 del self._keepers[ended]
             self._keepers.setdefault(loop, {})[kind] = kept
-        return kept.pool
+        return kept
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
@@ -56,11 +84,10 @@ class Pools:
         for kept in kinds.values():
             await kept.keeper.aclose()
 
-    def _open(self, kind: str) -> httpcore.AsyncConnectionPool:
-        streaming = kind == "stream"
+    def _open(self, limit: int) -> httpcore.AsyncConnectionPool:
         return httpcore.AsyncConnectionPool(
             ssl_context=self._context(),
-            max_connections=_STREAM_CONNECTIONS if streaming else _UNARY_CONNECTIONS,
+            max_connections=limit,
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
             uds=self._uds,
@@ -83,8 +110,9 @@ class Pools:
 class _Kept:
     """A pool, and the async generator whose end closes it."""
 
-    def __init__(self, pool: httpcore.AsyncConnectionPool) -> None:
+    def __init__(self, pool: httpcore.AsyncConnectionPool, limit: int) -> None:
         self.pool = pool
+        self.slots = asyncio.Semaphore(limit)
         self.keeper = _keep(pool)
 
     async def start(self) -> None:

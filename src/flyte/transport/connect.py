@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-CONNECT_SECONDS = 30.0
 UPLOAD_SECONDS = 300.0
 _JSON_SECONDS = 60.0
 MAX_ATTEMPTS = 4
@@ -67,14 +66,12 @@ class Connect:
         *,
         uds: str | None = None,
         ca_file: str | None = None,
-        pause: Callable[[int], float] = backoff,
     ) -> None:
         self.endpoint = endpoint
         self.server: str | None = None
         self.answered = False
         self._uds = uds
         self._ca_file = ca_file
-        self._pause = pause
         self._pools = Pools(uds=uds, ca_file=ca_file)
         self._outside: Pools | None = None
 
@@ -116,9 +113,8 @@ class Connect:
         return await self._attempts(lambda: self._json(method, path, sent, content), repeatable=repeatable)
 
     async def _json(self, method: str, path: str, headers: Sequence[Header], content: bytes) -> Any:
-        pool = await self._pools.pool("unary")
         status, fields, raw = await self._exchange(
-            pool, method, self._url(path), headers, content, _JSON_SECONDS
+            self._pools, method, self._url(path), headers, content, _JSON_SECONDS
         )
         if 200 <= status < 300:
             return _envelope.document(raw)
@@ -136,14 +132,14 @@ class Connect:
                 )
                 if attempt + 1 >= MAX_ATTEMPTS or not _passing(error) or (seen and not repeatable):
                     raise error from failure.__cause__
-            await asyncio.sleep(self._pause(attempt))
+            await asyncio.sleep(backoff(attempt))
             attempt += 1
 
     async def _call(
         self, path: str, headers: Sequence[Header], body: bytes, response: type[M], seconds: float | None
     ) -> M:
         status, fields, raw = await self._exchange(
-            await self._pools.pool("unary"), "POST", self._url(path), headers, body, seconds
+            self._pools, "POST", self._url(path), headers, body, seconds
         )
         content_type = fields.get(b"content-type", b"").decode("latin-1")
         if status != 200:
@@ -180,15 +176,14 @@ class Connect:
                 error = failure.error if isinstance(failure, _Failure) else failure
                 if begun or attempt + 1 >= MAX_ATTEMPTS or not _passing(error):
                     raise error from failure.__cause__
-            await asyncio.sleep(self._pause(attempt))
+            await asyncio.sleep(backoff(attempt))
             attempt += 1
 
     async def _frames(self, path: str, headers: Sequence[Header], body: bytes) -> AsyncGenerator[bytes, None]:
-        pool = await self._pools.pool("stream")
         unwrapper = _envelope.Unwrapper()
         try:
-            async with pool.stream(
-                "POST", self._url(path), headers=list(headers), content=body, extensions=_timeouts(None)
+            async with self._pools.request(
+                "stream", "POST", self._url(path), headers=headers, content=body, read_seconds=None
             ) as answer:
                 fields = self._fields(answer)
                 content_type = fields.get(b"content-type", b"").decode("latin-1")
@@ -228,7 +223,7 @@ class Connect:
         while True:
             try:
                 status, _, raw = await self._exchange(
-                    await pools.pool("unary"),
+                    pools,
                     "PUT",
                     target,
                     sent,
@@ -244,7 +239,7 @@ class Connect:
                 if status not in (429, 500, 502, 503, 504) or attempt + 1 >= MAX_ATTEMPTS:
                     reason = raw[:200].decode("utf-8", "replace")
                     raise UploadError(f"The store refused the upload with HTTP {status}: {reason}")
-            await asyncio.sleep(self._pause(attempt))
+            await asyncio.sleep(backoff(attempt))
             attempt += 1
 
     async def aclose(self) -> None:
@@ -281,7 +276,7 @@ class Connect:
 
     async def _exchange(  # noqa: PLR0917 - one request has this many parts
         self,
-        pool: httpcore.AsyncConnectionPool,
+        pools: Pools,
         method: str,
         url: str,
         headers: Sequence[Header],
@@ -290,8 +285,8 @@ class Connect:
     ) -> tuple[int, dict[bytes, bytes], bytes]:
         """One request and its whole answer. Raises _Failure when there is none."""
         try:
-            async with pool.stream(
-                method, url, headers=list(headers), content=body, extensions=_timeouts(seconds)
+            async with pools.request(
+                "unary", method, url, headers=headers, content=body, read_seconds=seconds
             ) as answer:
                 fields = self._fields(answer)
                 limit = _envelope.MAX_MESSAGE_BYTES if answer.status == 200 else _envelope.MAX_ERROR_BYTES
@@ -357,10 +352,6 @@ def _common(headers: Iterable[Header]) -> tuple[Header, ...]:
 
 def _agent_header(uds: str | None) -> tuple[Header, ...]:
     return ((b"x-flyte-agent", b"1"),) if uds is not None else ()
-
-
-def _timeouts(read: float | None) -> dict[str, dict[str, float | None]]:
-    return {"timeout": {"connect": CONNECT_SECONDS, "pool": None, "write": read, "read": read}}
 
 
 async def _read(answer: httpcore.Response, limit: int) -> bytes:
