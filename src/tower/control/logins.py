@@ -20,7 +20,7 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import LinkRow, SessionRow
 
-SIGN_IN_PATH = "/sign-in/"
+SIGN_IN_PATH = "/signin/"
 """The console's page that a link points at; the code follows as the last segment of the path."""
 
 HANDOVER_SECONDS = 60.0

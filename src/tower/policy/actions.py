@@ -201,6 +201,26 @@ ROUTES: dict[str, Row] = {
     "gateway ANY /apps/{project}/{domain}/{name}/{path}": _effect(Action.APP_USE),
     "gateway ANY <app host>/{path}": _effect(Action.APP_USE),
     "gateway GET <app host>/.tower/session": _ANONYMOUS,
+    # a ticket in the path names one object and nobody: what it allows was decided when it was made
+    "data PUT /data/upload/{ticket}": _ANONYMOUS,
+    "data GET /data/download/{ticket}": _ANONYMOUS,
+    "console GET /": _read(Action.RUN_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/runs": _read(Action.RUN_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/runs/{name}": _read(Action.RUN_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/runs/{name}/events": _read(Action.RUN_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/runs/{name}/logs": _read(Action.RUN_VIEW),
+    "console GET /v2/apps": _read(Action.APP_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/apps/{name}": _read(Action.APP_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/apps/{name}/events": _read(Action.APP_VIEW),
+    "console GET /signin": _ANONYMOUS,
+    "console POST /signin": _ANONYMOUS,
+    "console GET /signin/{code}": _ANONYMOUS,
+    "console POST /signin/{code}": _ANONYMOUS,
+    "console POST /signout": _SELF,
+    "console GET /apps-login": _SELF,
+    "console GET /static/{file}": _ANONYMOUS,
+    "console GET /healthz": _ANONYMOUS,
+    "console GET /metrics": _ANONYMOUS,
 }
 """Every route of the other doors, as `<door> <METHOD> <path template>`."""
 

@@ -127,7 +127,7 @@ def story(run: Run) -> None:
     assert text not in listed.stdout
     assert text.split("_", 2)[2] not in run("keys", "list", "-o", "json").stdout
     assert "contributor:flytesnacks/*" in run("users", "list").stdout
-    assert run("users", "link", "alice").stdout.startswith(f"http://{HOST}/sign-in/")
+    assert run("users", "link", "alice").stdout.startswith(f"http://{HOST}/signin/")
     assert run("users", "link", "nightly").exit_code == 5
     assert run("users", "revoke", "alice", "--role", "contributor", "--project", "flytesnacks").exit_code == 0
     assert "contributor" not in run("users", "list").stdout
