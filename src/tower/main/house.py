@@ -120,7 +120,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     )
     identities = Identities(db=db, access=access, directory=directory)
     api_keys = ApiKeys(db=db, access=access, directory=directory)
-    logins = Logins(db=db, clock=clock, access=access, directory=directory, settings=settings)
+    logins = Logins(db=db, access=access, settings=settings)
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)

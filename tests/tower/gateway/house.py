@@ -1,4 +1,4 @@
-"""Real rooms over a temporary SQLite file, and real servers, for the tests of gateway, console and apps."""
+"""Real rooms over a temporary home, and real servers, for the tests of gateway, console and apps."""
 
 from __future__ import annotations
 
@@ -17,47 +17,20 @@ from typing import Any
 import uvicorn
 from flyteidl2.app import app_definition_pb2 as pb
 
-from tower.clock import Clock, SystemClock
-from tower.control.access import Access
-from tower.control.apikeys import ApiKeys as Keys
-from tower.control.apps import Apps
-from tower.control.directory import Directory
-from tower.control.events import Events
-from tower.control.grants import Grants
-from tower.control.identities import Identities
-from tower.control.logins import Logins
-from tower.control.projects import Projects
-from tower.control.tailing import Line
 from tower.errors import Unavailable
 from tower.gateway.door import Gateway, Parts, build
-from tower.identity.authenticators import MACHINE, ApiKeys, BrowserSessions, ExchangedTokens, Sockets
-from tower.identity.chain import Chain, Presented
+from tower.identity.authenticators import MACHINE
+from tower.identity.chain import Presented
 from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
-from tower.identity.tokens import AppTokens
-from tower.policy.engine import Engine
+from tower.identity.tokens import AppClaims, AppTokens
+from tower.main import house as composition
 from tower.settings import Settings
+from tower.store import logs
 from tower.store.apps import AppRow
 from tower.store.audit import page as audit_page
-from tower.store.database import Database
 
 DOMAIN = "apps.localhost"
-
-
-async def no_code(bundle: str, /, *, project: str, domain: str) -> str:
-    """Stands for the look at an uploaded bundle."""
-    return "c0de" if bundle else ""
-
-
-@dataclass(slots=True)
-class FakeLogs:
-    """Output of apps that the test writes."""
-
-    lines: dict[str, list[Line]] = field(default_factory=dict)
-
-    async def __call__(self, log_id: str, offset: int) -> tuple[list[Line], int]:
-        found = self.lines.get(log_id, [])
-        return found[offset:], len(found)
 
 
 @dataclass(slots=True)
@@ -89,27 +62,29 @@ class FakeProcesses:
                 self.idle.set()
 
 
-@dataclass(slots=True)
 class House:
-    """The rooms, wired as the composition root wires them."""
+    """The composed house, with shorthands for what tests do."""
 
-    settings: Settings
-    clock: Clock
-    db: Database
-    directory: Directory
-    access: Access
-    identities: Identities
-    keys: Keys
-    logins: Logins
-    projects: Projects
-    apps: Apps
-    grants: Grants
-    tokens: AppTokens
-    chain: Chain
-    events: Events
-    processes: FakeProcesses
-    logs: FakeLogs
-    numbers: Iterator[int] = field(default_factory=itertools.count)
+    def __init__(self, rooms: composition.House) -> None:
+        self.rooms = rooms
+        self.settings = rooms.settings
+        self.db = rooms.db
+        self.chain = rooms.chain
+        self.access = rooms.access
+        self.identities = rooms.identities
+        self.keys = rooms.api_keys
+        self.logins = rooms.logins
+        self.projects = rooms.projects
+        self.apps = rooms.apps
+        self.grants = rooms.grants
+        self.events = rooms.events
+        self.tokens = AppTokens(
+            key=SigningKey.load_or_create(rooms.settings.home / "signing.key"),
+            clock=rooms.clock,
+            issuer=rooms.settings.org,
+        )
+        self.processes = FakeProcesses()
+        self.numbers = itertools.count()
 
     async def person(self, name: str, role: str | None = "viewer", **scope: str) -> str:
         """A user with a role in the project; the text of a key of theirs."""
@@ -139,6 +114,21 @@ class House:
     async def deploy(self, name: str, **options: Any) -> AppRow:
         return await self.apps.create(MACHINE, message(name, **options), request_id="t")
 
+    def write_app_log(self, app_id: str, text: str) -> None:
+        """What an app prints."""
+        sink = logs.LogSink(
+            logs.app_path(self.settings.home, app_id),
+            1_000_000,
+            now=self.rooms.clock.now,
+            changed=lambda: self.events.publish(("log", app_id)),
+        )
+        sink.write(text.encode())
+        sink.close()
+
+    def claims(self, token: str) -> AppClaims:
+        """What an app token says, if it is genuine."""
+        return self.tokens.verify(token)
+
     async def audit(self, **filters: Any) -> list[Any]:
         return await self.db.read(lambda reader: audit_page(reader, **filters))
 
@@ -152,7 +142,7 @@ class House:
                 processes=self.processes,
                 logins=self.logins,
                 settings=self.settings,
-                clock=self.clock,
+                clock=self.rooms.clock,
                 console=options.pop("console", lambda: "http://127.0.0.1:1"),
                 **options,
             )
@@ -189,60 +179,10 @@ def message(
 
 
 @asynccontextmanager
-async def built(home: Path, *, clock: Clock | None = None, **settings: Any) -> AsyncIterator[House]:
+async def built(home: Path, **settings: Any) -> AsyncIterator[House]:
     """The house with the project flytesnacks in it."""
-    clock = clock or SystemClock()
-    options = Settings(home=home, apps_domain=DOMAIN, **settings)
-    db = Database.open(home / "tower.db", clock=clock)
-    events = Events()
-    directory = Directory(db=db, clock=clock)
-    access = Access(db=db, engine=Engine(), directory=directory)
-    projects = Projects(db=db, access=access)
-    await projects.bootstrap("flytesnacks")
-    logs = FakeLogs()
-    key = SigningKey.generate()
-    tokens = AppTokens(key=key, clock=clock, issuer="tower")
-    chain = Chain(
-        [
-            Sockets(attempts=directory),
-            ApiKeys(directory=directory, clock=clock),
-            BrowserSessions(directory=directory, clock=clock),
-            ExchangedTokens(tokens=tokens, directory=directory),
-        ],
-        report=access.report_conflict,
-    )
-    house = House(
-        settings=options,
-        clock=clock,
-        db=db,
-        directory=directory,
-        access=access,
-        identities=Identities(db=db, access=access, directory=directory),
-        keys=Keys(db=db, access=access, directory=directory),
-        logins=Logins(db=db, clock=clock, access=access, directory=directory, settings=options),
-        projects=projects,
-        apps=Apps(
-            db=db,
-            access=access,
-            events=events,
-            projects=projects,
-            code_digest=no_code,
-            read_log=logs,
-            settings=options,
-        ),
-        grants=Grants(key=key, tokens=tokens, clock=clock, settings=options),
-        tokens=tokens,
-        chain=chain,
-        events=events,
-        processes=FakeProcesses(),
-        logs=logs,
-    )
-    await house.apps.open()
-    try:
-        yield house
-    finally:
-        await directory.close()
-        await db.close()
+    async with composition.compose(Settings(home=home, apps_domain=DOMAIN, **settings)) as rooms:
+        yield House(rooms)
 
 
 class _Server(uvicorn.Server):
