@@ -1,7 +1,7 @@
 """flyte: write tasks and apps; they run as the person who asked for them.
 
-This is the whole public surface, with `flyte.errors`, `flyte.remote` and `flyte.app`. All is loaded when it is
-first used: `import flyte` loads neither protobuf, nor an HTTP client, nor pydantic.
+This is the whole public surface, with `flyte.errors`, `flyte.remote` and `flyte.app`. Names are loaded when
+they are first used: `import flyte` loads neither protobuf, nor an HTTP client, nor pydantic.
 """
 
 from __future__ import annotations
