@@ -11,6 +11,7 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 from connectrpc.code import Code
@@ -90,6 +91,8 @@ def application(
     generated: type[Any], service: object, *, interceptors: Iterable[object], limit: int
 ) -> ConnectASGIApplication[Any]:
     """The generated ASGI application of a service, with strict codecs and messages up to `limit` bytes."""
+    # the stub of a service need not load its descriptor, which the chain lists the methods from
+    import_module(generated.__module__.removesuffix("_connect") + "_pb2")
     strict = type(generated.__name__, (generated, _StrictApplication), {"path": generated.path})
     made: ConnectASGIApplication[Any] = strict(
         service, interceptors=interceptors, read_max_bytes=limit, compressions=[Gzip(limit)]
