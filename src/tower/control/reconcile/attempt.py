@@ -1,0 +1,286 @@
+"""The life of one attempt: leased, made ready, started, watched, and its outcome recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from enum import Enum, auto
+from pathlib import Path
+from typing import Any
+
+import structlog
+from flyteidl2.task import run_pb2, task_definition_pb2
+
+from tower.control.definitions import read_spec
+from tower.control.reconcile import outcome, plan
+from tower.control.reconcile.outcome import Failure
+from tower.control.reconcile.parts import Handle, Parts
+from tower.control.reconcile.plan import Declared, Ground
+from tower.control.reconcile.recording import Recording
+from tower.control.reconcile.rooms import Room
+from tower.errors import Exhausted, Fault, Invalid, NotFound, Precondition, Unsupported
+from tower.executors.port import TaskJob
+from tower.images.port import Environment
+from tower.store import attempts as store
+from tower.store import blobs as naming
+from tower.store import runs
+from tower.store.logs import LogSink, attempt_path
+from tower.store.runs import ActionKey, ActionRow
+
+log = structlog.get_logger("tower.reconcile")
+
+_SECONDS_UNTIL_LOGS_SHOW = 1.0
+
+
+class Why(Enum):
+    """Why an attempt is ended before it ends by itself."""
+
+    OVER = auto()
+    TIMEOUT = auto()
+    DRAIN = auto()
+
+
+class Attempt:
+    """One attempt of one action. `run` returns when nothing of it is left."""
+
+    def __init__(self, parts: Parts, recording: Recording, key: ActionKey) -> None:
+        self._parts = parts
+        self._recording = recording
+        self._key = key
+        self._why: Why | None = None
+        self._wake = asyncio.Event()
+        self._timer: Handle | None = None
+        self._sink: LogSink | None = None
+        self._shown: Handle | None = None
+        self._writes: set[asyncio.Task[None]] = set()
+        self._id = ""
+        self._number = 0
+
+    def drain(self) -> None:
+        """Stop the attempt; its action goes back to the queue."""
+        self._why = self._why or Why.DRAIN
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Lease the action and see its attempt through; nothing happens when it is not queued any more."""
+        row = self._parts.db.read_now(lambda reader: runs.get(reader, self._key))
+        if row is None or row.phase.terminal:
+            return
+        self._number = row.attempts + 1
+        self._id = "/".join((*self._key, str(self._number)))
+        with self._parts.events.subscribe(("action", *self._key)) as self._wake:
+            leasing = asyncio.ensure_future(self._recording.lease(self._key))
+            working = asyncio.ensure_future(self._work(row, leasing))
+            working.add_done_callback(lambda _: self._wake.set())
+            try:
+                await self._watch(working)
+            finally:
+                leased = await leasing
+                self._cancel_timers()
+            if leased is None:
+                await asyncio.wait([working])
+                return
+            await self._conclude(leased, working)
+
+    async def _watch(self, working: asyncio.Future[bytes | Failure | None]) -> None:
+        """Wait for the end of the work, or for a reason to end it; then the reason is in `_why`."""
+        while not working.done():
+            self._wake.clear()
+            if self._why is None and self._over():
+                self._why = Why.OVER
+            if self._why is not None:
+                return
+            await self._wake.wait()
+
+    def _over(self) -> bool:
+        phase = self._parts.db.read_now(lambda reader: store.phase(reader, self._key))
+        return phase is None or phase.terminal
+
+    async def _conclude(self, row: ActionRow, working: asyncio.Future[bytes | Failure | None]) -> None:
+        why = None if working.done() else self._why
+        if why is Why.TIMEOUT:
+            # written before the process is stopped: from here on nothing that it does counts
+            await self._recording.timed_out(row, seconds=row.run_timeout or 0.0, has_logs=self._has_logs)
+        await self._parts.agent.close(self._id)
+        if why is not None:
+            working.cancel()
+        await asyncio.wait([working])
+        self._close_log()
+        if why is Why.OVER:
+            await self._recording.over(row, has_logs=self._has_logs)
+        elif why is Why.DRAIN:
+            await self._recording.stopped(row, has_logs=self._has_logs)
+        elif why is None:
+            await self._record(row, self._result(working))
+
+    def _result(self, working: asyncio.Future[bytes | Failure | None]) -> bytes | Failure:
+        try:
+            result = working.result()
+        except (Invalid, Unsupported, Precondition, NotFound, Exhausted) as fault:
+            log.info("attempt cannot start", attempt=self._id, message=fault.message, cause=fault.cause)
+            return Failure(fault.public, type(fault).__name__, user=True, retry=False)
+        except Fault as fault:
+            log.warning("attempt did not start", attempt=self._id, message=fault.message, cause=fault.cause)
+            return Failure(fault.public, type(fault).__name__, user=False)
+        except (Exception, asyncio.CancelledError):
+            reference = self._parts.clock.name("e")
+            log.exception("attempt broke", attempt=self._id, reference=reference)
+            return Failure(f"Tower failed at this attempt (reference {reference}).", "Internal", user=False)
+        assert result is not None
+        return result
+
+    async def _record(self, row: ActionRow, result: bytes | Failure) -> None:
+        if isinstance(result, Failure):
+            await self._recording.failed(row, result, has_logs=self._has_logs)
+            return
+        place = f"outputs/{self._id}"
+        try:
+            await self._parts.blobs.put(f"{place}/{outcome.OUTPUTS}", result)
+        except (OSError, Fault) as error:
+            log.warning("outputs not stored", attempt=self._id, error=str(error))
+            failure = Failure("The outputs could not be stored.", "Storage", user=False)
+            await self._recording.failed(row, failure, has_logs=self._has_logs)
+            return
+        await self._recording.succeeded(row, outputs_uri=naming.uri(place), has_logs=self._has_logs)
+
+    async def _work(
+        self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]
+    ) -> bytes | Failure | None:
+        """Everything up to the outputs or the failure; None when the action could not be leased.
+
+        The commit of the lease and the preparation go on at the same time; nothing starts before both.
+        """
+        await asyncio.sleep(0)  # let the lease reach the writer first
+        ground = self._parts.ground()
+        declared = plan.task(self._spec(row), run_pb2.RunSpec.FromString(row.run_spec), ground)
+        image = await self._parts.images.ready(declared.image, progress=self._say)
+        bundle = await self._parts.bundles.ready(declared.bundle, row.code_digest)
+        inputs = await self._parts.inputs.read(row)
+        leased = await asyncio.shield(leasing)
+        if leased is None:
+            return None
+        refusal = await self._parts.permit(leased, self._number)
+        if refusal:
+            return Failure(refusal, "NotPermitted", user=True, retry=False)
+        room = self._parts.rooms.make()
+        try:
+            (room.directory / "inputs.pb").write_bytes(inputs)
+            job = self._job(leased, declared, ground, image=image, bundle=bundle, room=room)
+            return await self._process(leased, job)
+        finally:
+            self._parts.rooms.remove(room)
+
+    async def _process(self, row: ActionRow, job: TaskJob) -> bytes | Failure:
+        await self._parts.agent.open(self._id, "attempt", job.agent_socket)
+        self._arm(row.run_timeout)
+        process = await self._parts.executor.start_task(job, on_output=self._output, on_start=self._started)
+        try:
+            exit_ = await process.wait()
+        except asyncio.CancelledError:
+            await process.stop(self._parts.grace)
+            raise
+        await self._parts.agent.close(self._id)
+        return outcome.read(job.directory, exit_, limits=job.limits)
+
+    def _spec(self, row: ActionRow) -> task_definition_pb2.TaskSpec:
+        if row.spec is not None:
+            return read_spec(row.spec)
+        key = (row.task_project, row.task_domain, row.task_name)
+        definition = self._parts.definitions.find(key, row.task_version)
+        if definition is None:
+            raise NotFound(f"The task {row.task_name} at version {row.task_version} is gone.")
+        return definition.spec
+
+    def _job(
+        self,
+        row: ActionRow,
+        declared: Declared,
+        ground: Ground,
+        *,
+        image: Environment,
+        bundle: Path | None,
+        room: Room,
+    ) -> TaskJob:
+        own = {
+            "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
+            "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
+            "FLYTE_AGENT_SOCKET": str(room.agent_socket),
+            "FLYTE_ATTEMPT_NUMBER": str(self._number),
+            "FLYTE_TASK_VERSION": row.task_version,
+            "RUN_NAME": row.run,
+            "ACTION_NAME": row.action,
+            "TMPDIR": str(room.temporary),
+        }
+        return TaskJob(
+            id=self._id,
+            python=image.python,
+            bundle=bundle,
+            module=declared.module,
+            task=declared.name,
+            directory=room.directory,
+            agent_socket=room.agent_socket,
+            env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
+            limits=declared.limits,
+        )
+
+    def _started(self, pid: int) -> None:
+        self._parts.agent.register(self._id, pid)
+        # on its way to the disk while the process runs; the writer keeps the order of what it is given
+        self._in_background(self._recording.started(self._key, self._number))
+
+    def _arm(self, seconds: float | None) -> None:
+        if not seconds:
+            return
+        deadline = self._parts.clock.now() + seconds
+
+        def check() -> None:
+            left = deadline - self._parts.clock.now()
+            if left > 0:
+                self._timer = self._parts.timers.later(left, check)
+            else:
+                self._why = self._why or Why.TIMEOUT
+                self._wake.set()
+
+        self._timer = self._parts.timers.later(seconds, check)
+
+    def _cancel_timers(self) -> None:
+        for timer in (self._timer, self._shown):
+            if timer is not None:
+                timer.cancel()
+
+    def _say(self, line: str) -> None:
+        """A line about the making of the image, in the attempt's log."""
+        self._output(f"[image] {line}\n".encode())
+
+    def _output(self, chunk: bytes) -> None:
+        if self._sink is None:
+            topic = ("log", self._id)
+            self._sink = LogSink(
+                attempt_path(self._parts.settings.home, self._id),
+                self._parts.settings.max_log,
+                now=self._parts.clock.now,
+                changed=lambda: self._parts.events.publish(topic),
+            )
+            self._shown = self._parts.timers.later(_SECONDS_UNTIL_LOGS_SHOW, self._show_logs)
+        self._sink.write(chunk)
+
+    def _show_logs(self) -> None:
+        self._in_background(self._recording.has_logs(self._key, self._number))
+
+    def _close_log(self) -> None:
+        if self._sink is not None:
+            self._sink.close()
+
+    @property
+    def _has_logs(self) -> bool:
+        return self._sink is not None and self._sink.lines > 0
+
+    def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(write)
+        self._writes.add(task)
+        task.add_done_callback(self._written)
+
+    def _written(self, task: asyncio.Task[None]) -> None:
+        self._writes.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("a step was not recorded", attempt=self._id, error=str(task.exception()))

@@ -1,0 +1,97 @@
+"""What the loops of this package work with: narrow views of other rooms, put together by `tower.main`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tower.clock import Clock
+from tower.control.definitions import Definitions
+from tower.control.events import Events
+from tower.control.reconcile.bundles import Bundles
+from tower.control.reconcile.plan import Ground
+from tower.control.reconcile.rooms import Rooms
+from tower.executors.port import Executor
+from tower.images.port import Builder
+from tower.settings import Settings
+from tower.store.database import Database
+from tower.store.runs import ActionRow
+
+
+class Agent(Protocol):
+    """The sockets that tell processes apart; `tower.agent.AgentSockets` has them."""
+
+    async def open(self, workload_id: str, kind: str, path: Path, /) -> None:
+        """Listen for a workload."""
+
+    def register(self, workload_id: str, pid: int, /) -> None:
+        """Announce the root process of a workload."""
+
+    async def close(self, workload_id: str, /) -> None:
+        """Stop listening and cut what is open."""
+
+
+class Inputs(Protocol):
+    """Finds the inputs of a run; `tower.control.inputs.Inputs` does."""
+
+    async def read(self, row: ActionRow, /) -> bytes:
+        """Serialised flyteidl2.task.Inputs."""
+
+
+class Blobs(Protocol):
+    """Keeps outputs; `tower.store.blobs.Blobs` does."""
+
+    async def put(self, key: str, data: bytes, /) -> None:
+        """Store a content durably."""
+
+
+Permit = Callable[[ActionRow, int], Awaitable[str]]
+"""Whether the executor of an action may still run this attempt: "" or the reason why not."""
+
+
+class Handle(Protocol):
+    """A timer that was set."""
+
+    def cancel(self) -> None:
+        """Unset it."""
+
+
+class Timers(Protocol):
+    """Where the loops set their timers; tests drive their own."""
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> Handle:
+        """Have `call` called in the event loop after so many seconds."""
+
+
+class LoopTimers:
+    """The timers of the running event loop."""
+
+    def later(self, seconds: float, call: Callable[[], object], /) -> Handle:
+        """Have `call` called after so many seconds, a day at most: who waits longer sets the timer again."""
+        return asyncio.get_running_loop().call_later(min(seconds, 86_400.0), call)
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything at once. `ground` is asked at each start, since the port may be known only then."""
+
+    db: Database
+    clock: Clock
+    events: Events
+    settings: Settings
+    blobs: Blobs
+    inputs: Inputs
+    definitions: Definitions
+    executor: Executor
+    images: Builder
+    agent: Agent
+    bundles: Bundles
+    rooms: Rooms
+    permit: Permit
+    ground: Callable[[], Ground]
+    timers: Timers
+    grace: float = 5.0
+    """Seconds between the request to end and the end by force."""

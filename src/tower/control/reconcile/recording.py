@@ -1,0 +1,190 @@
+"""The commits of an attempt's life: rows, audit record and the news of it, all or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from tower.audit import Event, Outcome, Record
+from tower.control.events import Events
+from tower.control.reconcile.outcome import Failure, error_json
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.states import Phase
+from tower.store import attempts as store
+from tower.store import audit
+from tower.store.attempts import End
+from tower.store.database import Database, Transaction
+from tower.store.runs import ActionKey, ActionRow, attempts_of
+
+MAX_SYSTEM_FAILURES = 3
+MAX_RESTARTS = 10
+RESTARTED = "TowerRestarted"
+STOPPED = "TowerStopped"
+
+
+class Recording:
+    """Writes what happened. Every method returns after the commit."""
+
+    def __init__(self, *, db: Database, events: Events) -> None:
+        self._db = db
+        self._events = events
+
+    async def lease(self, key: ActionKey) -> ActionRow | None:
+        """Begin the next attempt of a queued action; None when it is not queued any more."""
+
+        def write(tx: Transaction) -> ActionRow | None:
+            row = store.lease(tx, key)
+            if row is not None:
+                tx.after_commit(self._news(key))
+            return row
+
+        return await self._db.write(write)
+
+    async def started(self, key: ActionKey, attempt: int) -> None:
+        """The process exists."""
+
+        def write(tx: Transaction) -> None:
+            if store.started(tx, key, attempt):
+                tx.after_commit(self._news(key))
+
+        await self._db.write(write)
+
+    async def has_logs(self, key: ActionKey, attempt: int) -> None:
+        """There is output to look at while it runs."""
+
+        def write(tx: Transaction) -> None:
+            store.has_logs(tx, key, attempt)
+            tx.after_commit(self._news(key))
+
+        await self._db.write(write)
+
+    async def succeeded(self, row: ActionRow, *, outputs_uri: str, has_logs: bool) -> None:
+        """The outputs are stored."""
+        end = End(Phase.SUCCEEDED, outputs_uri=outputs_uri, has_logs=has_logs)
+        await self._db.write(lambda tx: self._finish(tx, row, end))
+
+    async def failed(self, row: ActionRow, failure: Failure, *, has_logs: bool) -> None:
+        """The attempt failed: another one is due, or the action failed with it."""
+        end = End(Phase.FAILED, error=failure.json(), has_logs=has_logs)
+
+        def write(tx: Transaction) -> None:
+            if failure.retry and _another(tx, row, failure):
+                store.requeue(tx, row.key, row.attempts, end)
+                tx.after_commit(self._news(row.key, queue=True))
+            else:
+                self._finish(tx, row, end)
+
+        await self._db.write(write)
+
+    async def timed_out(self, row: ActionRow, *, seconds: float, has_logs: bool) -> None:
+        """The attempt ran too long."""
+        error = error_json(
+            f"The attempt ran longer than {seconds:g} seconds.", kind="user", code="MAX_RUNTIME_EXCEEDED"
+        )
+        end = End(Phase.TIMED_OUT, error=error, has_logs=has_logs)
+        await self._db.write(lambda tx: self._finish(tx, row, end))
+
+    async def stopped(self, row: ActionRow, *, has_logs: bool) -> None:
+        """Tower stops: the action waits for the next start."""
+        error = error_json("Tower was stopped while this attempt ran.", kind="system", code=STOPPED)
+        end = End(Phase.ABORTED, error=error, has_logs=has_logs)
+
+        def write(tx: Transaction) -> None:
+            store.requeue(tx, row.key, row.attempts, end)
+            tx.after_commit(self._news(row.key))
+
+        await self._db.write(write)
+
+    async def over(self, row: ActionRow, *, has_logs: bool) -> None:
+        """Somebody else ended the action (an abort); the attempt's own row follows."""
+        end = End(Phase.ABORTED, has_logs=has_logs)
+
+        def write(tx: Transaction) -> None:
+            store.finish(tx, row.key, row.attempts, end)
+            tx.after_commit(self._news(row.key))
+
+        await self._db.write(write)
+
+    async def expire_queued(self, row: ActionRow, *, waited: float) -> None:
+        """The action waited too long."""
+        error = error_json(
+            f"The run waited longer than {waited:g} seconds to start.",
+            kind="user",
+            code="QUEUED_TIMEOUT_EXCEEDED",
+        )
+
+        def write(tx: Transaction) -> None:
+            if store.expire_queued(tx, row.key, error):
+                self._record(tx, row, Phase.TIMED_OUT)
+                tx.after_commit(self._news(row.key))
+
+        await self._db.write(write)
+
+    async def recover(self) -> int:
+        """Requeue what a former life of Tower left started; answers how many actions that were."""
+        rows = await self._db.read(store.stranded)
+        error = error_json("Tower restarted while this attempt ran.", kind="system", code=RESTARTED)
+        end = End(Phase.FAILED, error=error)
+
+        def write(tx: Transaction) -> None:
+            for row in rows:
+                ended = [json.loads(each.error)["code"] for each in attempts_of(tx, row.key) if each.error]
+                if ended.count(RESTARTED) >= MAX_RESTARTS:
+                    self._finish(tx, row, end)
+                    continue
+                store.requeue(tx, row.key, row.attempts, end)
+                tx.after_commit(self._news(row.key, queue=True))
+
+        if rows:
+            await self._db.write(write)
+        return len(rows)
+
+    def _finish(self, tx: Transaction, row: ActionRow, end: End) -> None:
+        if store.finish(tx, row.key, row.attempts, end):
+            self._record(tx, row, end.phase, end.outputs_uri)
+        tx.after_commit(self._news(row.key))
+
+    @staticmethod
+    def _record(tx: Transaction, row: ActionRow, phase: Phase, outputs_uri: str = "") -> None:
+        """The end of a run in the audit: whose it was, and under which decision it was let in."""
+        resource = Resource(ResourceType.RUN, project=row.project, domain=row.domain, name=row.run)
+        detail = {"phase": phase.name, "action": row.action, "attempts": row.attempts}
+        if outputs_uri:
+            detail["outputs"] = outputs_uri
+        audit.append(
+            tx,
+            Record(
+                at=tx.now,
+                event=Event.RUN_FINISH,
+                outcome=Outcome.ALLOWED if phase is Phase.SUCCEEDED else Outcome.FAILED,
+                subject=row.executed_by,
+                credential_kind=row.credential_kind,
+                credential_id=row.credential_id,
+                actors=tuple(json.loads(row.actors)),
+                action=Action.TASK_RUN.value,
+                resource=str(resource),
+                request_id=row.request_id or "",
+                decision=row.decision,
+                policy_revision=row.policy_revision,
+                detail=detail,
+            ),
+        )
+
+    def _news(self, key: ActionKey, *, queue: bool = False) -> Callable[[], None]:
+        topics: list[tuple[str, ...]] = [("action", *key), ("runs", key.project, key.domain)]
+        if queue:
+            topics.append(("queue",))
+        return lambda: self._events.publish(*topics)
+
+
+def _another(tx: Transaction, row: ActionRow, failure: Failure) -> bool:
+    """Whether the action has an attempt left: failures of the code and of the system are counted apart."""
+    kinds = [
+        (error["kind"], error["code"])
+        for each in attempts_of(tx, row.key)
+        if each.attempt < row.attempts and each.error and (error := json.loads(each.error))
+    ]
+    if failure.user:
+        return [kind for kind, _ in kinds].count("user") + 1 < row.max_attempts
+    system = [kind for kind, code in kinds if kind == "system" and code not in {RESTARTED, STOPPED}]
+    return len(system) + 1 <= MAX_SYSTEM_FAILURES

@@ -1,0 +1,80 @@
+"""The folders and sockets of running processes: private, with names that nobody can guess, then gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+_LONGEST_SOCKET = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What one process has to itself: its working folder, with `tmp` in it, and a folder for its sockets."""
+
+    directory: Path
+    sockets: Path
+
+    @property
+    def temporary(self) -> Path:
+        """Where its temporary files go."""
+        return self.directory / "tmp"
+
+    @property
+    def agent_socket(self) -> Path:
+        """Where it finds Tower."""
+        return self.sockets / "agent"
+
+    @property
+    def app_socket(self) -> Path:
+        """Where an app listens."""
+        return self.sockets / "app"
+
+
+class Rooms:
+    """Makes rooms under `home`; sockets elsewhere when a path below `home` is too long for one."""
+
+    def __init__(self, home: Path) -> None:
+        """Clear what a former Tower left."""
+        self._work = home / "work"
+        shutil.rmtree(self._work, ignore_errors=True)
+        self._work.mkdir(mode=0o700, parents=True)
+        self._away: Path | None = None
+        self._sockets = home / "run"
+        shutil.rmtree(self._sockets, ignore_errors=True)
+        if len(os.fsencode(self._sockets / ("x" * 16) / "agent")) <= _LONGEST_SOCKET:
+            self._sockets.mkdir(mode=0o700, parents=True)
+        else:
+            self._away = self._sockets = Path(tempfile.mkdtemp(prefix="tower-"))
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    def make(self) -> Room:
+        """A fresh room."""
+        name = secrets.token_hex(8)
+        room = Room(self._work / name, self._sockets / name)
+        room.directory.mkdir(mode=0o700)
+        room.temporary.mkdir(mode=0o700)
+        room.sockets.mkdir(mode=0o700)
+        return room
+
+    def remove(self, room: Room) -> None:
+        """Remove a room in the background."""
+        task = asyncio.get_running_loop().create_task(asyncio.to_thread(_remove, room))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def close(self) -> None:
+        """Wait for what is being removed."""
+        await asyncio.gather(*self._leaving)
+        if self._away is not None:
+            await asyncio.to_thread(shutil.rmtree, self._away, ignore_errors=True)
+
+
+def _remove(room: Room) -> None:
+    shutil.rmtree(room.directory, ignore_errors=True)
+    shutil.rmtree(room.sockets, ignore_errors=True)

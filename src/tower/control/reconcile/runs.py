@@ -1,0 +1,147 @@
+"""The loop of runs: what is queued is started as far as there is room, in the order it came."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from tower.control.reconcile.attempt import Attempt
+from tower.control.reconcile.parts import Handle, Parts
+from tower.control.reconcile.recording import Recording
+from tower.store import attempts as store
+from tower.store import runs
+from tower.store.runs import ActionKey
+
+log = structlog.get_logger("tower.reconcile")
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+
+
+class Reconcile:
+    """One per process. `start` it after the database is open, `stop` it before the doors' rooms close."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._recording = Recording(db=parts.db, events=parts.events)
+        self._active: dict[ActionKey, tuple[Attempt, asyncio.Task[None]]] = {}
+        self._loop: asyncio.Task[None] | None = None
+        self._woken = asyncio.Event()
+        self._deadline: Handle | None = None
+        self._look_later: Handle | None = None
+        self._look_due = False
+        self._overdue = False
+        self._draining = False
+
+    @property
+    def running(self) -> int:
+        """How many attempts are on their way or running."""
+        return len(self._active)
+
+    async def start(self) -> None:
+        """Take up what a former life of Tower left, and begin."""
+        left = await self._recording.recover()
+        if left:
+            log.warning("attempts of a former process ended", actions=left)
+        self._loop = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Start nothing more, wait for what runs, at last stop it: those actions are queued again."""
+        self._draining = True
+        self._woken.set()
+        if self._loop is not None:
+            await self._loop
+        running = [task for _, task in self._active.values()]
+        if not running:
+            return
+        _, late = await asyncio.wait(running, timeout=self._parts.settings.drain_seconds)
+        if late:
+            log.warning("attempts stopped", attempts=len(late))
+            for attempt, _ in list(self._active.values()):
+                attempt.drain()
+            await asyncio.wait(late)
+
+    async def _run(self) -> None:
+        with self._parts.events.subscribe(("queue",)) as self._woken:
+            try:
+                while not self._draining:
+                    self._woken.clear()
+                    await self._turn()
+                    await self._woken.wait()
+            finally:
+                for timer in (self._deadline, self._look_later):
+                    if timer is not None:
+                        timer.cancel()
+
+    async def _turn(self) -> None:
+        try:
+            if self._overdue:
+                self._overdue = False
+                await self._expire()
+            self._fill()
+        except Exception:
+            # a store that does not answer now is asked again: this loop is all that starts runs
+            log.exception("the queue could not be read")
+            self._parts.timers.later(_SECONDS_BETWEEN_LOOKS, self._woken.set)
+
+    def _fill(self) -> None:
+        """Start what waits longest, as far as there is room."""
+        room = self._parts.settings.parallel_attempts - len(self._active)
+        if room <= 0:
+            self._watch_deadlines()
+            return
+        # those being leased right now still look queued
+        keys = self._parts.db.read_now(lambda reader: store.queued(reader, room + len(self._active)))
+        waiting = [key for key in keys if key not in self._active]
+        for key in waiting[:room]:
+            attempt = Attempt(self._parts, self._recording, key)
+            task = asyncio.create_task(attempt.run())
+            self._active[key] = attempt, task
+            task.add_done_callback(lambda task, key=key: self._done(key, task))  # type: ignore[misc]
+        if len(waiting) >= room:
+            self._watch_deadlines()
+
+    def _done(self, key: ActionKey, task: asyncio.Task[None]) -> None:
+        del self._active[key]
+        if not task.cancelled() and task.exception() is not None:
+            log.error("an attempt was not recorded", run=key.run, exc_info=task.exception())
+            # its action looks started; the next start of Tower takes it up
+        self._woken.set()
+
+    def _watch_deadlines(self) -> None:
+        """There is no room: see to those that wait too long. A look is a scan: one a second at most."""
+        if self._look_later is None:
+            self._look()
+            self._look_later = self._parts.timers.later(_SECONDS_BETWEEN_LOOKS, self._look_again)
+        else:
+            self._look_due = True
+
+    def _look_again(self) -> None:
+        self._look_later = None
+        if self._look_due:
+            self._look_due = False
+            self._watch_deadlines()
+
+    def _look(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        deadline = self._parts.db.read_now(store.next_queue_deadline)
+        if deadline is not None:
+            wait = max(0.0, deadline - self._parts.clock.now())
+            self._deadline = self._parts.timers.later(wait, self._due)
+
+    def _due(self) -> None:
+        self._deadline = None
+        self._overdue = True
+        self._woken.set()
+
+    async def _expire(self) -> None:
+        now = self._parts.clock.now()
+        keys = await self._parts.db.read(lambda reader: store.overdue(reader, now))
+        for key in keys:
+            row = await self._parts.db.read(lambda reader, key=key: runs.get(reader, key))  # type: ignore[misc]
+            if row is not None and key not in self._active:
+                await self._recording.expire_queued(row, waited=row.queue_timeout or 0.0)
+        self._look_due = True
+        self._woken.set()
