@@ -12,7 +12,6 @@ from tests.tower.gateway.house import DOMAIN, House, built, message
 
 from tower.control import appspecs
 from tower.control.listing import Filter, Op, Query
-from tower.control.tailing import Line
 from tower.errors import AlreadyExists, Denied, Exhausted, Fault, Invalid, NotFound, Precondition, Unsupported
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Principal
@@ -213,14 +212,12 @@ async def test_a_report_of_an_older_revision_changes_nothing(house: House) -> No
 async def test_logs_follow_until_the_app_is_stopped(house: House) -> None:
     carla = await person(house, "carla")
     await create(house, carla)
-    log = house.logs.lines.setdefault("/".join(KEY), [])
-    log.append(Line(1.0, "one\n"))
+    house.write_app_log("/".join(KEY), "one\n")
     stream = house.apps.tail(carla, *KEY, request_id="r")
     assert [line.text for line in await anext(stream)] == ["one\n"]
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
-    log.append(Line(2.0, "two\n"))
-    house.events.publish(("log", "/".join(KEY)))
+    house.write_app_log("/".join(KEY), "two\n")
     assert [line.text for line in await asyncio.wait_for(following, 5)] == ["two\n"]
     following = asyncio.ensure_future(anext(stream))
     await house.apps.report(*KEY, revision=1, status=AppStatus.STOPPED)

@@ -38,7 +38,7 @@ async def test_a_browser_without_a_session_is_sent_to_sign_in_and_comes_back(str
         page = await client.get("/page?x=1", headers={"cookie": session.partition(";")[0]})
     assert page.status_code == 200
     token = dict(page.json()["headers"])["authorization"].removeprefix("Bearer ")
-    assert street.house.tokens.verify(token).subject == "alice"
+    assert street.house.claims(token).subject == "alice"
 
 
 async def test_a_code_signs_in_only_the_browser_that_began(street: Street) -> None:

@@ -39,7 +39,7 @@ async def test_messages_go_both_ways_and_the_app_sees_a_token(street: Street) ->
     assert (ended.value.rcvd.code, ended.value.rcvd.reason) == (4242, "enough")
     seen = street.echo.sockets[0]
     assert street.alice not in str(seen)
-    assert street.house.tokens.verify(seen["authorization"].removeprefix("Bearer ")).subject == "alice"
+    assert street.house.claims(seen["authorization"].removeprefix("Bearer ")).subject == "alice"
 
 
 @pytest.mark.parametrize(
