@@ -1,0 +1,213 @@
+"""What the pages tell, to whom, and how they change while one looks."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+from tests.rpc_world import named
+from tests.tower.console.conftest import Town
+
+from tower.identity.authenticators import MACHINE
+from tower.policy.actions import ROUTES
+from tower.states import AppStatus, Phase
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+async def events(answer: httpx.Response) -> AsyncIterator[tuple[str, object]]:
+    name = ""
+    async for line in answer.aiter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        elif field == "data":
+            yield name, json.loads(value)
+
+
+async def test_the_run_page_says_who_through_what_and_why(town: Town) -> None:
+    path = await town.run("alice", x=42, y=SCRIPT)
+    async with town.client(await town.session("bob")) as client:
+        text = (await client.get(path)).text
+    for told in ("QUEUED", "alice", "none: directly", "api key", "contributors-work", "env.main", "v1", "42"):
+        assert told in text
+    key = (await town.house.keys.list(MACHINE, subject="alice"))[-1]
+    assert key.id in text
+    assert key.name in text
+    assert SCRIPT not in text
+    assert "&lt;script&gt;" in text
+
+
+async def test_a_run_through_an_app_names_the_app_and_the_key_behind_it(town: Town) -> None:
+    from tower.control.runs import Launch
+    from tower.identity.chain import Presented
+    from tower.identity.workload import Workload, WorkloadKind
+
+    await town.run("alice")
+    await town.house.deploy("hook")
+    key = await town.house.key("alice")
+    app = "flytesnacks/development/hook"
+    token = await town.house.grants.exchange(
+        await town.house.principal(("authorization", f"Bearer {key}")), app
+    )
+    through = await town.house.chain.authenticate(
+        Presented(
+            headers=((b"authorization", f"Bearer {token}".encode()),),
+            workload=Workload(WorkloadKind.APP, app, 1),
+        )
+    )
+    from flyteidl2.task import run_pb2
+
+    asked = Launch(
+        "flytesnacks",
+        "development",
+        run_pb2.RunSpec(),
+        task=("flytesnacks", "development", "env.main"),
+        inputs=named({"x": 1}),
+    )
+    launched = await town.house.rooms.runs.launch(through, asked, request_id="x1")
+    async with town.client(await town.session("alice")) as client:
+        answer = await client.get(f"/v2/domain/development/project/flytesnacks/runs/{launched.row.run}")
+        listed = await client.get("/")
+    assert app in answer.text
+    assert key.split("_")[1] in answer.text
+    assert key not in answer.text
+    assert app in listed.text
+
+
+async def test_absent_and_hidden_things_are_the_same_page(town: Town) -> None:
+    path = await town.run("alice")
+    await town.house.deploy("echo")
+    await town.house.person("mallory", None)
+    absent = "/v2/domain/development/project/flytesnacks/runs/rnothing"
+    paths = [
+        path,
+        f"{path}/events",
+        f"{path}/logs",
+        absent,
+        "/v2/domain/x/project/y/runs/z",
+        "/none",
+        "/v2/x",
+    ]
+    paths += [f"/v2/domain/development/project/flytesnacks/apps/{name}" for name in ("echo", "none", "e%2fx")]
+    async with town.client(await town.session("mallory")) as client:
+        answers = [await client.get(each) for each in paths]
+        assert "env.main" not in (await client.get("/")).text
+        assert "echo" not in (await client.get("/v2/apps")).text
+    assert {answer.status_code for answer in answers} == {404}
+    assert len({answer.content for answer in answers}) == 1
+    headers = [{k: v for k, v in answer.headers.items() if k != "date"} for answer in answers]
+    assert all(each == headers[0] for each in headers)
+
+
+async def test_a_page_follows_the_run_to_its_end(town: Town) -> None:
+    path = await town.run("alice")
+    async with (
+        town.client(await town.session("alice")) as client,
+        client.stream("GET", f"{path}/events") as answer,
+    ):
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        stream = events(answer)
+        assert (await anext(stream))[0] == "begin"
+        name, state = await anext(stream)
+        assert name == "state"
+        assert "QUEUED" in str(state)
+        await town.move(path, Phase.RUNNING)
+        assert "RUNNING" in str((await asyncio.wait_for(anext(stream), 5))[1])
+        town.write_log(path, f"hello {SCRIPT}\n")
+        assert await asyncio.wait_for(anext(stream), 5) == ("log", [f"hello {SCRIPT}\n"])
+        error = json.dumps({"code": "ValueError", "message": "no such thing", "kind": "user"})
+        await town.move(path, Phase.FAILED, error=error)
+        rest = [event async for event in stream]
+    assert "FAILED" in str(rest[0])
+    assert "ValueError: no such thing" in str(rest[0])
+    assert rest[-1] == ("end", None)
+
+
+async def test_the_output_as_text_for_programs(town: Town) -> None:
+    path = await town.run("alice")
+    await town.move(path, Phase.RUNNING)
+    town.write_log(path, "one\ntwo\n")
+    await town.move(path, Phase.SUCCEEDED)
+    key = await town.house.key("bob")
+    async with town.client(authorization=f"Bearer {key}") as client:
+        answer = await client.get(f"{path}/logs")
+        assert (answer.text, answer.headers["content-type"]) == ("one\ntwo\n", "text/plain; charset=utf-8")
+        assert "SUCCEEDED" in (await client.get(path)).text
+    async with town.client(authorization="Bearer twr_000000000000_" + "A" * 43) as client:
+        refused = await client.get(path)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+
+
+async def test_lists_filter_by_owner_and_page(town: Town) -> None:
+    await town.house.person("anna", "contributor")
+    path = await town.run("alice")
+    await town.run("anna")
+    async with town.client(await town.session("alice")) as client:
+        everyone = (await client.get("/")).text
+        mine = (await client.get("/?mine=1")).text
+        scoped = await client.get("/v2/domain/development/project/flytesnacks/runs")
+        elsewhere = await client.get("/v2/domain/production/project/flytesnacks/runs")
+        bad = await client.get("/?token=garbage")
+    assert "anna" in everyone
+    assert "anna" not in mine
+    assert path in mine
+    assert path in scoped.text
+    assert path not in elsewhere.text
+    assert bad.status_code == 400
+
+
+async def test_the_app_page_tells_state_address_and_revisions(town: Town) -> None:
+    await town.house.deploy("echo")
+    await town.house.apps.report(
+        "flytesnacks", "development", "echo", revision=1, status=AppStatus.FAILED, message="exit status 3"
+    )
+    town.house.write_app_log("flytesnacks/development/echo", "starting\n")
+    page = "/v2/domain/development/project/flytesnacks/apps/echo"
+    async with town.client(await town.session("bob")) as client:
+        text = (await client.get(page)).text
+        listed = (await client.get("/v2/apps")).text
+        async with client.stream("GET", f"{page}/events") as answer:
+            stream = events(answer)
+            seen = [await asyncio.wait_for(anext(stream), 5) for _ in range(3)]
+    url = f"http://echo-flytesnacks-development.apps.localhost:{town.port}"
+    for told in ("FAILED", "exit status 3", url, "The app echo", "Revisions"):
+        assert told in text
+    assert url in listed
+    assert ("log", ["starting\n"]) in seen
+
+
+async def test_every_page_forbids_scripts_frames_and_caches(town: Town) -> None:
+    async with town.client(await town.session("alice")) as client:
+        answers = [await client.get(path) for path in ("/", "/signin", "/none", "/v2/apps", "/healthz")]
+        script = await client.get("/static/console.js")
+        stray = await client.get("/static/..%2fdoor.py")
+    for answer in answers:
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["referrer-policy"] == "no-referrer"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "onclick" not in answer.text
+        assert "<script>" not in answer.text
+    assert script.headers["content-type"].startswith("text/javascript")
+    assert stray.status_code == 404
+
+
+async def test_metrics_are_for_who_may_view_the_audit(town: Town) -> None:
+    await town.house.identities.add_user(MACHINE, subject="root", role="admin")
+    key = await town.house.key("root")
+    async with town.client(authorization=f"Bearer {key}") as client:
+        assert "tower_gateway_requests_total" in (await client.get("/metrics")).text
+    async with town.client(await town.session("alice")) as client:
+        assert (await client.get("/metrics")).status_code == 403
+
+
+def test_every_route_has_a_row(town: Town) -> None:
+    rows = {name for name in ROUTES if name.startswith("console ")}
+    assert set(town.console.routes) == rows
