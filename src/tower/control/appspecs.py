@@ -55,7 +55,7 @@ class Declared:
         app.metadata.revision = revision
         app.spec.creator.Clear()
         app.spec.creator.user.id.subject = creator
-        return app.SerializeToString(deterministic=True)
+        return _bytes(app)
 
 
 def identity(app_id: pb.Identifier) -> tuple[str, str, str]:
@@ -96,7 +96,7 @@ def read(app: pb.App, settings: Settings) -> Declared:
     kept.spec.CopyFrom(spec)
     kept.spec.ClearField("creator")
     desired = Desired(spec.desired_state or Desired.ACTIVE)
-    kept.spec.desired_state = int(desired)
+    kept.spec.MergeFrom(_wanting(desired))
     return Declared(
         project=project,
         domain=domain,
@@ -116,17 +116,19 @@ def read(app: pb.App, settings: Settings) -> Declared:
 
 def stored(row: AppRow) -> pb.App:
     """The message of a row, without a status. Raises Broken when the stored bytes do not parse."""
+    app = pb.App()
     try:
-        return pb.App.FromString(row.spec)
+        app.ParseFromString(row.spec)
     except DecodeError as error:
         raise Broken("The app cannot be read.", cause=f"{row.id}: {error}") from error
+    return app
 
 
 def with_desired(row: AppRow, desired: Desired) -> bytes:
     """The row's bytes with another desired state."""
     app = stored(row)
-    app.spec.desired_state = int(desired)
-    return app.SerializeToString(deterministic=True)
+    app.spec.MergeFrom(_wanting(desired))
+    return _bytes(app)
 
 
 def render(row: AppRow, *, base_url: str, apps_domain: str, org: str = "") -> pb.App:
@@ -229,4 +231,13 @@ def _digest(app: pb.App) -> str:
     content.CopyFrom(app)
     content.spec.ClearField("desired_state")
     content.metadata.ClearField("source_code")
-    return hashlib.sha256(content.SerializeToString(deterministic=True)).hexdigest()
+    return hashlib.sha256(_bytes(content)).hexdigest()
+
+
+def _wanting(desired: Desired) -> pb.Spec:
+    return pb.Spec(desired_state=f"DESIRED_STATE_{desired.name}")
+
+
+def _bytes(app: pb.App) -> bytes:
+    data: bytes = app.SerializeToString(deterministic=True)
+    return data
