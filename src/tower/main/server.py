@@ -1,4 +1,244 @@
-"""placeholder"""
+"""`tower up`: the listener, the sockets and the loops around a house, from the first request to the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+
+import structlog
+import uvicorn
+import uvloop
+from flyteidl2.app.app_logs_service_connect import AppLogsServiceASGIApplication
+from flyteidl2.app.app_service_connect import AppServiceASGIApplication
+
+from tower import rpc, tls
+from tower.agent import AgentSockets
+from tower.console import door as console
+from tower.console.parts import Parts as ConsoleParts
+from tower.control.apps import Processes
+from tower.control.reconcile import Bundles, Ground, LivePermit, LoopTimers, Reconcile, Rooms
+from tower.control.reconcile import Parts as ReconcileParts
+from tower.errors import Unavailable
+from tower.executors.process import ProcessExecutor
+from tower.gateway.door import Gateway, Parts
+from tower.identity.workload import Workload, WorkloadKind
+from tower.images.venv import VenvBuilder
+from tower.main.doors import App, Doors, nothing_here
+from tower.main.house import VERSION, House, compose
+from tower.main.logging import configure
+from tower.rpc.apps import AppLogsService, AppService
+from tower.rpc.transfer import Transfer
+from tower.settings import Settings
+
+ADMIN_SOCKET = "admin.sock"
+"""In the home: whoever the kernel says runs as our own user administers this Tower there."""
+
+_BACKLOG = 2048
+_STREAMS_END_SECONDS = 3
+"""How long open streams may go on after SIGTERM; clients subscribe again."""
+
+log = structlog.get_logger("tower")
 
 
-def up(settings): ...
+def up(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain. Raises Fault when it cannot start."""
+    configure()
+    uvloop.run(_up(settings))
+
+
+async def _up(settings: Settings) -> None:
+    listener = _bind(settings)
+    settings = replace(settings, port=listener.getsockname()[1])
+    with listener:
+        async with compose(settings) as house, _running(house) as public:
+            certificate = _certificate(settings, house.clock.now())
+            server = _Server(_config(public, certificate=certificate))
+            log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
+            await server.serve(sockets=[listener])
+            log.info("draining")
+
+
+@asynccontextmanager
+async def _running(house: House) -> AsyncIterator[Doors]:
+    """The loops and the sockets; yields the application for the public listener."""
+    rpc_door = rpc.build(
+        chain=house.chain,
+        origin=house.origin,
+        settings=house.settings,
+        version=VERSION,
+        tasks=house.tasks,
+        runs=house.runs,
+        watching=house.watching,
+        data=house.data,
+        tailing=house.tailing,
+        projects=house.projects,
+        more=[
+            (AppServiceASGIApplication, AppService(house.apps)),
+            (AppLogsServiceASGIApplication, AppLogsService(house.apps)),
+        ],
+    )
+    prefixes: list[tuple[str, App]] = [
+        *((f"{prefix}/", rpc_door) for prefix in rpc_door.prefixes),
+        ("/data/", Transfer(house.data, version=VERSION)),
+        ("/api/", house.rest),
+    ]
+    sockets = AgentSockets(Doors(prefixes, otherwise=nothing_here), name=_workload)
+    async with AsyncExitStack() as closing:
+        closing.push_async_callback(sockets.close_all)
+        reconcile = await _reconcile(house, sockets, closing)
+        gateway = Gateway(_gateway_parts(house, reconcile))
+        closing.push_async_callback(gateway.close)
+        await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
+        yield Doors(
+            prefixes, otherwise=console.build(_console_parts(house)), claimed=gateway.claims, claimer=gateway
+        )
+
+
+async def _reconcile(house: House, sockets: AgentSockets, closing: AsyncExitStack) -> Reconcile:
+    """The loops, started; drained before what they stand on is closed."""
+    settings = house.settings
+    executor = ProcessExecutor()
+    closing.push_async_callback(executor.close)
+    ground = Ground(
+        endpoint=house.origin.base_url(""),
+        org=settings.org,
+        reserved=settings.reserved_env,
+        output=settings.max_log,
+    )
+    parts = ReconcileParts(
+        db=house.db,
+        clock=house.clock,
+        events=house.events,
+        settings=settings,
+        blobs=house.blobs,
+        inputs=house.inputs,
+        definitions=house.definitions,
+        executor=executor,
+        images=VenvBuilder(settings.home),
+        agent=sockets,
+        bundles=Bundles(settings.home, blobs=house.blobs),
+        rooms=Rooms(settings.home),
+        permit=LivePermit(access=house.access, directory=house.directory),
+        ground=lambda: ground,
+        timers=LoopTimers(),
+    )
+    reconcile = Reconcile(parts)
+    await reconcile.start()
+    closing.push_async_callback(reconcile.stop)
+    return reconcile
+
+
+def _gateway_parts(house: House, processes: Processes) -> Parts:
+    return Parts(
+        places=house.apps.places,
+        chain=house.chain,
+        access=house.access,
+        grants=house.grants,
+        processes=processes,
+        logins=house.logins,
+        settings=house.settings,
+        clock=house.clock,
+        console=lambda: house.origin.base_url(""),
+    )
+
+
+def _console_parts(house: House) -> ConsoleParts:
+    return ConsoleParts(
+        chain=house.chain,
+        access=house.access,
+        directory=house.directory,
+        logins=house.logins,
+        projects=house.projects,
+        watching=house.watching,
+        data=house.data,
+        tailing=house.tailing,
+        tasks=house.tasks,
+        apps=house.apps,
+        settings=house.settings,
+        base_url=house.origin.base_url,
+    )
+
+
+def _workload(kind: str, workload_id: str, pid: int) -> Workload:
+    return Workload(WorkloadKind(kind), workload_id, pid)
+
+
+class _Server(uvicorn.Server):
+    """Says `ready URL` on standard output, alone on its line, once connections are accepted."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Begin the drain on SIGTERM and SIGINT; unlike with uvicorn alone, no signal is raised again."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        scheme = "https" if self.config.is_ssl else "http"
+        assert sockets is not None
+        host, port = sockets[0].getsockname()[:2]
+        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)  # noqa: S104
+        print(f"ready {scheme}://{name}:{port}", flush=True)  # noqa: T201
+
+
+def _config(app: Doors, *, certificate: tls.Certificate | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http="httptools",
+        ws="websockets-sansio",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=_STREAMS_END_SECONDS,
+        ws_max_size=16 * 1024 * 1024,
+        ssl_certfile=None if certificate is None else str(certificate.chain),
+        ssl_keyfile=None if certificate is None else str(certificate.key),
+        ssl_version=ssl.PROTOCOL_TLS_SERVER,
+    )
+
+
+def _bind(settings: Settings) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Unavailable(f"{settings.host} is no address of this machine.", cause=str(error)) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"Port {settings.port} on {settings.host} cannot be used.",
+            hint="Choose another with --port; 0 takes any free one.",
+            cause=error.strerror or "",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def _certificate(settings: Settings, now: float) -> tls.Certificate | None:
+    if not settings.tls:
+        return None
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        return tls.Certificate(settings.tls_cert, settings.tls_key, None)
+    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", settings.host, f"*.{settings.apps_domain}"))
+    names.pop("0.0.0.0", None)  # noqa: S104
+    return tls.local(settings.home / "tls", names=tuple(names), now=now)
