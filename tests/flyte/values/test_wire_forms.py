@@ -58,7 +58,8 @@ LITERALS = [
     (
         int | None,
         None,
-        'scalar { union { value { scalar { none_type {} } } type { simple: NONE structure { tag: "none" } } } }',
+        "scalar { union { value { scalar { none_type {} } }"
+        " type { simple: NONE structure { tag: 'none' } } } }",
     ),
     (
         int | str,
