@@ -11,8 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import rich_click as click
-
-from flyte.errors import FlyteError
+from click.exceptions import Exit
 
 from ._exits import Failed
 
@@ -167,7 +166,9 @@ class Group(click.RichGroup):
             warnings.showwarning = _warn
             try:
                 return super().invoke(ctx)
-            except FlyteError as error:
+            except (click.ClickException, Exit, click.Abort):
+                raise
+            except Exception as error:
                 if os.environ.get("FLYTE_DEBUG"):
                     raise
                 raise Failed.of(error) from None

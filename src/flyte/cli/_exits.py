@@ -61,8 +61,11 @@ class Failed(click.ClickException):
         return int(self.status)
 
     @classmethod
-    def of(cls, error: errors.FlyteError) -> Failed:
-        """The line and the status for an error of the SDK."""
+    def of(cls, error: Exception) -> Failed:
+        """The line and the status for an error of the SDK; for any other, that this is a bug."""
+        if not isinstance(error, errors.FlyteError):
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            return cls(f"flyte failed unexpectedly: {what}. FLYTE_DEBUG=1 shows where.")
         status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), Exit.FAILURE)
         message = (error.message or type(error).__name__).rstrip()
         if message[-1] not in ".!?":

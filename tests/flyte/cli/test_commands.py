@@ -1,0 +1,364 @@
+"""The commands as a script sees them: what is printed where, and the exit status."""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from tests.flyte.app.control_plane import in_thread
+from tests.flyte.cli.fake_tower import FakeTower
+
+from flyte.cli._root import flyte
+
+
+@dataclass
+class Ended:
+    """A command that ended."""
+
+    status: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+class Shell:
+    """Runs `flyte` against a control plane, as alice unless told otherwise."""
+
+    def __init__(self, tower: FakeTower, home: Path) -> None:
+        self.tower = tower
+        self.home = home
+        self.env: dict[str, str | None] = {
+            "FLYTE_ENDPOINT": tower.url,
+            "FLYTE_API_KEY": "twr_alice_key",
+            "FLYTE_HOME": str(home / "flyte"),
+            "HOME": str(home),
+            "FLYTE_PROJECT": None,
+            "FLYTE_DOMAIN": None,
+            "FLYTE_CONFIG": None,
+            "FLYTE_DEBUG": None,
+        }
+
+    def __call__(self, *arguments: str, **env: str | None) -> Ended:
+        result = CliRunner().invoke(flyte, arguments, env={**self.env, **env}, prog_name="flyte")
+        assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+        assert "Traceback" not in result.output
+        return Ended(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeTower]:
+    tower = FakeTower()
+    with in_thread(tower) as place:
+        tower.url = f"http://{place}"
+        yield tower
+
+
+@pytest.fixture
+def shell(running: FakeTower, tmp_path: Path) -> Shell:
+    fresh = FakeTower()
+    running.runs, running.keys = fresh.runs, fresh.keys
+    running.asked.clear()
+    return Shell(running, tmp_path)
+
+
+def test_whoami(shell: Shell) -> None:
+    assert shell("whoami", "-o", "json").json()["subject"] == "alice"
+    assert "alice" in shell("whoami").out
+
+
+def test_shared_options_stand_before_or_behind_the_command(shell: Shell) -> None:
+    assert shell("-o", "json", "whoami").json()["subject"] == "alice"
+    shell("--project", "one", "get", "run", "--project", "two")
+    assert shell.tower.asked[-1][1].project_id.name == "two"
+    shell("get", "run", FLYTE_PROJECT="three", FLYTE_DOMAIN="staging")
+    asked = shell.tower.asked[-1][1].project_id
+    assert (asked.name, asked.domain) == ("three", "staging")
+    shell("get", "run")
+    asked = shell.tower.asked[-1][1].project_id
+    assert (asked.name, asked.domain) == ("flytesnacks", "development")
+
+
+def test_exit_0_and_the_promised_fields_of_a_run(shell: Shell) -> None:
+    printed = shell("get", "run", "r1", "-o", "json").json()
+    assert printed["name"] == "r1"
+    assert printed["phase"] == "SUCCEEDED"
+    assert printed["url"].endswith("/v2/domain/development/project/flytesnacks/runs/r1")
+    assert (printed["task"], printed["version"]) == ("my_env.my_task", "v1")
+    assert printed["executed_by"] == "alice"
+    assert {"via_app", "created_at", "ended_at"} <= printed.keys()
+    assert printed["outputs"] == {"o0": "hello 42"}
+    assert "r1" in shell("get", "run", "r1").out
+
+
+def test_runs_are_listed(shell: Shell) -> None:
+    listed = shell("get", "run", "-o", "json").json()
+    assert [each["name"] for each in listed] == ["r1", "r2"]
+    table = shell("get", "run").out.splitlines()
+    assert table[0].split()[:2] == ["NAME", "PHASE"]
+    assert len(table) == 3
+
+
+def test_only_mine_asks_for_the_callers_runs(shell: Shell) -> None:
+    shell("get", "run", "--only-mine", "-o", "json")
+    filters = shell.tower.asked[-1][1].request.filters
+    assert [(each.field, list(each.values)) for each in filters] == [("created_by", ["alice"])]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("get", "run", "r404"), 5),
+        (("get", "task", "my_env.nope"), 5),
+        (("get", "api-key", "nope"), 5),
+        (("run", "deployed-task", "my_env.nope", "--x", "1"), 5),
+        (("get", "run", "--phase", "DANCING"), 2),
+        (("get", "nonsense"), 2),
+        (("get", "run", "-o", "xml"), 2),
+        (("run", "deployed-task", "my_env.my_task"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--x", "abc"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--x", "1", "--z", "2"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--x"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--x", "1", "-i", "x=2"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--inputs", "[1]"), 2),
+        (("run", "deployed-task", "my_env.my_task", "--inputs", "{"), 2),
+        (("run", "no-such-file.py", "task"), 2),
+        (("--endpoint", "ftp://x", "whoami"), 2),
+        (("--endpoint", "http://tower.example.com", "whoami"), 2),
+        (("--endpoint", "http://127.0.0.1:1", "whoami"), 6),
+    ],
+)
+def test_exit_statuses(shell: Shell, arguments: tuple[str, ...], status: int) -> None:
+    ended = shell(*arguments)
+    assert ended.status == status, ended
+    assert ended.out == ""
+    assert "Error: " in ended.err
+
+
+def test_exit_3_says_how_to_get_a_key(shell: Shell) -> None:
+    for key in ("twr_unknown_key", None):
+        ended = shell("whoami", FLYTE_API_KEY=key)
+        assert ended.status == 3
+        assert "FLYTE_API_KEY" in ended.err
+        assert "tower keys create" in ended.err
+        assert len(ended.err.splitlines()) == 1
+        assert "unknown_key" not in ended.err
+
+
+def test_exit_4_for_what_is_not_allowed(shell: Shell) -> None:
+    ended = shell("run", "deployed-task", "my_env.my_task", "--x", "1", FLYTE_API_KEY="twr_carol_key")
+    assert ended.status == 4
+    assert "carol may not run tasks here" in ended.err
+
+
+def test_a_deployed_task_is_started_with_typed_inputs(shell: Shell) -> None:
+    ended = shell("run", "deployed-task", "my_env.my_task", "--x", "42", "--y", "7", "-o", "json")
+    assert ended.json()["name"] == "r9"
+    request = next(asked for name, asked in shell.tower.asked if name == "CreateRun")
+    given = {each.name: each.value.scalar.primitive for each in request.inputs.literals}
+    assert given["x"].integer == 42
+    assert given["y"].string_value == "7"
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        ["--input", "x=42"],
+        ["-i", "x=42"],
+        ["--x=42"],
+        ["--inputs", '{"x": 42}'],
+        ["-i", "y=a=b", "--x", "42"],
+    ],
+)
+def test_inputs_can_be_written_in_several_ways(shell: Shell, inputs: list[str]) -> None:
+    assert shell("run", "deployed-task", "my_env.my_task", *inputs).status == 0
+    request = next(asked for name, asked in shell.tower.asked if name == "CreateRun")
+    assert {each.name: each.value.scalar.primitive.integer for each in request.inputs.literals}["x"] == 42
+
+
+def test_wait_prints_the_outputs_and_exit_7_tells_of_a_failed_run(shell: Shell) -> None:
+    good = shell("run", "deployed-task", "my_env.my_task", "--x", "1", "--wait", "-o", "json")
+    assert (good.status, good.json()["outputs"]) == (0, {"o0": "hello 42"})
+    bad = shell("run", "deployed-task", "my_env.fails", "--x", "1", "--wait", "-o", "json")
+    assert bad.status == 7
+    assert bad.json()["error"] == "ValueError: no"
+    assert bad.json()["outputs"] is None
+
+
+def test_follow_prints_the_logs_beside_the_result(shell: Shell) -> None:
+    ended = shell("run", "deployed-task", "my_env.my_task", "--x", "1", "--follow", "-o", "json")
+    assert ended.json()["phase"] == "SUCCEEDED"
+    assert "first\nsecond\n" in ended.err
+
+
+def test_logs(shell: Shell) -> None:
+    assert shell("logs", "r1").out == "first\nsecond\n"
+    assert shell("logs", "r1", "--follow").out == "first\nsecond\n"
+
+
+def test_abort(shell: Shell) -> None:
+    assert shell("abort", "run", "r1", "--reason", "enough").status == 0
+    assert shell.tower.asked[-1][1].reason == "enough"
+    assert shell("abort", "run", "r404").status == 5
+
+
+def test_a_task_is_shown_with_its_interface(shell: Shell) -> None:
+    printed = shell("get", "task", "my_env.my_task", "-o", "json").json()
+    assert printed["version"] == "v1"
+    assert printed["inputs"]["x"] == {"type": "int", "required": True}
+    assert printed["inputs"]["y"]["required"] is False
+
+
+def test_k02_a_key_is_printed_once_alone_and_kept_for_its_owner(shell: Shell) -> None:
+    made = shell("create", "api-key", "--name", "my-key", "--role", "viewer", "--expires", "30d")
+    key = made.out.strip()
+    assert key.startswith("twr_made")
+    assert len(made.out.split()) == 1
+    assert shell.tower.asked[-1] == (
+        "POST",
+        {"name": "my-key", "role": "viewer", "expires_in": "30d", "format": "twr"},
+    )
+    store = shell.home / "flyte" / "keys.json"
+    assert stat.S_IMODE(store.stat().st_mode) == 0o600
+    assert stat.S_IMODE(store.parent.stat().st_mode) == 0o700
+    assert shell("get", "api-key", "my-key").out.strip() == key
+    assert shell("get", "api-key", "my-key", "-o", "json").json()["key"] == key
+    assert key not in shell("get", "api-key", "-o", "json").out
+
+
+def test_k02_the_ceiling_is_what_stands_behind_the_command(shell: Shell) -> None:
+    shell("--project", "one", "create", "api-key", "--name", "k", FLYTE_DOMAIN="staging")
+    assert shell.tower.asked[-1][1] == {"name": "k", "format": "twr"}
+    shell("create", "api-key", "--name", "k", "--project", "one", "--domain", "development")
+    assert shell.tower.asked[-1][1]["project"] == "one"
+    assert shell.tower.asked[-1][1]["domain"] == "development"
+
+
+def test_k07_elsewhere_the_key_is_not_shown_but_what_is_known_and_how_to_replace_it(shell: Shell) -> None:
+    shell("create", "api-key", "--name", "my-key")
+    elsewhere = shell("get", "api-key", "my-key", FLYTE_HOME=str(shell.home / "other"))
+    assert elsewhere.status == 0
+    assert "twr_" not in elsewhere.out
+    assert "alice" in elsewhere.out
+    assert "flyte create api-key --name my-key" in elsewhere.err
+
+
+def test_k07_a_key_that_was_made_anew_elsewhere_is_not_shown_in_its_old_form(shell: Shell) -> None:
+    old = shell("create", "api-key", "--name", "my-key").out.strip()
+    shell("create", "api-key", "--name", "my-key", FLYTE_HOME=str(shell.home / "other"))
+    assert old not in shell("get", "api-key", "my-key").out
+
+
+def test_k06_a_deleted_key_is_forgotten_here_as_well(shell: Shell) -> None:
+    key = shell("create", "api-key", "--name", "my-key").out.strip()
+    assert shell("delete", "api-key", "my-key").status == 0
+    assert shell("get", "api-key", "my-key").status == 5
+    assert key not in (shell.home / "flyte" / "keys.json").read_text()
+    assert shell("delete", "api-key", "my-key").status == 5
+
+
+def test_the_default_key_of_this_control_plane_is_used(shell: Shell) -> None:
+    key = shell("create", "api-key", "--name", "mine", "--default").out.strip()
+    shell.tower.callers[key] = "alice"
+    assert shell("whoami", "-o", "json", FLYTE_API_KEY=None).json()["subject"] == "alice"
+    # Not at another endpoint, and not when FLYTE_API_KEY names somebody.
+    assert shell("--endpoint", "http://127.0.0.1:1", "whoami", FLYTE_API_KEY=None).status == 3
+    assert shell("whoami", FLYTE_API_KEY="twr_unknown_key").status == 3
+
+
+def test_a_key_that_is_no_default_is_not_used(shell: Shell) -> None:
+    key = shell("create", "api-key", "--name", "webhook").out.strip()
+    shell.tower.callers[key] = "alice"
+    assert shell("whoami", FLYTE_API_KEY=None).status == 3
+
+
+def test_a_file_of_keys_that_others_can_read_is_not_used(shell: Shell) -> None:
+    shell("create", "api-key", "--name", "mine", "--default")
+    store = shell.home / "flyte" / "keys.json"
+    store.chmod(0o644)
+    ended = shell("whoami", FLYTE_API_KEY=None)
+    assert ended.status == 1
+    assert "chmod 600" in ended.err
+    before = len(shell.tower.keys)
+    assert shell("create", "api-key", "--name", "second").status == 1
+    assert len(shell.tower.keys) == before  # nothing was made that could not be kept
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"version": 2, "keys": []}', '{"version": 1, "keys": [{}]}']
+)
+def test_a_damaged_file_of_keys_is_reported(shell: Shell, content: str) -> None:
+    store = shell.home / "flyte" / "keys.json"
+    store.parent.mkdir()
+    store.write_text(content)
+    store.chmod(0o600)
+    ended = shell("get", "api-key", "x", FLYTE_API_KEY=None)
+    assert ended.status == 1
+    assert "keys.json" in ended.err
+
+
+FILE = """
+import enum
+from dataclasses import dataclass
+import flyte
+
+env = flyte.TaskEnvironment("local_env")
+
+class Colour(enum.Enum):
+    RED = 1
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+@env.task
+async def paint(colour: Colour, at: Point, times: int = 1, note: str | None = None) -> dict:
+    return {"colour": colour, "at": at, "times": times, "note": note}
+
+@env.task
+def breaks(x: int) -> int:
+    raise ValueError("no")
+"""
+
+
+def test_a_task_of_a_file_runs_in_this_process(shell: Shell) -> None:
+    file = shell.home / "painting.py"
+    file.write_text(FILE)
+    ended = shell("run", str(file), "paint", "--colour", "RED", "--at", '{"x": 1}', "--note", "5", "--local")
+    assert ended.json() == {"colour": "RED", "at": {"x": 1, "y": 0}, "times": 1, "note": "5"}
+    assert shell.tower.asked == []
+    broken = shell("run", str(file), "local_env.breaks", "--x", "1", "--local")
+    assert broken.status == 7
+    assert "painting.py:22: ValueError: no" in broken.err
+
+
+def test_an_error_in_a_file_names_its_line(shell: Shell) -> None:
+    file = shell.home / "faulty_deployment.py"
+    file.write_text("x = 1\ny = nothing\n")
+    ended = shell("deploy", str(file), "env")
+    assert ended.status == 2
+    assert "faulty_deployment.py:2: NameError" in ended.err
+    file = shell.home / "unreadable_deployment.py"
+    file.write_text("def f(:\n")
+    assert "unreadable_deployment.py:1: SyntaxError" in shell("deploy", str(file), "env").err
+
+
+def test_a_bug_is_one_line_as_well(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyte.cli.whoami.print_record", lambda *_, **__: {}["gone"])
+    ended = shell("whoami")
+    assert ended.status == 1
+    assert "FLYTE_DEBUG=1" in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_what_is_printed_cannot_move_the_cursor(shell: Shell) -> None:
+    shell.tower.keys["evil"] = {"id": "1", "name": "evil\x1b[2J", "user": "alice"}
+    assert "\x1b" not in shell("get", "api-key").out
