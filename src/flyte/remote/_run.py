@@ -38,7 +38,15 @@ _SERVICE = "/flyteidl2.workflow.RunService/"
 _DATA = "/flyteidl2.dataproxy.DataProxyService/"
 _ROOT = "a0"
 _MAX_BREAKS = 5
+# The protocol has no field for these; Tower puts them among the labels and lets nobody else set them.
+_OWN_LABELS = "tower/"
 _VIA_APP = "tower/via-app"
+_CREDENTIAL = "tower/credential-id"
+
+
+_BEFORE = frozenset(
+    {Phase.UNSPECIFIED, Phase.QUEUED, Phase.WAITING_FOR_RESOURCES, Phase.INITIALIZING, Phase.PAUSED}
+)
 
 
 class Outputs(tuple[Any, ...]):  # noqa: SLOT001 - a tuple that has names, too
@@ -203,9 +211,14 @@ class Run:
         return self._labels.get(_VIA_APP, "")
 
     @property
+    def credential_id(self) -> str:
+        """The public id of the key that asked for it; empty where none is known."""
+        return self._labels.get(_CREDENTIAL, "")
+
+    @property
     def labels(self) -> dict[str, str]:
         """The labels that it was started with."""
-        return {key: value for key, value in self._labels.items() if key != _VIA_APP}
+        return {key: value for key, value in self._labels.items() if not key.startswith(_OWN_LABELS)}
 
     @property
     def attempts(self) -> int:
@@ -303,7 +316,7 @@ class Run:
         session = current_session()
         await self._begun(session, follow=follow)
         number = attempt or self.attempts
-        if number < 1:
+        if number < 1 or (attempt is None and not self._has_begun()):
             return
         request = data.TailLogsRequest(action_id=self._action(), attempt=number)
         source = session.stream(f"{_DATA}TailLogs", request, data.TailLogsResponse)
@@ -401,14 +414,17 @@ class Run:
             await asyncio.sleep(connect.backoff(breaks))
 
     async def _begun(self, session: Session, *, follow: bool) -> None:
-        """Ask how it stands; with `follow`, wait for a first attempt."""
+        """Ask how it stands; with `follow`, wait until an attempt has begun."""
         await self.sync.aio()
-        if not follow or self.attempts > 0 or self.done:
+        if not follow or self._has_begun():
             return
         async with contextlib.aclosing(self._changes(session)) as changes:
             async for _ in changes:
-                if self.attempts > 0:
+                if self._has_begun():
                     return
+
+    def _has_begun(self) -> bool:
+        return self.phase not in _BEFORE and self.attempts > 0
 
     async def _interface(self, session: Session) -> Interface:
         request = service.GetActionDetailsRequest(action_id=self._action())
