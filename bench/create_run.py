@@ -26,6 +26,7 @@ PATH = "/flyteidl2.workflow.RunService/CreateRun"
 PROJECT, DOMAIN = "flytesnacks", "development"
 SLOTS = 8
 CONNECTIONS = 64
+PEOPLE = 8
 SECONDS = 6.0
 
 TASKS = """
@@ -56,37 +57,33 @@ def request(version: str = "") -> bytes:
     return message.SerializeToString()
 
 
-def headers(key: str) -> dict[str, str]:
-    """Those of a Connect call."""
-    return {
-        "content-type": "application/proto",
-        "connect-protocol-version": "1",
-        "accept-encoding": "identity",
-        "authorization": f"Bearer {key}",
-    }
+HEADERS = {
+    "content-type": "application/proto",
+    "connect-protocol-version": "1",
+    "accept-encoding": "identity",
+}
 
 
-def prepare(running: Tower) -> str:
-    """Deploy the task, fill the slots, return the key."""
-    key = running.person("bench")
+def prepare(running: Tower) -> list[str]:
+    """Deploy the task, fill the slots; return keys of several people: each may queue 10,000 runs."""
+    keys = [running.person(f"bench{number}") for number in range(PEOPLE)]
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "tasks.py").write_text(TASKS)
         place = ("--project", PROJECT, "--domain", DOMAIN)
-        running.run("flyte", *place, "deploy", "tasks.py", "env", key=key, cwd=Path(folder))
-        load(running.url, PATH, headers=headers(key), body=request(), connections=SLOTS, seconds=0.2)
-    return key
+        running.run("flyte", *place, "deploy", "tasks.py", "env", key=keys[0], cwd=Path(folder))
+    load(running.url, PATH, headers=HEADERS, keys=keys, body=request(), connections=SLOTS, seconds=0.2)
+    return keys
 
 
 def main() -> dict[str, Any]:
     """Measure the ceiling, then Tower."""
+    common: dict[str, Any] = {"headers": HEADERS, "body": request(), "connections": CONNECTIONS}
     with server([sys.executable, "-m", "bench.empty"], core=SERVER_CORE) as (url, _):
-        ceiling = load(url, PATH, headers=headers("k" * 60), body=request(), connections=CONNECTIONS)
+        ceiling = load(url, PATH, **common, keys=["k" * 60])
     with tower(core=SERVER_CORE) as running:
-        key = prepare(running)
-        ours = load(
-            running.url, PATH, headers=headers(key), body=request(), connections=CONNECTIONS, seconds=SECONDS
-        )
-        one = load(running.url, PATH, headers=headers(key), body=request(), connections=1, seconds=2.0)
+        common["keys"] = prepare(running)
+        ours = load(running.url, PATH, **common, seconds=SECONDS)
+        one = load(running.url, PATH, **{**common, "connections": 1}, seconds=2.0)
     ratio = ours["per_second"] / ceiling["per_second"]
     return {
         "bench": "create_run",

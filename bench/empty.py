@@ -42,6 +42,8 @@ def main() -> None:
         ws="none",
         lifespan="off",
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         log_level="warning",
     )
     print(f"ready http://127.0.0.1:{listener.getsockname()[1]}", flush=True)

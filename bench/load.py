@@ -2,10 +2,11 @@
 
     python -m bench.load 127.0.0.1 8080 /path --connections 32 --seconds 5 < request.json
 
-Standard input holds `{"headers": {...}, "body": "<base64>"}`: a credential never stands in an argument. Each
-request gets its own `x-request-id`. Prints one JSON object: how many answers came, how many were not 200, the
-rate, and latencies in milliseconds. The parser knows answers with a content-length or in chunks, no more:
-the less this costs, the nearer is the measured rate to the server's own.
+Standard input holds `{"headers": {...}, "keys": [...], "body": "<base64>"}`: a credential never stands in an
+argument. The connections share the keys out among them, and each request gets its own `x-request-id`. Prints
+one JSON object: how many answers came, how many were not 200, the rate, and latencies in milliseconds. The
+parser knows answers with a content-length or in chunks, no more: the less this costs, the nearer is the
+measured rate to the server's own.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from typing import Any
 
 import uvloop
 
-ID = b"{request-id}"
+ID = "{request-id}"
 
 
 class Connection(asyncio.Protocol):
     """Sends a request, reads its answer, sends the next one."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, key: str) -> None:
         self._load = load
+        self._parts = load.parts(key)
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._sent = 0.0
@@ -57,15 +59,14 @@ class Connection(asyncio.Protocol):
     def _send(self) -> None:
         assert self._transport is not None
         self._sent = time.perf_counter()
-        self._transport.write(self._load.request())
+        self._transport.write(self._load.request(self._parts))
 
 
 class Load:
     """What all connections share: the request, the answers, the end."""
 
-    def __init__(self, head: bytes, body: bytes, *, seconds: float, warm: float) -> None:
-        before, _, after = head.partition(ID)
-        self._before, self._after = before, after + body
+    def __init__(self, head: str, body: bytes, *, seconds: float, warm: float) -> None:
+        self._head, self._body = head, body
         self._run = secrets.token_hex(6)
         self._number = 0
         self._latencies: list[float] = []
@@ -77,10 +78,16 @@ class Load:
         self.done = asyncio.Event()
         self.over = False
 
-    def request(self) -> bytes:
+    def parts(self, key: str) -> tuple[bytes, bytes]:
+        """A request with this key, before and after its id."""
+        bearer = f"authorization: Bearer {key}\r\n" if key else ""
+        before, _, after = f"{self._head}{bearer}\r\n".partition(ID)
+        return before.encode() + self._run.encode(), after.encode() + self._body
+
+    def request(self, parts: tuple[bytes, bytes]) -> bytes:
         """The next request, with an id of its own."""
         self._number += 1
-        return b"%b%b-%d%b" % (self._before, self._run.encode(), self._number, self._after)
+        return b"%b-%d%b" % (parts[0], self._number, parts[1])
 
     def answered(self, status: bytes, latency: float, answer: bytearray) -> None:
         """Count an answer, unless it came before the measuring began or after it ended."""
@@ -133,16 +140,17 @@ def whole(buffer: bytearray) -> bytes | None:
     return bytes(buffer[9:12]) if complete else None
 
 
-async def run(arguments: argparse.Namespace, headers: dict[str, str], body: bytes) -> dict[str, Any]:
+async def run(arguments: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     """Drive the server for the given time."""
+    body = base64.b64decode(given["body"])
     lines = [f"POST {arguments.path} HTTP/1.1", f"host: {arguments.host}:{arguments.port}"]
-    lines += [f"content-length: {len(body)}", f"x-request-id: {ID.decode()}"]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    head = ("\r\n".join(lines) + "\r\n\r\n").encode()
-    load = Load(head, body, seconds=arguments.seconds, warm=arguments.warm)
+    lines += [f"content-length: {len(body)}", f"x-request-id: {ID}"]
+    lines += [f"{name}: {value}" for name, value in given["headers"].items()]
+    load = Load("\r\n".join([*lines, ""]), body, seconds=arguments.seconds, warm=arguments.warm)
     loop = asyncio.get_running_loop()
-    for _ in range(arguments.connections):
-        connection = Connection(load)
+    keys = given["keys"] or [""]
+    for number in range(arguments.connections):
+        connection = Connection(load, keys[number % len(keys)])
         load.joined(connection)
         await loop.create_connection(lambda it=connection: it, arguments.host, arguments.port)  # type: ignore[misc]
     await asyncio.wait_for(load.done.wait(), arguments.warm + arguments.seconds + 30)
@@ -161,7 +169,7 @@ def main() -> None:
     arguments = parser.parse_args()
     given = json.load(sys.stdin)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(run(arguments, given["headers"], base64.b64decode(given["body"])))
+        result = runner.run(run(arguments, given))
     print(json.dumps(result))
 
 

@@ -72,12 +72,17 @@ def load(
     *,
     headers: Mapping[str, str],
     body: bytes,
+    keys: Sequence[str] = (),
     connections: int = 32,
     seconds: float = 5.0,
 ) -> dict[str, Any]:
-    """Drive a server with `bench.load`; return what it measured. Raises RuntimeError on failed requests."""
+    """Drive a server with `bench.load`, as the owners of `keys`; return what it measured.
+
+    Raises RuntimeError when a request failed.
+    """
     address = urlsplit(url)
-    given = json.dumps({"headers": dict(headers), "body": base64.b64encode(body).decode()})
+    encoded = base64.b64encode(body).decode()
+    given = json.dumps({"headers": dict(headers), "keys": list(keys), "body": encoded})
     command = [sys.executable, "-m", "bench.load", str(address.hostname), str(address.port), path]
     command += ["--connections", str(connections), "--seconds", str(seconds)]
     done = subprocess.run(
