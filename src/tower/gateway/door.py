@@ -37,6 +37,8 @@ ROUTES = (
 )
 WAKE_SECONDS = 30.0
 
+_NAMING = frozenset({b"authorization", b"cookie", *(name.encode() for name in KEY_HEADERS)})
+
 log = structlog.get_logger("tower.gateway")
 
 
@@ -70,6 +72,8 @@ class Request:
     method: str
     websocket: bool
     headers: tuple[tuple[bytes, bytes], ...]
+    credential: bytes
+    """What names the caller, for counting failures; b"" for an anonymous request."""
     id: str
 
     @property
@@ -82,15 +86,6 @@ class Request:
         """Whether a person in a browser asked for a page."""
         accepts = headers.first(self.headers, b"accept") or b""
         return self.method == "GET" and not self.websocket and b"text/html" in accepts
-
-    @property
-    def credential(self) -> bytes:
-        """What names the caller, for counting failures; b"" for an anonymous request."""
-        named = (b"authorization", *(name.encode() for name in KEY_HEADERS))
-        values = [
-            value for name, value in self.headers if name in named or (name == b"cookie" and not self.prefix)
-        ]
-        return b"\0".join(values)
 
 
 class Gateway:
@@ -160,6 +155,7 @@ class Gateway:
             method=scope.get("method", "GET"),
             websocket=scope["type"] == "websocket",
             headers=pairs,
+            credential=b"\0".join(value for name, value in pairs if name in _NAMING),
             id=request_id,
         )
 

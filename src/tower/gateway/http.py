@@ -86,9 +86,14 @@ class Exchange:
                 "headers": self._passage.response_headers(response.raw_headers),
             }
         )
-        async for chunk in response.content.iter_any():
-            await self._send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await self._send({"type": "http.response.body", "body": b""})
+        content = response.content
+        while True:
+            chunk = await content.readany()
+            # the last piece and the end go out together where the end is known already
+            more = bool(chunk) and not content.at_eof()
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
+            if not more:
+                return
 
     def _body(self) -> AsyncIterator[bytes] | None:
         """The request's body as it comes in, or None when the request has none."""
