@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from html import escape
 from typing import Any, TypeAlias
 
-from tower.errors import Code, Fault
+from tower.errors import Code, Fault, Unavailable
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -39,6 +39,10 @@ class TooLarge(Fault):
     """The body of the request is larger than an app may be sent."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+
+class Unreachable(Unavailable):
+    """Nobody listens on the app's socket: nothing of the request was sent."""
 
 
 class BadAnswer(Fault):

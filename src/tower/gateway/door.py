@@ -16,7 +16,7 @@ from tower.control.logins import Logins
 from tower.control.places import Place, Places
 from tower.errors import Code, Denied, Exhausted, Fault, Invalid, NotFound, Precondition, Unauthenticated
 from tower.gateway import headers, hop, origins, paths
-from tower.gateway.answers import Receive, Scope, Send, redirect, refuse, respond
+from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
 from tower.gateway.http import RECHECK_SECONDS, Exchange, Gone
 from tower.gateway.metrics import REQUESTS
 from tower.gateway.passage import Passage
@@ -306,22 +306,27 @@ class Gateway:
         key = (place.project, place.domain, place.name)
         limit, recheck = parts.settings.max_body, parts.recheck_seconds
         with parts.processes.serving(*key):
-            socket = await parts.processes.wake(*key, parts.wake_seconds)
-            leg: Exchange | Socket
-            try:
-                if scope["type"] == "websocket":
-                    leg = Socket(
-                        passage, scope=scope, receive=receive, send=send, limit=limit, recheck=recheck
-                    )
-                    await leg.run(self._upstreams, socket)
-                else:
-                    leg = Exchange(passage, receive=receive, send=send, limit=limit, recheck=recheck)
-                    await leg.run(self._upstreams, socket, method=method)
-            except Fault as fault:
-                if not leg.started:
-                    raise
-                log.info("gateway.cut", app=place.id, request_id=passage.request_id, cause=fault.cause)
-                raise Gone from fault
+            for again in (False, True):
+                socket = await parts.processes.wake(*key, parts.wake_seconds)
+                leg: Exchange | Socket
+                try:
+                    if scope["type"] == "websocket":
+                        leg = Socket(
+                            passage, scope=scope, receive=receive, send=send, limit=limit, recheck=recheck
+                        )
+                        await leg.run(self._upstreams, socket)
+                    else:
+                        leg = Exchange(passage, receive=receive, send=send, limit=limit, recheck=recheck)
+                        await leg.run(self._upstreams, socket, method=method)
+                    break
+                except Unreachable:
+                    if again:  # the process ended since it was asked for, and so did the next one
+                        raise
+                except Fault as fault:
+                    if not leg.started:
+                        raise
+                    log.info("gateway.cut", app=place.id, request_id=passage.request_id, cause=fault.cause)
+                    raise Gone from fault
         REQUESTS.labels("forwarded").inc()
 
     def _patience(self, request: Request, credential: bytes) -> None:

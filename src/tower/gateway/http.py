@@ -9,8 +9,8 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from tower.errors import Fault, Unavailable
-from tower.gateway.answers import BadAnswer, Receive, Send, TimedOut, TooLarge
+from tower.errors import Fault
+from tower.gateway.answers import BadAnswer, Receive, Send, TimedOut, TooLarge, Unreachable
 from tower.gateway.headers import first
 from tower.gateway.passage import Passage
 from tower.gateway.upstream import Upstreams
@@ -69,7 +69,7 @@ class Exchange:
                     await self._answer(response)
         except aiohttp.ClientConnectorError as error:
             await upstreams.forget(socket)
-            raise Unavailable("The app is not answering at the moment.", cause=str(error)) from error
+            raise Unreachable("The app is not answering at the moment.", cause=str(error)) from error
         except (aiohttp.ClientError, ValueError) as error:
             if self._failed is not None:
                 raise self._failed from error

@@ -9,8 +9,7 @@ import aiohttp
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
 from yarl import URL
 
-from tower.errors import Unavailable
-from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, respond
+from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, Unreachable, respond
 from tower.gateway.passage import Passage
 from tower.gateway.upstream import CONNECT_SECONDS, Upstreams
 
@@ -57,7 +56,7 @@ class Socket:
             return
         except aiohttp.ClientConnectorError as error:
             await upstreams.forget(socket)
-            raise Unavailable("The app is not answering at the moment.", cause=str(error)) from error
+            raise Unreachable("The app is not answering at the moment.", cause=str(error)) from error
         except (aiohttp.ClientError, ValueError) as error:
             raise BadAnswer("The app broke off or gave no proper answer.", cause=repr(error)) from error
         except TimeoutError as error:

@@ -33,7 +33,7 @@ from tower.store.audit import page as audit_page
 DOMAIN = "apps.localhost"
 
 
-@dataclass(slots=True)
+@dataclass
 class FakeProcesses:
     """Sockets of upstreams that the test runs; counts what the gateway asks for."""
 

@@ -167,6 +167,20 @@ async def test_a_socket_that_nobody_listens_on_is_a_503(street: Street) -> None:
     assert "no.sock" not in answer.text
 
 
+async def test_a_process_that_just_ended_is_asked_for_again(street: Street) -> None:
+    processes = street.house.processes
+    good = processes.sockets["flytesnacks/development/echo"]
+    places = iter([street.house.settings.home / "ended.sock", good])
+
+    async def wake(*_: object) -> object:
+        return next(places)
+
+    processes.wake = wake  # type: ignore[assignment, method-assign]
+    async with street.client(street.alice) as client:
+        answer = await client.post("/x", content=b"kept")
+    assert (answer.status_code, answer.json()["body"]) == (200, "kept")
+
+
 async def test_raw_passthrough_forwards_the_original(street: Street) -> None:
     await street.house.deploy("raw", config={"flyte.passthrough": "raw"})
     street.house.processes.sockets["flytesnacks/development/raw"] = street.house.settings.home / "echo.sock"
