@@ -337,6 +337,15 @@ def _default_of(what: Literal["project", "domain"]) -> str | None:
 
 
 def reset() -> None:
-    """Forget what init made. For tests."""
+    """Forget what init made, and close the connections of blocking calls. For tests."""
     global _default, _ambient  # noqa: PLW0603 - undoes what init and the ambient session did
+    sessions = [_default, _ambient[1] if _ambient is not None else None]
     _default = _ambient = None
+    for session in sessions:
+        if session is not None:
+            _close(session)
+
+
+@syncify
+async def _close(session: Session) -> None:
+    await session.aclose()
