@@ -10,8 +10,8 @@ import asyncio
 import hashlib
 import hmac
 import os
-import re
 import secrets
+import stat
 import threading
 import time
 import unicodedata
@@ -19,9 +19,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import obstore
-from obstore.store import LocalStore
+from typing import BinaryIO
 
 from tower.errors import Exhausted, Invalid, NotFound
 
@@ -30,7 +28,6 @@ _INCOMING = ".incoming"
 _ABANDONED_AFTER = 24 * 3600.0
 _CHUNK = 1024 * 1024
 _KNOWN_CONTENTS = 4096
-_RESERVED_BY_THE_STORE = re.compile(r"#\d+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,6 @@ def check_key(key: str) -> str:
         and all(segment not in ("", ".", "..") for segment in segments)
         and not any(unicodedata.category(character) in ("Cc", "Cf", "Cs") for character in key)
         and all(len(segment.encode()) <= 200 for segment in segments)
-        and not any(_RESERVED_BY_THE_STORE.search(segment) for segment in segments)
     )
     if not good:
         raise Invalid("A name in the blob store is a relative path of plain names, at most 1024 characters.")
@@ -80,7 +76,6 @@ class Blobs:
         self._incoming = root / _INCOMING
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
-        self._store = LocalStore(prefix=root)
         self._known: OrderedDict[str, None] = OrderedDict()
         self._forget_abandoned()
 
@@ -144,30 +139,28 @@ class Blobs:
 
     async def get(self, key: str, *, limit: int) -> bytes:
         """A whole content. Raises NotFound, or Exhausted when it has more than `limit` bytes."""
-        try:
-            found = await obstore.get_async(self._store, check_key(key))
-        except FileNotFoundError as error:
-            raise NotFound("There is no such content.", cause=key) from error
-        if found.meta["size"] > limit:
-            raise Exhausted(f"The content is larger than {limit} bytes.", cause=key)
-        return bytes(await found.bytes_async())
+        return await asyncio.to_thread(_read, self.path(key), limit)
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """A content in chunks of about a megabyte. Raises NotFound before the first one."""
+        file = await asyncio.to_thread(_open, self.path(key))
+        # a thread may still read when the caller leaves: it holds the lock that closing waits for
+        lock = threading.Lock()
+
+        def read() -> bytes:
+            with lock:
+                return b"" if file.closed else file.read(_CHUNK)
+
         try:
-            found = await obstore.get_async(self._store, check_key(key))
-        except FileNotFoundError as error:
-            raise NotFound("There is no such content.", cause=key) from error
-        async for chunk in found.stream(min_chunk_size=_CHUNK):
-            yield bytes(chunk)
+            while chunk := await asyncio.to_thread(read):
+                yield chunk
+        finally:
+            with lock:
+                file.close()
 
     async def size(self, key: str) -> int | None:
         """The size of a content in bytes, None where there is none."""
-        try:
-            meta = await obstore.head_async(self._store, check_key(key))
-        except FileNotFoundError:
-            return None
-        return int(meta["size"])
+        return await asyncio.to_thread(_size, self.path(key))
 
     async def exists(self, key: str) -> bool:
         """Whether there is a content under the key."""
@@ -194,10 +187,7 @@ class Blobs:
 
 
 class _Incoming:
-    """A file on its way in: written by worker threads, given up from the event loop when the caller leaves.
-
-    Ours rather than the store's own, which answers before the data is on the disk.
-    """
+    """A file on its way in: written by worker threads, given up by the event loop when the caller leaves."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -242,6 +232,29 @@ class _Incoming:
                 os.close(self._descriptor)
                 self._descriptor = None
                 self._path.unlink(missing_ok=True)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise NotFound("There is no such content.", cause=str(path)) from error
+
+
+def _read(path: Path, limit: int) -> bytes:
+    with _open(path) as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise Exhausted(f"The content is larger than {limit} bytes.", cause=str(path))
+    return data
+
+
+def _size(path: Path) -> int | None:
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
 
 
 def _make_directories(root: Path, directory: Path) -> None:

@@ -180,7 +180,7 @@ def test_what_a_crash_left_behind_goes_after_a_day(tmp_path: Path) -> None:
 
 BAD = [
     "", ".", "..", "/", "/etc/passwd", "a/../b", "../a", "a/..", "a//b", "a/", "./a", ".incoming/x", "a\\b",
-    "a\0b", "a\nb", "a\x7f", "a\u202eb", "a\ud800", "x" * 201, "a/" * 600 + "a", "a/b#1",
+    "a\0b", "a\nb", "a\x7f", "a\u202eb", "a\ud800", "x" * 201, "a/" * 600 + "a",
 ]  # fmt: skip
 
 
