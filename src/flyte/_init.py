@@ -50,15 +50,18 @@ def open_session(
     file = _config.read_file(found) if found is not None else None
     agent = workload.find()
     exported = None
-    if not passthrough and api_key is None and (agent is None or agent.kind != "task"):
+    in_task = agent is not None and agent.kind == "task" and (endpoint is None or _names(endpoint, agent))
+    if not passthrough and api_key is None and not in_task:
         exported = _config.variable(_config.API_KEY)
     key = ApiKey.parse(api_key or exported or "") if api_key is not None or exported is not None else None
     if key is not None and api_key is not None and endpoint is None:
         # A key that was handed over names its own endpoint; what the environment names may be another one.
         endpoint = key.endpoint
+    home = agent if _lives_on(agent, key=key, passthrough=passthrough) else None
     settings = _config.resolve(
         endpoint=endpoint or _fallback(key),
-        insecure=insecure,
+        # Nothing travels in clear over the socket, whatever scheme the control plane has for others.
+        insecure=insecure or (home is not None and _names(endpoint, home)),
         project=project,
         domain=domain,
         org=org or (key.org if key is not None else None),
@@ -66,7 +69,35 @@ def open_session(
         file=file,
         file_endpoint=not passthrough,
     )
-    return _assemble(settings, key=key, passthrough=passthrough, agent=agent)
+    credentials: Credentials
+    if passthrough:
+        credentials = Passthrough()
+    elif key is not None:
+        credentials = Static(key.bearer)
+    elif home is not None and home.endpoint.same_place(settings.endpoint):
+        credentials = Workload(home.name)
+    else:
+        credentials = Nobody()
+    if home is None or not home.endpoint.same_place(settings.endpoint):
+        return Session(settings, credentials)
+    # The public name, scheme included, is the platform's to say: pages are shown there.
+    return Session(dataclasses.replace(settings, endpoint=home.endpoint), credentials, socket=home.path)
+
+
+def _lives_on(agent: workload.Agent | None, *, key: ApiKey | None, passthrough: bool) -> bool:
+    """Whether the workload's socket is for such a session: an app's for callers, a task's for itself."""
+    if agent is None:
+        return False
+    return passthrough if agent.kind == "app" else key is None and not passthrough
+
+
+def _names(endpoint: str | None, agent: workload.Agent) -> bool:
+    if endpoint is None:
+        return False
+    try:
+        return _config.Endpoint.parse(endpoint, insecure=True).same_place(agent.endpoint)
+    except InitializationError:
+        return False
 
 
 def _fallback(key: ApiKey | None) -> str | None:
@@ -86,26 +117,14 @@ def _is_passthrough(auth_type: str | None) -> bool:
     return True
 
 
-def _assemble(
-    settings: _config.Settings, *, key: ApiKey | None, passthrough: bool, agent: workload.Agent | None
-) -> Session:
-    """Choose credential and way. A workload's socket is for that workload's own kind of identity only."""
-    at_home = agent is not None and agent.endpoint.same_place(settings.endpoint)
-    credentials: Credentials
-    socket = None
-    if passthrough:
-        credentials = Passthrough()
-        socket = agent.path if agent is not None and at_home and agent.kind == "app" else None
-    elif key is not None:
-        credentials = Static(key.bearer)
-    elif agent is not None and at_home and agent.kind == "task":
-        credentials, socket = Workload(agent.name), agent.path
-    else:
-        credentials = Nobody()
-    if agent is not None and socket is not None:
-        # The public name, scheme included, is the platform's to say: pages are shown there.
-        settings = dataclasses.replace(settings, endpoint=agent.endpoint)
-    return Session(settings, credentials, socket=socket)
+def _warm() -> None:
+    """Load what the first call needs: a server does that before its first request, not during it."""
+    import flyteidl2.auth.identity_pb2
+    import flyteidl2.task.task_service_pb2
+    import flyteidl2.workflow.run_service_pb2  # noqa: F401
+
+    import flyte._interface
+    import flyte.transport.connect  # noqa: F401
 
 
 def _install(session: Session) -> None:
@@ -182,6 +201,7 @@ async def init_passthrough(
     """
     if not _is_passthrough(auth_type):
         raise InitializationError("init_passthrough knows no other auth_type.")
+    _warm()
     _install(
         open_session(
             endpoint=endpoint,

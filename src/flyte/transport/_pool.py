@@ -13,6 +13,8 @@ from typing import Literal
 
 import httpcore
 
+from flyte.errors import InitializationError
+
 Kind = Literal["unary", "stream"]
 
 CONNECT_SECONDS = 30.0
@@ -102,7 +104,12 @@ class Pools:
             context = ssl.create_default_context()
             context.minimum_version = ssl.TLSVersion.TLSv1_2
             if self._ca_file is not None:
-                context.load_verify_locations(self._ca_file)
+                try:
+                    context.load_verify_locations(self._ca_file)
+                except OSError as error:  # ssl.SSLError among them
+                    raise InitializationError(
+                        f"{self._ca_file} is not a readable file of certificates (PEM)."
+                    ) from error
             self._tls = context
         return self._tls
 

@@ -226,6 +226,17 @@ def test_a13_an_app_has_no_session_of_its_own(bare: pytest.MonkeyPatch) -> None:
         _init.current_session()
 
 
+def test_over_the_socket_a_plain_name_of_the_platform_needs_no_switch(bare: pytest.MonkeyPatch) -> None:
+    hosted(bare, FLYTE_APP_NAME="webhook")
+    bare.setenv("_U_EP_OVERRIDE", "http://tower.lan:8080")
+    _init.init_passthrough(endpoint="http://tower.lan:8080")
+    assert _init.current_session().socket == "/run/agent.sock"
+    with pytest.raises(InitializationError, match="insecure=True"):
+        _init.init(endpoint="http://tower.lan:8080", api_key=KEY)
+    with pytest.raises(InitializationError, match="insecure=True"):
+        _init.init_passthrough(endpoint="http://other.lan:8080")
+
+
 @pytest.mark.parametrize("endpoint", [None, "localhost:8080", "dns:///127.0.0.1:8080", "http://[::1]:8080"])
 def test_an_app_goes_through_its_socket_to_its_own_tower(
     bare: pytest.MonkeyPatch, endpoint: str | None
@@ -251,6 +262,14 @@ def test_who_names_a_credential_of_his_own_does_not_use_the_socket(bare: pytest.
     assert (_init.current_session().mode, _init.current_session().socket) == ("passthrough", None)
 
 
+def test_a_task_may_speak_to_another_control_plane_with_a_key(bare: pytest.MonkeyPatch) -> None:
+    hosted(bare, RUN_NAME="r1", ACTION_NAME="a0", FLYTE_API_KEY=KEY)
+    _init.init(endpoint="elsewhere.example")
+    assert (_init.current_session().mode, _init.current_session().socket) == ("api_key", None)
+    _init.init(endpoint="localhost:8080")
+    assert _init.current_session().mode == "workload"
+
+
 def test_outside_of_the_platform_there_is_no_cluster_to_be_in() -> None:
     with pytest.raises(InitializationError):
         _init.init_in_cluster()
@@ -269,7 +288,7 @@ def test_w17_a_scoped_session_leaves_the_default_alone() -> None:
 def test_importing_flyte_loads_neither_protobuf_nor_an_http_client() -> None:
     probe = (
         "import sys, flyte, flyte.errors, flyte.remote, flyte._init\n"
-        "flyte._init.init_passthrough(endpoint='h.example')\n"
+        "flyte._init.init(endpoint='h.example', api_key='k')\n"
         "heavy = {'google.protobuf', 'httpcore', 'anyio', 'h11', 'pydantic', 'yaml'}\n"
         "print(sorted(set(sys.modules) & heavy))"
     )
