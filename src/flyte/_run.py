@@ -109,11 +109,11 @@ async def _local(
     context: RunContext, task: LocalTask[..., Any], args: tuple[Any, ...], inputs: Mapping[str, Any]
 ) -> Run:
     """Deploy the task under a version that its code decides, then run that version."""
-    from flyte import _deploy
+    from flyte._deploy import register
 
     encoded = task.interface.encode_inputs(args, **inputs)
     session = current_session()
-    deployed = await _deploy.register(task, project=context.project, domain=context.domain)
+    deployed = await register(task, project=context.project, domain=context.domain)
     return await _create(session, context, deployed, encoded)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from flyteidl2.common import identifier_pb2, list_pb2
 from flyteidl2.dataproxy import dataproxy_service_pb2 as data
@@ -21,16 +21,15 @@ from flyte.errors import (
     FailedPreconditionError,
     RemoteNotFoundError,
     RemoteRunNotFoundError,
-    RunAbortedError,
     RunError,
-    RunFailedError,
-    RunTimedOutError,
     UnavailableError,
 )
+from flyte.remote._filters import run_filters
 from flyte.remote._logs import LogLine, until_quiet
+from flyte.remote._outcome import BEFORE, Outputs, failure
 from flyte.remote._phase import Phase
 from flyte.remote._user import User
-from flyte.remote._wire import equal, instant, newest_first, pages, subject
+from flyte.remote._wire import instant, newest_first, pages, subject
 from flyte.transport import connect
 from flyte.transport.session import Session
 
@@ -42,22 +41,6 @@ _MAX_BREAKS = 5
 _OWN_LABELS = "tower/"
 _VIA_APP = "tower/via-app"
 _CREDENTIAL = "tower/credential-id"
-
-
-_BEFORE = frozenset(
-    {Phase.UNSPECIFIED, Phase.QUEUED, Phase.WAITING_FOR_RESOURCES, Phase.INITIALIZING, Phase.PAUSED}
-)
-
-
-class Outputs(tuple[Any, ...]):  # noqa: SLOT001 - a tuple that has names, too
-    """The results in order; `named` has them by name, o0, o1, …"""
-
-    named: Mapping[str, Any]
-
-    def __new__(cls, named: Mapping[str, Any]) -> Self:
-        outputs = super().__new__(cls, named.values())
-        outputs.named = dict(named)
-        return outputs
 
 
 class Run:
@@ -141,7 +124,9 @@ class Run:
             if created_by not in (None, mine):
                 return
             created_by = mine
-        filters = _filters(created_by=created_by, phase=phase, task_name=task_name, task_version=task_version)
+        filters = run_filters(
+            created_by=created_by, phase=phase, task_name=task_name, task_version=task_version
+        )
 
         async def fetch(size: int, token: str) -> tuple[Sequence[wire.Run], str]:
             request = service.ListRunsRequest(
@@ -376,16 +361,7 @@ class Run:
         self._status = details.status
 
     def _failure(self) -> RunError | None:
-        detail = f": {self.error}" if self.error else "."
-        match self.phase:
-            case Phase.FAILED:
-                return RunFailedError(f"The run {self.name} failed{detail}", run=self.name)
-            case Phase.ABORTED:
-                return RunAbortedError(f"The run {self.name} was aborted{detail}", run=self.name)
-            case Phase.TIMED_OUT:
-                return RunTimedOutError(f"The run {self.name} took too long{detail}", run=self.name)
-            case _:
-                return None
+        return failure(self.name, self.phase, self.error)
 
     async def _changes(self, session: Session) -> AsyncGenerator[None, None]:
         """Each state from now on, the last one being terminal. A broken stream is taken up again."""
@@ -424,7 +400,7 @@ class Run:
                     return
 
     def _has_begun(self) -> bool:
-        return self.phase not in _BEFORE and self.attempts > 0
+        return self.phase not in BEFORE and self.attempts > 0
 
     async def _interface(self, session: Session) -> Interface:
         request = service.GetActionDetailsRequest(action_id=self._action())
@@ -464,26 +440,3 @@ def _as_run(identity: identifier_pb2.RunIdentifier) -> Iterator[None]:
             "or none that you may see.",
             code=error.code,
         ) from error
-
-
-def _filters(
-    *,
-    created_by: str | None,
-    phase: str | Iterable[str] | None,
-    task_name: str | None,
-    task_version: str | None,
-) -> list[list_pb2.Filter]:
-    filters = []
-    if created_by is not None:
-        filters.append(equal("created_by", created_by))
-    if phase is not None:
-        names = [phase] if isinstance(phase, str) else list(phase)
-        unknown = [name for name in names if name.upper() not in Phase.__members__]
-        if unknown or not names:
-            raise ValueError(f"A phase is one of {', '.join(list(Phase)[1:])}.")
-        filters.append(equal("phase", *(str(Phase[name.upper()].number) for name in names)))
-    if task_name is not None:
-        filters.append(equal("task_name", task_name))
-    if task_version is not None:
-        filters.append(equal("task_version", task_version))
-    return filters
