@@ -37,6 +37,7 @@ _SERVICE = "/flyteidl2.workflow.RunService/"
 _DATA = "/flyteidl2.dataproxy.DataProxyService/"
 _ROOT = "a0"
 _MAX_BREAKS = 5
+_DRAIN_SECONDS = 0.5
 # The protocol has no field for these; Tower puts them among the labels and lets nobody else set them.
 _OWN_LABELS = "tower/"
 _VIA_APP = "tower/via-app"
@@ -379,6 +380,7 @@ class Run:
                             self._take_action(answer.details)
                             yield
                             if self.done:
+                                await _drain(answers)
                                 return
             except UnavailableError:
                 if breaks >= _MAX_BREAKS:
@@ -427,6 +429,14 @@ async def _run_details(session: Session, identity: identifier_pb2.RunIdentifier)
             f"{_SERVICE}GetRunDetails", request, service.GetRunDetailsResponse, idempotent=True
         )
     return answer.details
+
+
+async def _drain(answers: AsyncGenerator[Any, None]) -> None:
+    """Read the end of a stream that has nothing more to say, so that its connection can serve again."""
+    with contextlib.suppress(TimeoutError, UnavailableError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            async for _ in answers:
+                pass
 
 
 @contextlib.contextmanager
