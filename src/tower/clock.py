@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Protocol
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -24,13 +25,24 @@ class Clock(Protocol):
 class SystemClock:
     """The machine's clock and its random source."""
 
+    def __init__(self) -> None:
+        self._random = iter(b"")
+
     def now(self) -> float:
         """Seconds since the epoch, UTC."""
         return time.time()
 
     def name(self, prefix: str) -> str:
         """A fresh sortable name: 9 characters of milliseconds, 10 (50 bits) of randomness."""
-        return prefix + _base32(int(time.time() * 1000), 9) + _base32(secrets.randbits(50), 10)
+        return prefix + _base32(int(time.time() * 1000), 9) + self._letters(10)
+
+    def _letters(self, count: int) -> str:
+        """Random letters, drawn many at a time: at each draw a busy thread may take the interpreter away."""
+        letters = [ALPHABET[byte & 31] for byte in islice(self._random, count)]
+        if len(letters) < count:
+            self._random = iter(secrets.token_bytes(4096))
+            letters += [ALPHABET[byte & 31] for byte in islice(self._random, count - len(letters))]
+        return "".join(letters)
 
 
 def utc(seconds: float) -> datetime:

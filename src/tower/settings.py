@@ -29,6 +29,7 @@ class Settings:
     max_upload: int = 512 * 1024 * 1024
     max_log: int = 16 * 1024 * 1024
     max_body: int = 32 * 1024 * 1024
+    max_open_runs: int = 100_000
     queue_timeout: float = 24 * 3600.0
     run_timeout: float = 7 * 24 * 3600.0
     app_token_life: float = 300.0

@@ -10,7 +10,6 @@ from tower.errors import Exhausted
 from tower.store import runs as store
 from tower.store.database import Database
 
-MAX_OPEN = 10_000
 _COUNT_AGAIN = 1.0
 _REMEMBER = 4096
 
@@ -26,7 +25,7 @@ class _Count:
 class Quota:
     """Counts in memory; the store is asked only where the limit seems to be reached."""
 
-    def __init__(self, *, db: Database, clock: Clock, limit: int = MAX_OPEN) -> None:
+    def __init__(self, *, db: Database, clock: Clock, limit: int) -> None:
         self._db = db
         self._clock = clock
         self._limit = limit

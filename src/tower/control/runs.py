@@ -95,7 +95,7 @@ class Runs:
         self._projects = projects
         self._inputs = inputs
         self._settings = settings
-        self._quota = Quota(db=db, clock=clock)
+        self._quota = Quota(db=db, clock=clock, limit=settings.max_open_runs)
 
     async def launch(self, principal: Principal, asked: Launch, *, request_id: str) -> Launched:
         """Accept a run: it is durable, audited and queued when this returns.

@@ -18,6 +18,7 @@ OWN_LABELS = "tower/"
 MAX_LABELS = 64
 MAX_LABEL = 256
 _RUN_NAME = re.compile(r"[a-z][a-z0-9-]{0,28}[a-z0-9]")
+_NOTHING = run_pb2.RunSpec()
 _KEPT = ("interruptible", "cache_config", "envs")
 
 
@@ -34,8 +35,10 @@ def run_name(text: str) -> str:
 def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -> run_pb2.RunSpec:
     """The specification to store: what the caller may choose, and the run that asked, from its own identity.
 
-    Parents, owners and recoveries that the message names are left out (T38, T39).
+    Parents, owners and recoveries that the message names are left out (T38, T39). Never change the result.
     """
+    if not principal.actors and not asked.ByteSize():
+        return _NOTHING
     specs.check_env(((pair.key, pair.value) for pair in asked.envs.values), settings=settings)
     specs.check_identity(asked.security_context)
     kept = run_pb2.RunSpec(

@@ -8,9 +8,10 @@ specification of `RunDetails`: clients of Tower read them there. Only Tower sets
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from typing import Any
 
-from flyteidl2.common import identifier_pb2, phase_pb2
+from flyteidl2.common import identifier_pb2
 from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
 
@@ -41,8 +42,10 @@ def own_labels(row: ActionRow) -> dict[str, str]:
 
 def run(row: ActionRow, executor: Person) -> pb.Run:
     """A run as lists show it."""
-    labels = json.loads(row.labels) if row.labels != "{}" else {}
-    return pb.Run(action=action(row, executor), labels={**labels, **own_labels(row)})
+    labels = own_labels(row)
+    if row.labels != "{}":
+        labels = {**json.loads(row.labels), **labels}
+    return pb.Run(action=action(row, executor), labels=labels)
 
 
 def action(row: ActionRow, executor: Person) -> pb.Action:
@@ -96,17 +99,23 @@ def _person(known: Person) -> Any:
 
 
 def _metadata(row: ActionRow, executor: Person) -> pb.ActionMetadata:
-    environment, _, function = row.task_name.rpartition(".")
+    task = (row.task_project, row.task_domain, row.task_name, row.task_version)
+    return _described(task, executor, row.parent or "")
+
+
+@lru_cache(maxsize=1024)
+def _described(task_key: tuple[str, str, str, str], executor: Person, parent: str) -> pb.ActionMetadata:
+    """The part that all runs of a task by one person share: put it into messages, never change it."""
+    environment, _, function = task_key[2].rpartition(".")
     metadata = pb.ActionMetadata(
-        parent=row.parent or "",
+        parent=parent,
         executed_by=_person(executor),
         action_type=pb.ACTION_TYPE_TASK,
         environment_name=environment,
         funtion_name=function,
     )
     task = metadata.task.id
-    task.project, task.domain = row.task_project, row.task_domain
-    task.name, task.version = row.task_name, row.task_version
+    task.project, task.domain, task.name, task.version = task_key
     metadata.task.short_name = function
     return metadata
 
@@ -141,7 +150,7 @@ def _attempt(row: AttemptRow) -> pb.ActionAttempt:
 
 
 def _phase(phase: int) -> Any:
-    return phase_pb2.ActionPhase.Name(int(phase))
+    return int(phase)
 
 
 def _error(stored: str) -> pb.ErrorInfo:

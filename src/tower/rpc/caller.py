@@ -6,6 +6,7 @@ import ipaddress
 import re
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tower.identity.principal import Principal
 
@@ -51,6 +52,7 @@ class Origin:
     host: str
     port: int
 
+    @lru_cache(maxsize=256)  # noqa: B019  (one origin lives as long as the process)
     def base_url(self, host_header: str) -> str:
         """The public base URL for one request: its own Host when that is this machine or our name.
 

@@ -22,7 +22,7 @@ from google.protobuf import descriptor_pool
 
 from tower.errors import Unsupported
 from tower.identity.chain import Chain, Presented
-from tower.policy.actions import METHODS, AuditLevel, Row, check_complete
+from tower.policy.actions import METHODS, Row, check_complete
 from tower.rpc import caller, wire
 from tower.rpc.caller import Call, Origin
 from tower.rpc.faults import Exchange, exchange, public
@@ -33,7 +33,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _log = structlog.get_logger("tower.rpc")
-_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _PROTOCOL_HEADERS = frozenset(
     {
         b"content-type",
@@ -78,54 +78,68 @@ class Door:
         self._chain = chain
         self._origin = origin
         self._max_body = max_body
-        self._version = version.encode()
+        self._version = (b"x-tower", version.encode())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one RPC."""
         if scope["type"] != "http":
             raise RuntimeError("The RPC door serves HTTP only.")
-        headers = tuple(scope["headers"])
-        request_id, from_client = _request_id(headers)
-        request = _Request(self, scope, headers, request_id, from_client=from_client)
-        await request.serve(receive, send)
+        await _Request(self, scope).serve(receive, send)
 
 
 class _Request:
     """One RPC on its way through the chain."""
 
-    def __init__(
-        self,
-        door: Door,
-        scope: Scope,
-        headers: tuple[tuple[bytes, bytes], ...],
-        request_id: str,
-        *,
-        from_client: bool,
-    ) -> None:
+    __slots__ = (
+        "call",
+        "content_type",
+        "door",
+        "exchange",
+        "from_client",
+        "length",
+        "presented",
+        "protocol_headers",
+        "scope",
+        "status",
+        "subject",
+    )
+
+    def __init__(self, door: Door, scope: Scope) -> None:
         self.door = door
         self.scope = scope
-        self.headers = headers
-        self.from_client = from_client
         self.status = 0
         self.subject = ""
         self.call: Token[Call] | None = None
+        headers = tuple(scope["headers"])
+        first: dict[bytes, bytes] = {}
+        self.protocol_headers: list[tuple[bytes, bytes]] = []
+        for pair in headers:
+            first.setdefault(*pair)
+            if pair[0] in _PROTOCOL_HEADERS:
+                self.protocol_headers.append(pair)
+        sent = first.get(b"x-request-id", b"")
+        self.from_client = _SANE_ID.fullmatch(sent) is not None
+        request_id = sent.decode("ascii") if self.from_client else secrets.token_hex(16)
         self.exchange = Exchange(scope["path"], request_id, self._renew)
-        self.content_type = _first(headers, b"content-type").partition(";")[0].strip().lower()
+        self.content_type = (
+            first.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+        )
+        self.length = first.get(b"content-length", b"")
         state = scope.get("state") or {}
         self.presented = Presented(
             headers=headers,
             workload=state.get("workload"),
             secure=scope.get("scheme") == "https",
-            host=_first(headers, b"host").lower(),
+            host=first.get(b"host", b"").decode("latin-1").lower(),
             audience="rpc",
         )
 
     async def serve(self, receive: Receive, send: Send) -> None:
         """Run the chain and record the outcome: ok, fault or cancelled."""
         started = time.perf_counter()
-        outcome, level = "cancelled", AuditLevel.NONE
+        outcome = "cancelled"
         try:
-            level = await self._run(receive, self._answering(send))
+            await self._run(receive, self._answering(send))
             outcome = "ok"
             if self.exchange.fault or self.status != 200:
                 outcome = "cancelled" if self._cancelled() else "fault"
@@ -141,32 +155,36 @@ class _Request:
         finally:
             if self.call is not None:
                 caller.leave(self.call)
-            record = _log.debug if outcome == "ok" and level is not AuditLevel.EFFECT else _log.info
-            record(
-                "rpc",
-                method=self.exchange.method,
-                outcome=outcome,
-                code=self.exchange.fault or ("ok" if outcome == "ok" else str(self.status)),
-                request_id=self.exchange.request_id,
-                subject=self.subject,
-                ms=round((time.perf_counter() - started) * 1000, 2),
-            )
+            self._record(outcome, time.perf_counter() - started)
+
+    def _record(self, outcome: str, seconds: float) -> None:
+        """One line for each call. What was allowed to change something has its audit record besides."""
+        # at thousands of calls a second a written line costs as much as the call
+        (_log.debug if outcome == "ok" else _log.info)(
+            "rpc",
+            method=self.exchange.method,
+            outcome=outcome,
+            code=self.exchange.fault or ("ok" if outcome == "ok" else str(self.status)),
+            request_id=self.exchange.request_id,
+            subject=self.subject,
+            ms=round(seconds * 1000, 2),
+        )
 
     def _cancelled(self) -> bool:
-        return self.exchange.gone.is_set() or self.exchange.fault == Code.CANCELED.value or self.status == 499
+        return self.exchange.left or self.exchange.fault == Code.CANCELED.value or self.status == 499
 
-    async def _run(self, receive: Receive, send: Send) -> AuditLevel:
+    async def _run(self, receive: Receive, send: Send) -> None:
         route = self.door._routes.get(self.scope["path"])
         if route is None:
             await _plain(send, 404)
-            return AuditLevel.NONE
+            return
         application, row = route
         if self.scope["method"] != "POST":
             await _plain(send, 405, (b"allow", b"POST"))
-            return row.level
+            return
         if self.content_type not in wire.UNARY and self.content_type not in wire.STREAM:
             await _plain(send, 415, (b"accept-post", b", ".join(t.encode() for t in sorted(wire.UNARY))))
-            return row.level
+            return
         try:
             if not row.anonymous:
                 await self._authenticate()
@@ -177,16 +195,11 @@ class _Request:
             translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
             self.exchange.fault = translated.code.value
             await self._refuse(translated, send)
-            return row.level
+            return
         assert application is not None
         exchange.set(self.exchange)
-        inner = {
-            **self.scope,
-            "headers": [(name, value) for name, value in self.headers if name in _PROTOCOL_HEADERS],
-            "root_path": "",
-        }
+        inner = {**self.scope, "headers": self.protocol_headers, "root_path": ""}
         await application(inner, self._bounded(receive), send)
-        return row.level
 
     async def _authenticate(self) -> None:
         principal = await self.door._chain.authenticate(self.presented)
@@ -206,11 +219,10 @@ class _Request:
             await self.door._chain.authenticate(self.presented)
 
     def _check_length(self) -> None:
-        length = _first(self.headers, b"content-length")
-        if length.isdigit() and int(length) > self.door._max_body:
+        if self.length.isdigit() and int(self.length[:20]) > self.door._max_body:
             raise wire.too_large(self.door._max_body)
-        for name, value in self.headers:
-            if name in _PROTOCOL_HEADERS and not value.isascii():
+        for name, value in self.protocol_headers:
+            if not value.isascii():
                 raise ConnectError(Code.INVALID_ARGUMENT, f"The header {name.decode()} is not ASCII.")
 
     def _bounded(self, receive: Receive) -> Receive:
@@ -221,7 +233,7 @@ class _Request:
             nonlocal seen
             message = await receive()
             if message["type"] == "http.disconnect":
-                self.exchange.gone.set()
+                self.exchange.leave()
             else:
                 seen += len(message.get("body", b""))
                 if seen > self.door._max_body:
@@ -239,7 +251,7 @@ class _Request:
                 message["headers"] = [
                     *message.get("headers", ()),
                     (b"x-request-id", self.exchange.request_id.encode()),
-                    (b"x-tower", self.door._version),
+                    self.door._version,
                 ]
             await send(message)
 
@@ -264,15 +276,3 @@ async def _plain(send: Send, status: int, *headers: tuple[bytes, bytes]) -> None
     }
     await send(start)
     await send({"type": "http.response.body", "body": b""})
-
-
-def _first(headers: tuple[tuple[bytes, bytes], ...], name: bytes) -> str:
-    return next((value.decode("latin-1") for key, value in headers if key == name), "")
-
-
-def _request_id(headers: tuple[tuple[bytes, bytes], ...]) -> tuple[str, bool]:
-    """The client's request id when it is sane, else a fresh one."""
-    sent = _first(headers, b"x-request-id")
-    if _SANE_ID.fullmatch(sent):
-        return sent, True
-    return secrets.token_hex(16), False

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -31,8 +31,21 @@ class Exchange:
     method: str
     request_id: str
     renew: Callable[[], Awaitable[None]]
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
     fault: str = ""
+    left: bool = False
+    _waiter: asyncio.Event | None = None
+
+    def leave(self) -> None:
+        """The client is gone."""
+        self.left = True
+        if self._waiter is not None:
+            self._waiter.set()
+
+    async def gone(self) -> None:
+        """Wait until the client is gone."""
+        self._waiter = asyncio.Event()
+        if not self.left:
+            await self._waiter.wait()
 
 
 exchange: ContextVar[Exchange] = ContextVar("tower_rpc_exchange")
@@ -71,7 +84,7 @@ class Faults:
     ) -> AsyncIterator[Any]:
         """One request, many answers; each only for a caller whose credential still holds."""
         state = exchange.get()
-        gone = asyncio.ensure_future(state.gone.wait())
+        gone = asyncio.ensure_future(state.gone())
         stream: AsyncIterator[Any] | None = None
         step: asyncio.Future[Any] | None = None
         try:

@@ -51,9 +51,8 @@ def person(
 
 def stamp(seconds: float) -> Timestamp:
     """Seconds since the epoch as a timestamp, to the microsecond."""
-    made = Timestamp()
-    made.FromMicroseconds(round(seconds * 1e6))
-    return made
+    whole, part = divmod(round(seconds * 1e6), 1_000_000)
+    return Timestamp(seconds=whole, nanos=part * 1000)
 
 
 def query(request: Any) -> Query:
