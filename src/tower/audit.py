@@ -52,6 +52,21 @@ class Event(StrEnum):
     PROJECT_CREATE = "project.create"
     PROJECT_UPDATE = "project.update"
     DATA_READ = "data.read"
+    ROLE_CREATE = "role.create"
+    ROLE_UPDATE = "role.update"
+    ROLE_DELETE = "role.delete"
+    GROUP_CREATE = "group.create"
+    GROUP_UPDATE = "group.update"
+    GROUP_DELETE = "group.delete"
+    POLICY_CREATE = "policy.create"
+    POLICY_UPDATE = "policy.update"
+    POLICY_DELETE = "policy.delete"
+    CEILING_UPDATE = "ceiling.update"
+    CEILING_DELETE = "ceiling.delete"
+    USER_UPDATE = "user.update"
+    USER_DELETE = "user.delete"
+    AUDIT_EXPORT = "audit.export"
+    AUDIT_PRUNE = "audit.prune"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
 
@@ -92,7 +107,8 @@ class Record:
 class Entry:
     """A record in its place in the chain, exactly as stored: also a damaged one must be readable.
 
-    `actors` and `detail` are JSON texts; `app` is `project/domain/name` of the app nearest to the person.
+    `actors` and `detail` are JSON texts; `app` is `project/domain/name` of the app nearest to the person, `run`
+    that of the run that the record is about, or from inside which the call came.
     """
 
     seq: int
@@ -110,6 +126,7 @@ class Entry:
     decision: str
     policy_revision: str
     detail: str
+    run: str
     previous: str
     hash: str
 
@@ -185,9 +202,20 @@ def seal(record: Record, *, after: Head) -> Entry:
         record.decision,
         record.policy_revision,
         _sorted.encode(dict(record.detail)) if record.detail else "{}",
+        _run(record),
         after.hash,
     )
     return Entry(*facts, _digest(*facts))
+
+
+def _run(record: Record) -> str:
+    about = record.detail.get("run")
+    if isinstance(about, str) and about:
+        return about
+    inside = [actor for actor in record.actors if actor.startswith("run:")]
+    named = record.resource if record.resource.startswith("run:") else inside[-1] if inside else ""
+    parts = named.removeprefix("run:").split("/")
+    return "/".join(parts[:3]) if len(parts) >= 3 else ""
 
 
 def verify(entries: Iterable[Entry], *, head: Head | None = None, after: Head | None = None) -> Break | None:

@@ -51,7 +51,8 @@ class Ceiling:
     """A limit that a credential, an app or a run puts on its subject: rights are never above it.
 
     `role` None means no limit by role; project and domain "*" mean everywhere. `forbidden` names
-    actions (values of `tower.policy.actions.Action`) that are off below this ceiling.
+    actions (values of `tower.policy.actions.Action`) that are off below this ceiling. `actions`, `projects`
+    and `tasks` are all that is left of them, None for no such limit; a task is `project/domain/name`.
     """
 
     source: str
@@ -59,6 +60,9 @@ class Ceiling:
     project: str = "*"
     domain: str = "*"
     forbidden: frozenset[str] = frozenset()
+    actions: frozenset[str] | None = None
+    projects: frozenset[str] | None = None
+    tasks: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,6 +151,9 @@ def _header(token: str) -> object:
         return None
 
 
+_LISTS = ("actions", "projects", "tasks")
+
+
 def ceiling_to_json(ceiling: Ceiling) -> dict[str, Any]:
     """A ceiling as a JSON object; everything that is at its default is left out."""
     out: dict[str, Any] = {"source": ceiling.source}
@@ -162,6 +165,10 @@ def ceiling_to_json(ceiling: Ceiling) -> dict[str, Any]:
         out["domain"] = ceiling.domain
     if ceiling.forbidden:
         out["forbidden"] = sorted(ceiling.forbidden)
+    for name in _LISTS:
+        allowed: frozenset[str] | None = getattr(ceiling, name)
+        if allowed is not None:
+            out[name] = sorted(allowed)
     return out
 
 
@@ -173,11 +180,15 @@ def ceiling_from_json(value: Any) -> Ceiling:
         "project",
         "domain",
         "forbidden",
+        *_LISTS,
     }:
         raise ValueError("not a ceiling")
     forbidden = value.get("forbidden", [])
     texts = [value.get("source"), value.get("role", ""), value.get("project", "*"), value.get("domain", "*")]
-    if not isinstance(forbidden, list) or not all(isinstance(text, str) for text in [*texts, *forbidden]):
+    lists = [forbidden, *(value[name] for name in _LISTS if name in value)]
+    if not all(isinstance(each, list) for each in lists):
+        raise ValueError("not a ceiling")
+    if not all(isinstance(text, str) for text in [*texts, *(text for each in lists for text in each)]):
         raise ValueError("not a ceiling")
     return Ceiling(
         source=value["source"],
@@ -185,6 +196,7 @@ def ceiling_from_json(value: Any) -> Ceiling:
         project=value.get("project", "*"),
         domain=value.get("domain", "*"),
         forbidden=frozenset(forbidden),
+        **{name: frozenset(value[name]) for name in _LISTS if name in value},
     )
 
 

@@ -228,6 +228,7 @@ class Record(BaseModel):
     decision: str
     policy_revision: str
     detail: dict[str, Any]
+    run: str
     previous: str
     hash: str
 

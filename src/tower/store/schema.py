@@ -55,12 +55,89 @@ users = Table(
 bindings = Table(
     "bindings",
     metadata,
-    Column("subject", String, primary_key=True),
-    Column("role", String, primary_key=True),  # admin | contributor | viewer
+    Column("subject", String, primary_key=True),  # a user or service, or "group:<name>"
+    Column("role", String, primary_key=True),  # built in or from `roles`
     Column("project", String, primary_key=True),  # "*" is every project
     Column("domain", String, primary_key=True),  # "*" is every domain
+    Column("kind", String, primary_key=True, server_default=""),  # task | app | service, or "" for all there
+    Column("name", String, primary_key=True, server_default=""),  # of that one thing
     Column("created_at", Float, nullable=False),
     Column("created_by", String, nullable=False),
+)
+
+roles = Table(
+    "roles",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("actions", Text, nullable=False),  # JSON list
+    Column("description", Text, nullable=False, server_default=""),
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
+groups = Table(
+    "groups",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("external", String, nullable=False, server_default=""),  # the name in a provider's claim
+    Column("description", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+group_members = Table(
+    "group_members",
+    metadata,
+    Column("group", String, primary_key=True),
+    Column("subject", String, primary_key=True),
+    Index("ix_group_members_subject", "subject"),
+)
+
+external_groups = Table(
+    "external_groups",
+    metadata,
+    # what an identity provider said at the last sign-in
+    Column("subject", String, primary_key=True),
+    Column("source", String, primary_key=True),  # the issuer
+    Column("name", String, primary_key=True),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("name", String, primary_key=True),
+    Column("text", Text, nullable=False),  # Cedar
+    Column("project", String, nullable=False, server_default="*"),
+    Column("domain", String, nullable=False, server_default="*"),
+    Column("kind", String, nullable=False, server_default=""),  # task | app, or "" for all there
+    Column("target", String, nullable=False, server_default=""),  # name of that task or app
+    Column("description", Text, nullable=False, server_default=""),
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
+)
+
+policy_revisions = Table(
+    "policy_revisions",
+    metadata,
+    # every rule book there ever was: what `audit.policy_revision` names
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("revision", String, nullable=False),
+    Column("document", Text, nullable=False),  # JSON: all policies and roles
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+    Index("ix_policy_revisions_revision", "revision"),
+)
+
+app_ceilings = Table(
+    "app_ceilings",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("source", String, primary_key=True),  # deploy | admin: both hold
+    Column("limits", Text, nullable=False),  # JSON object: actions, projects, tasks
+    Column("updated_at", Float, nullable=False),
+    Column("updated_by", String, nullable=False),
 )
 
 api_keys = Table(
@@ -347,11 +424,13 @@ audit = Table(
     Column("decision", String, nullable=False),
     Column("policy_revision", String, nullable=False),
     Column("detail", Text, nullable=False),  # JSON object
+    Column("run", String, nullable=False),  # project/domain/name: the run it is about or came from
     Column("previous", String, nullable=False),
     Column("hash", String, nullable=False),
     Index("ix_audit_subject", "subject", "seq"),
     Index("ix_audit_resource", "resource", "seq"),
     Index("ix_audit_app", "app", "seq", sqlite_where=text("app <> ''"), postgresql_where=text("app <> ''")),
+    Index("ix_audit_run", "run", "seq", sqlite_where=text("run <> ''"), postgresql_where=text("run <> ''")),
     Index(
         "ix_audit_outcome",
         "outcome",
@@ -359,4 +438,14 @@ audit = Table(
         sqlite_where=text("outcome <> 'allowed'"),
         postgresql_where=text("outcome <> 'allowed'"),
     ),
+)
+
+audit_checkpoints = Table(
+    "audit_checkpoints",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("hash", String, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("key_id", String, nullable=False),  # thumbprint of the signing key
+    Column("signature", String, nullable=False),  # Ed25519, base64url
 )

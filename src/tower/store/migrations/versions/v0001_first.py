@@ -153,9 +153,29 @@ def upgrade() -> None:
         sa.Column("decision", sa.String(), nullable=False),
         sa.Column("policy_revision", sa.String(), nullable=False),
         sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("run", sa.String(), nullable=False),
         sa.Column("previous", sa.String(), nullable=False),
         sa.Column("hash", sa.String(), nullable=False),
         sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit")),
+    )
+    op.create_table(
+        "audit_checkpoints",
+        sa.Column(
+            "seq", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=False, nullable=False
+        ),
+        sa.Column("hash", sa.String(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("key_id", sa.String(), nullable=False),
+        sa.Column("signature", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_checkpoints")),
+    )
+    op.create_index(
+        "ix_audit_run",
+        "audit",
+        ["run", "seq"],
+        unique=False,
+        sqlite_where=sa.text("run <> ''"),
+        postgresql_where=sa.text("run <> ''"),
     )
     op.create_index(
         "ix_audit_app",
@@ -181,9 +201,79 @@ def upgrade() -> None:
         sa.Column("role", sa.String(), nullable=False),
         sa.Column("project", sa.String(), nullable=False),
         sa.Column("domain", sa.String(), nullable=False),
+        sa.Column("kind", sa.String(), server_default="", nullable=False),
+        sa.Column("name", sa.String(), server_default="", nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
         sa.Column("created_by", sa.String(), nullable=False),
-        sa.PrimaryKeyConstraint("subject", "role", "project", "domain", name=op.f("pk_bindings")),
+        sa.PrimaryKeyConstraint(
+            "subject", "role", "project", "domain", "kind", "name", name=op.f("pk_bindings")
+        ),
+    )
+    op.create_table(
+        "roles",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("actions", sa.Text(), nullable=False),
+        sa.Column("description", sa.Text(), server_default="", nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_roles")),
+    )
+    op.create_table(
+        "groups",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("external", sa.String(), server_default="", nullable=False),
+        sa.Column("description", sa.Text(), server_default="", nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_groups")),
+    )
+    op.create_table(
+        "group_members",
+        sa.Column("group", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("group", "subject", name=op.f("pk_group_members")),
+    )
+    op.create_index("ix_group_members_subject", "group_members", ["subject"], unique=False)
+    op.create_table(
+        "external_groups",
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("subject", "source", "name", name=op.f("pk_external_groups")),
+    )
+    op.create_table(
+        "policies",
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("text", sa.Text(), nullable=False),
+        sa.Column("project", sa.String(), server_default="*", nullable=False),
+        sa.Column("domain", sa.String(), server_default="*", nullable=False),
+        sa.Column("kind", sa.String(), server_default="", nullable=False),
+        sa.Column("target", sa.String(), server_default="", nullable=False),
+        sa.Column("description", sa.Text(), server_default="", nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_policies")),
+    )
+    op.create_table(
+        "policy_revisions",
+        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("revision", sa.String(), nullable=False),
+        sa.Column("document", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_policy_revisions")),
+    )
+    op.create_index("ix_policy_revisions_revision", "policy_revisions", ["revision"], unique=False)
+    op.create_table(
+        "app_ceilings",
+        sa.Column("project", sa.String(), nullable=False),
+        sa.Column("domain", sa.String(), nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
+        sa.Column("source", sa.String(), nullable=False),
+        sa.Column("limits", sa.Text(), nullable=False),
+        sa.Column("updated_at", sa.Float(), nullable=False),
+        sa.Column("updated_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "domain", "name", "source", name=op.f("pk_app_ceilings")),
     )
     op.create_table(
         "links",
