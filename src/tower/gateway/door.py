@@ -14,7 +14,17 @@ from tower.control.apps import Processes
 from tower.control.grants import Grants
 from tower.control.logins import Logins
 from tower.control.places import Place, Places
-from tower.errors import Code, Denied, Exhausted, Fault, Invalid, NotFound, Precondition, Unauthenticated
+from tower.errors import (
+    Broken,
+    Code,
+    Denied,
+    Exhausted,
+    Fault,
+    Invalid,
+    NotFound,
+    Precondition,
+    Unauthenticated,
+)
 from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
 from tower.gateway.http import RECHECK_SECONDS, Exchange, Gone
@@ -129,6 +139,10 @@ class Gateway:
                 )
             html = request is not None and request.wants_page
             await refuse(scope, send, fault, request_id=request_id, html=html, headers=_with(fault, request))
+        except Exception:
+            REQUESTS.labels("broken").inc()
+            log.exception("gateway.broken", request_id=request_id)
+            await refuse(scope, send, Broken("Something went wrong here."), request_id=request_id)
 
     def _read(self, scope: Scope, request_id: str) -> Request:
         pairs = tuple((bytes(name), bytes(value)) for name, value in scope["headers"])
@@ -327,6 +341,11 @@ class Gateway:
                         raise
                     log.info("gateway.cut", app=place.id, request_id=passage.request_id, cause=fault.cause)
                     raise Gone from fault
+                except Exception as error:
+                    if not leg.started:
+                        raise
+                    log.exception("gateway.broken", app=place.id, request_id=passage.request_id)
+                    raise Gone from error
         REQUESTS.labels("forwarded").inc()
 
     def _patience(self, request: Request, credential: bytes) -> None:
