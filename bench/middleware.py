@@ -145,6 +145,9 @@ def main() -> dict[str, Any]:
         "goal": GOAL,
         "met": ours / official <= GOAL,
         "requests": REQUESTS * ROUNDS,
+        "says": (
+            f"adds {ours:.1f} µs to a request of {bare:.0f} µs; the official one adds {official:.0f} µs"
+        ),
     }
 
 

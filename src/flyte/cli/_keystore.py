@@ -6,11 +6,14 @@ it belongs to and the id that the server gave it; a key made again under the sam
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
 import os
 import stat
 import tempfile
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,24 +69,36 @@ class Keystore:
     def add(self, key: StoredKey) -> None:
         """Keep a key. It replaces one of the same name and endpoint; a new default unmarks the old one."""
         place = Endpoint.parse(key.endpoint, insecure=key.endpoint.startswith("http://"))
-        others = []
-        for known in self._read():
-            same_place = _is_at(known, place)
-            if same_place and known.name == key.name:
-                continue
-            if same_place and key.default and known.default:
-                known = StoredKey(**{**asdict(known), "default": False})  # noqa: PLW2901 - the unmarked one
-            others.append(known)
-        self._write([*others, key])
+        with self._alone():
+            others = [
+                replace(known, default=known.default and not (key.default and _is_at(known, place)))
+                for known in self._read()
+                if not (known.name == key.name and _is_at(known, place))
+            ]
+            self._write([*others, key])
 
     def remove(self, endpoint: Endpoint, *, name: str) -> bool:
         """Forget a key; whether there was one."""
-        known = self._read()
-        left = [key for key in known if not (key.name == name and _is_at(key, endpoint))]
-        if len(left) == len(known):
-            return False
-        self._write(left)
-        return True
+        with self._alone():
+            known = self._read()
+            left = [key for key in known if not (key.name == name and _is_at(key, endpoint))]
+            if len(left) < len(known):
+                self._write(left)
+        return len(left) < len(known)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other commands of this user from changing the file meanwhile."""
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise KeystoreError(f"{self.path} cannot be written: {error.strerror}.") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _at(self, endpoint: Endpoint) -> list[StoredKey]:
         return [key for key in self._read() if _is_at(key, endpoint)]
@@ -116,7 +131,6 @@ class Keystore:
     def _write(self, keys: list[StoredKey]) -> None:
         document = {"version": VERSION, "keys": [asdict(key) for key in keys]}
         try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # mkstemp makes the file 0600, and the rename puts it in place whole.
             descriptor, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".keys-")
             try:

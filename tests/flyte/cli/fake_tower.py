@@ -159,6 +159,17 @@ class FakeTower:
                 False,
             ),
             "/flyteidl2.dataproxy.DataProxyService/TailLogs": (data.TailLogsRequest, self._logs, True),
+            "/flyteidl2.dataproxy.DataProxyService/CreateUploadLocation": (
+                data.CreateUploadLocationRequest,
+                lambda _: data.CreateUploadLocationResponse(native_url="tower://bundles/one"),
+                False,
+            ),
+            f"{TASKS}DeployTask": (
+                task_service_pb2.DeployTaskRequest,
+                lambda _: self._deployed(caller),
+                False,
+            ),
+            "/flyteidl2.app.AppService/Create": (app_payload_pb2.CreateRequest, self._app, False),
             "/flyteidl2.app.AppService/List": (
                 app_payload_pb2.ListRequest,
                 lambda _: app_payload_pb2.ListResponse(),
@@ -186,6 +197,18 @@ class FakeTower:
         else:
             answer = self.keys.pop(name) if method == "DELETE" else self.keys[name]
         return status, json.dumps(answer).encode(), "application/json"
+
+    def _deployed(self, caller: str) -> Any:
+        if caller == "carol":
+            raise RefusalError(403, "permission_denied", "carol may not register tasks here.")
+        return task_service_pb2.DeployTaskResponse()
+
+    def _app(self, request: Any) -> Any:
+        app = request.app
+        app.metadata.revision = 1
+        app.status.ingress.public_url = "http://hello.apps.localhost"
+        app.status.conditions.add(deployment_status=7)
+        return app_payload_pb2.CreateResponse(app=app)
 
     def _known(self, name: str) -> str:
         if name not in self.runs:

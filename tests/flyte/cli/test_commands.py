@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import stat
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ from click.testing import CliRunner
 from tests.flyte.app.control_plane import in_thread
 from tests.flyte.cli.fake_tower import FakeTower
 
+from flyte._deploy import Progress
+from flyte.cli._progress import deploying, waiting
 from flyte.cli._root import flyte
 
 
@@ -26,6 +29,7 @@ class Ended:
     err: str
 
     def json(self) -> Any:
+        assert self.out, self.err
         return json.loads(self.out)
 
 
@@ -338,6 +342,77 @@ def test_a_task_of_a_file_runs_in_this_process(shell: Shell) -> None:
     broken = shell("run", str(file), "local_env.breaks", "--x", "1", "--local")
     assert broken.status == 7
     assert "painting.py:22: ValueError: no" in broken.err
+
+
+DEPLOYED = """
+import flyte
+from flyte.app import AppEnvironment
+
+env = flyte.TaskEnvironment("greetings")
+app_env = AppEnvironment("hello", command=["serve-hello", "$FLYTE_APP_SOCKET"], description="Says hello")
+
+@env.task
+async def greet(name: str) -> str:
+    return f"hello {name}"
+"""
+
+
+def test_deploy_prints_what_was_registered_and_the_version_of_the_same_code_stays(shell: Shell) -> None:
+    file = shell.home / "project" / "greeting_tasks.py"
+    file.parent.mkdir()
+    file.write_text(DEPLOYED)
+    first = shell("deploy", str(file), "env", "-o", "json").json()
+    assert [task["name"] for task in first["tasks"]] == ["greetings.greet"]
+    assert first["files"] == ["greeting_tasks.py"]
+    table = shell("deploy", str(file), "greetings").out
+    assert first["version"] in table
+    given = shell("deploy", str(file), "env", "--version", "v7", "--copy-style", "all", "-o", "json").json()
+    assert given["version"] == "v7"
+    requests = [asked for name, asked in shell.tower.asked if name == "DeployTask"]
+    assert {each.task_id.project for each in requests} == {"flytesnacks"}
+
+
+def test_serve_waits_and_prints_where(shell: Shell) -> None:
+    file = shell.home / "greeting_app.py"
+    file.write_text(DEPLOYED)
+    served = shell("serve", str(file), "app_env", "-o", "json").json()
+    assert (served["name"], served["status"]) == ("hello", "ACTIVE")
+    assert served["url"] == "http://hello.apps.localhost"
+    assert "http://hello.apps.localhost" in shell("serve", str(file), "hello").out
+
+
+def test_deploy_tells_what_is_wrong(shell: Shell) -> None:
+    file = shell.home / "greeting_faults.py"
+    file.write_text(DEPLOYED)
+    unknown = shell("deploy", str(file), "envy")
+    assert unknown.status != 0
+    assert "greetings" in unknown.err
+    assert shell("serve", str(file), "env").status != 0
+    assert shell("deploy", "nowhere.py", "env").status == 2
+    assert shell("deploy", str(file), "env", FLYTE_API_KEY="twr_carol_key").status == 4
+
+
+def test_a_file_is_loaded_outside_of_any_event_loop(shell: Shell) -> None:
+    file = shell.home / "greeting_loop.py"
+    file.write_text("import asyncio\nasyncio.run(asyncio.sleep(0))\n" + DEPLOYED)
+    assert shell("deploy", str(file), "env").status == 0
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_for_terminals_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr("sys.stderr", stream)
+        with deploying() as progress:
+            progress(Progress("upload", "bundle", 512, 1024))
+            progress(Progress("upload", "bundle", 1024, 1024))
+        with waiting("Run r1") as state:
+            state("RUNNING")
+        assert ("Upload" in stream.getvalue()) is shown
+        assert ("Run r1" in stream.getvalue()) is shown
 
 
 def test_an_error_in_a_file_names_its_line(shell: Shell) -> None:

@@ -33,7 +33,7 @@ class FastAPIPassthroughAuthMiddleware:
 
     The identity is in force in async and sync handlers, dependencies, streaming bodies and background
     tasks, also in those that run on after the response: a background task keeps its caller. A thread that
-    the handler starts by hand has none, so its Flyte calls are refused (`contextvars.copy_context().run`
+    the handler starts by hand has none, so its Flyte calls are refused (`flyte.remote.carry_context`
     carries it over).
 
     What is a credential:
