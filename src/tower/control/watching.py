@@ -56,7 +56,7 @@ class Watching:
         """One action. Raises NotFound when it is absent or hidden."""
         place = run_resource(key)
         await self._access.require(principal, Action.RUN_VIEW, place, request_id=request_id)
-        seen = await self._db.read(lambda reader: self._read(reader, key))
+        seen = self._db.read_now(lambda reader: self._read(reader, key))  # by primary keys only
         if seen is None:
             raise not_found(place)
         return self._with_spec(seen)

@@ -15,15 +15,11 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::(?P<port>[0-
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Who calls, under which request id, and how this caller addresses Tower.
-
-    `from_client` tells that the request id came with the request, so that a repeat can be recognised.
-    """
+    """Who calls, under which request id, and how this caller addresses Tower."""
 
     principal: Principal
     request_id: str
     base_url: str
-    from_client: bool = False
 
 
 _current: ContextVar[Call] = ContextVar("tower_rpc_call")

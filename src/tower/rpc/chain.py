@@ -95,7 +95,6 @@ class _Request:
         "content_type",
         "door",
         "exchange",
-        "from_client",
         "length",
         "presented",
         "protocol_headers",
@@ -118,8 +117,7 @@ class _Request:
             if pair[0] in _PROTOCOL_HEADERS:
                 self.protocol_headers.append(pair)
         sent = first.get(b"x-request-id", b"")
-        self.from_client = _SANE_ID.fullmatch(sent) is not None
-        request_id = sent.decode("ascii") if self.from_client else secrets.token_hex(16)
+        request_id = sent.decode("ascii") if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
         self.exchange = Exchange(scope["path"], request_id, self._renew)
         self.content_type = (
             first.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
@@ -209,7 +207,6 @@ class _Request:
                 principal,
                 self.exchange.request_id,
                 self.door._origin.base_url(self.presented.host),
-                self.from_client,
             )
         )
 

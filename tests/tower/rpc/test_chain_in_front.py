@@ -196,7 +196,7 @@ async def test_a_bug_shows_a_reference_and_nothing_else(
     rpc: RpcWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(*_: object, **__: object) -> None:
-        raise RuntimeError("secret path /root/x")
+        raise RuntimeError("secret path /srv/x")
 
     bearer = f"Bearer {await rpc.world.person('alice', 'contributor')}"
     monkeypatch.setattr(rpc.runs, "launch", broken)

@@ -8,7 +8,7 @@ import pytest
 from connectrpc.code import Code
 from flyteidl2.common import phase_pb2
 from flyteidl2.workflow import run_service_pb2
-from tests.rpc_world import RpcWorld, action_id, create_run, refused, run_id
+from tests.rpc_world import RpcWorld, action_id, create_run, refused, run_id, task_spec
 
 
 async def test_a_run_is_queued_for_the_caller_and_recorded(rpc: RpcWorld) -> None:
@@ -278,3 +278,83 @@ async def test_the_operator_of_the_machine_runs_nothing(rpc: RpcWorld) -> None:
             Launch(project="flytesnacks", domain="development", run_spec=run_pb2.RunSpec()),
             request_id="q",
         )
+
+
+async def test_a_named_run_has_its_name_once(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    request = create_run(inputs={"x": 1})
+    request.run_id.CopyFrom(run_id("my-run"))
+    run = (await alice.runs.create_run(request, headers=alice.headers)).run
+    assert run.action.id.run.name == "my-run"
+    with refused(Code.ALREADY_EXISTS, "my-run"):
+        await alice.runs.create_run(request, headers=alice.headers)
+    for name in ("My", "x" * 31, "-a", "a/b", "../a"):
+        request.run_id.name = name
+        with refused(Code.INVALID_ARGUMENT):
+            await alice.runs.create_run(request, headers=alice.headers)
+
+
+async def test_a_specification_sent_along_needs_the_right_to_register(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    carol = rpc.caller(await rpc.world.person("carol", "viewer"))
+    request = create_run(inputs={"x": 1})
+    request.task_spec.CopyFrom(task_spec())
+    request.task_spec.task_template.id.name = "env.local"
+    run = (await alice.runs.create_run(request, headers=alice.headers)).run
+    details = await alice.runs.get_run_details(
+        run_service_pb2.GetRunDetailsRequest(run_id=run.action.id.run), headers=alice.headers
+    )
+    assert details.details.action.task.task_template.id.name == "env.local"
+    with refused(Code.PERMISSION_DENIED):
+        await carol.runs.create_run(request, headers=carol.headers)
+    request.task_spec.task_template.container.env.add(key="LD_PRELOAD", value="/x")
+    with refused(Code.INVALID_ARGUMENT, "LD_PRELOAD"):
+        await alice.runs.create_run(request, headers=alice.headers)
+
+
+async def test_nothing_runs_without_a_task_or_with_a_trigger(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    request = create_run(inputs={})
+    request.ClearField("task_id")
+    with refused(Code.INVALID_ARGUMENT, "no task"):
+        await alice.runs.create_run(request, headers=alice.headers)
+    request.trigger_name.name = "nightly"
+    with refused(Code.UNIMPLEMENTED):
+        await alice.runs.create_run(request, headers=alice.headers)
+
+
+async def test_a_disabled_person_makes_no_more_runs(rpc: RpcWorld) -> None:
+    from tower.identity.authenticators import MACHINE
+
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    await rpc.run(alice)
+    await rpc.world.identities.set_disabled(MACHINE, "alice", disabled=True)
+    with refused(Code.UNAUTHENTICATED):
+        await rpc.run(alice)
+
+
+async def test_taking_a_role_away_is_seen_by_the_next_call(rpc: RpcWorld) -> None:
+    from tower.identity.authenticators import MACHINE
+
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    await rpc.world.identities.remove_binding(
+        MACHINE, subject="alice", role="contributor", project="*", domain="*"
+    )
+    with refused(Code.NOT_FOUND):
+        await rpc.run(alice)
+
+
+async def test_a_limited_key_is_limited(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    viewer = rpc.caller(await rpc.world.key("view-only", "alice", role="viewer"))
+    with refused(Code.PERMISSION_DENIED):
+        await rpc.run(viewer)
+    staging = rpc.caller(
+        await rpc.world.key("staging-only", "alice", project="flytesnacks", domain="staging")
+    )
+    with refused(Code.NOT_FOUND):
+        await rpc.run(staging)
