@@ -9,6 +9,14 @@ Needs `fastapi` (or `starlette`) in the environment of the app.
 
 from __future__ import annotations
 
+import importlib.util
+
+if importlib.util.find_spec("starlette") is None:
+    raise ModuleNotFoundError(
+        'flyte.app.extras needs FastAPI or Starlette: image.with_pip_packages("fastapi", "uvicorn").',
+        name="starlette",
+    )
+
 from ._errors import flyte_error_handler, install_error_handlers
 from ._extract import SESSION_COOKIES, HeaderExtractor
 from ._fastapi import FastAPIAppEnvironment
