@@ -11,6 +11,7 @@ from functools import lru_cache
 from tower.identity.principal import Principal
 
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?")
+_UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (named, not listened on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,17 +53,18 @@ class Origin:
     def base_url(self, host_header: str) -> str:
         """The public base URL for one request: its own Host when that is this machine or our name.
 
-        Any other Host header is not repeated, so that nobody is sent a link to a foreign place.
+        Any other Host header is not repeated, so that nobody is sent a link to a foreign place. A Tower that
+        listens on every address knows no name of its own and takes the one that it was called by.
         """
         match = _HOST.fullmatch(host_header)
         if match is not None and self._ours(match["name"].lower()):
             return f"{self.scheme}://{host_header.lower()}"
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = _UNSPECIFIED.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
         return f"{self.scheme}://{host}:{self.port}"
 
     def _ours(self, name: str) -> bool:
         bare = name.strip("[]")
-        return bare == self.host.lower() or loopback(bare)
+        return self.host in _UNSPECIFIED or bare == self.host.lower() or loopback(bare)
 
 
 def loopback(name: str) -> bool:
