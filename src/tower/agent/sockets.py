@@ -88,33 +88,37 @@ class AgentSockets:
         """How many sockets listen now."""
         return len(self._doors)
 
-    async def open(self, workload_id: str, kind: Kind | str, path: Path) -> None:
-        """Listen at `path` for a workload; its folder must be private. Raises OSError, ValueError."""
-        if workload_id in self._doors:
-            raise ValueError(f"{workload_id} has a socket already")
-        door = _Door(self, workload_id=workload_id, kind=Kind(kind))
-        self._doors[workload_id] = door
+    async def open(self, key: str, kind: Kind | str, path: Path, *, workload_id: str = "") -> None:
+        """Listen at `path` for a workload; its folder must be private. Raises OSError, ValueError.
+
+        `key` names the socket for `register` and `close`. It is the workload's id, unless two processes of
+        one workload overlap, as the revisions of an app do: then that is `workload_id`.
+        """
+        if key in self._doors:
+            raise ValueError(f"{key} has a socket already")
+        door = _Door(self, workload_id=workload_id or key, kind=Kind(kind))
+        self._doors[key] = door
         try:
             await door.listen(path)
         except BaseException:
-            del self._doors[workload_id]
+            del self._doors[key]
             raise
 
-    def register(self, workload_id: str, pid: int) -> None:
+    def register(self, key: str, pid: int) -> None:
         """Announce the root process of a workload; callers of its tree are served from now on."""
-        door = self._doors.get(workload_id)
+        door = self._doors.get(key)
         if door is not None:
             door.register(birth(pid))
 
-    async def close(self, workload_id: str) -> None:
-        """Stop listening and cut the connections that are open. Nothing happens for an unknown workload."""
-        door = self._doors.pop(workload_id, None)
+    async def close(self, key: str) -> None:
+        """Stop listening and cut the connections that are open. Nothing happens for an unknown key."""
+        door = self._doors.pop(key, None)
         if door is not None:
             await door.close()
 
     async def close_all(self) -> None:
         """Close every socket."""
-        await asyncio.gather(*(self.close(workload_id) for workload_id in list(self._doors)))
+        await asyncio.gather(*(self.close(key) for key in list(self._doors)))
 
 
 class _Door:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import uvloop
 from flyteidl2.core import literals_pb2, tasks_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
@@ -91,7 +92,7 @@ import os, socket
 s = socket.socket(socket.AF_UNIX)
 s.connect(os.environ["FLYTE_AGENT_SOCKET"])
 lines = "GET / HTTP/1.1", "host: a", "x-flyte-agent: 1", "connection: close", "", ""
-s.sendall(chr(10).join(lines).encode())
+s.sendall((chr(13) + chr(10)).join(lines).encode())
 print(s.makefile().read().split()[-1], end="")
 ''']).decode()
 """
@@ -374,6 +375,13 @@ def limit(spec: task_definition_pb2.TaskSpec, name: str, value: str) -> None:
     spec.task_template.container.resources.limits.add(
         name=tasks_pb2.Resources.ResourceName.Value(name), value=value
     )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop that Tower runs on."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture

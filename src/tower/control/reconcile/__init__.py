@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tower.control.reconcile.apps import AppSupervisor
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.parts import LoopTimers, Parts
 from tower.control.reconcile.permit import LivePermit
@@ -9,4 +10,4 @@ from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
 from tower.control.reconcile.runs import Reconcile
 
-__all__ = ["Bundles", "Ground", "LivePermit", "LoopTimers", "Parts", "Reconcile", "Rooms"]
+__all__ = ["AppSupervisor", "Bundles", "Ground", "LivePermit", "LoopTimers", "Parts", "Reconcile", "Rooms"]

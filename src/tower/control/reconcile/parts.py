@@ -24,13 +24,13 @@ from tower.store.runs import ActionRow
 class Agent(Protocol):
     """The sockets that tell processes apart; `tower.agent.AgentSockets` has them."""
 
-    async def open(self, workload_id: str, kind: str, path: Path, /) -> None:
-        """Listen for a workload."""
+    async def open(self, key: str, kind: str, path: Path, /, *, workload_id: str = "") -> None:
+        """Listen for a workload, whose id is the key unless it is given."""
 
-    def register(self, workload_id: str, pid: int, /) -> None:
+    def register(self, key: str, pid: int, /) -> None:
         """Announce the root process of a workload."""
 
-    async def close(self, workload_id: str, /) -> None:
+    async def close(self, key: str, /) -> None:
         """Stop listening and cut what is open."""
 
 
