@@ -21,7 +21,15 @@ from tower.agent import AgentSockets
 from tower.console import door as console
 from tower.console.parts import Parts as ConsoleParts
 from tower.control.apps import Processes
-from tower.control.reconcile import Bundles, Ground, LivePermit, LoopTimers, Reconcile, Rooms
+from tower.control.reconcile import (
+    AppSupervisor,
+    Bundles,
+    Ground,
+    LivePermit,
+    LoopTimers,
+    Reconcile,
+    Rooms,
+)
 from tower.control.reconcile import Parts as ReconcileParts
 from tower.errors import Unavailable
 from tower.executors.process import ProcessExecutor
@@ -90,8 +98,8 @@ async def _running(house: House) -> AsyncIterator[Doors]:
     sockets = AgentSockets(Doors(prefixes, otherwise=nothing_here), name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
-        reconcile = await _reconcile(house, sockets, closing)
-        gateway = Gateway(_gateway_parts(house, reconcile))
+        supervisor = await _loops(house, sockets, closing)
+        gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
         yield Doors(
@@ -99,8 +107,8 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         )
 
 
-async def _reconcile(house: House, sockets: AgentSockets, closing: AsyncExitStack) -> Reconcile:
-    """The loops, started; drained before what they stand on is closed."""
+async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -> AppSupervisor:
+    """The loops of runs and of apps, started; drained before what they stand on is closed."""
     settings = house.settings
     executor = ProcessExecutor()
     closing.push_async_callback(executor.close)
@@ -130,7 +138,10 @@ async def _reconcile(house: House, sockets: AgentSockets, closing: AsyncExitStac
     reconcile = Reconcile(parts)
     await reconcile.start()
     closing.push_async_callback(reconcile.stop)
-    return reconcile
+    supervisor = AppSupervisor(parts, report=house.apps.report)
+    await supervisor.start()
+    closing.push_async_callback(supervisor.stop)
+    return supervisor
 
 
 def _gateway_parts(house: House, processes: Processes) -> Parts:
