@@ -47,6 +47,14 @@ class Event(StrEnum):
     SESSION_CREATE = "session.create"
     SESSION_REVOKE = "session.revoke"
     LINK_CREATE = "link.create"
+    PASSWORD_SET = "password.set"  # noqa: S105  (a name of an event, not a secret)
+    PASSWORD_DELETE = "password.delete"  # noqa: S105
+    LOGIN_CREATE = "login.create"
+    LOGIN_REVOKE = "login.revoke"
+    LOGIN_ALLOW = "login.allow"
+    TOKEN_CREATE = "token.create"  # noqa: S105
+    TOKEN_REVOKE = "token.revoke"  # noqa: S105
+    SIGNING_KEY_ROTATE = "signing-key.rotate"
     UPLOAD_CREATE = "upload.create"
     DOWNLOAD_CREATE = "download.create"
     PROJECT_CREATE = "project.create"
@@ -107,8 +115,8 @@ class Record:
 class Entry:
     """A record in its place in the chain, exactly as stored: also a damaged one must be readable.
 
-    `actors` and `detail` are JSON texts; `app` is `project/domain/name` of the app nearest to the person, `run`
-    that of the run that the record is about, or from inside which the call came.
+    `actors` and `detail` are JSON texts; `app` is `project/domain/name` of the app nearest to the person,
+    `run` that of the run that the record is about, or from inside which the call came.
     """
 
     seq: int

@@ -33,6 +33,10 @@ class Settings:
     queue_timeout: float = 24 * 3600.0
     run_timeout: float = 7 * 24 * 3600.0
     app_token_life: float = 300.0
+    access_token_life: float = 600.0
+    login_life: float = 30 * 24 * 3600.0
+    login_idle: float = 14 * 24 * 3600.0
+    device_life: float = 600.0
     session_life: float = 12 * 3600.0
     link_life: float = 600.0
     idle_app_seconds: float = 900.0

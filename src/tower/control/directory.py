@@ -14,7 +14,9 @@ from typing import Generic, TypeVar
 
 from tower.clock import Clock
 from tower.errors import Broken, Fault
-from tower.identity.directory import KeyFacts, SessionFacts, SubjectFacts
+from tower.identity.accesstokens import LOGIN_PREFIX
+from tower.identity.clients import Scope
+from tower.identity.directory import KeyFacts, LoginFacts, SessionFacts, SubjectFacts
 from tower.identity.principal import (
     Actor,
     ActorKind,
@@ -28,6 +30,7 @@ from tower.identity.tokens import actor_from_text, ceiling_from_json
 from tower.policy.actions import Action
 from tower.policy.rules import NOTHING, Binding, Bindings
 from tower.store import identities as store
+from tower.store import oauth
 from tower.store.database import Database
 from tower.store.identities import AttemptRow
 
@@ -48,6 +51,8 @@ class Directory:
         self._clock = clock
         self._people: _Remembered[tuple[SubjectFacts, Bindings]] = _Remembered()
         self._keys: _Remembered[KeyFacts] = _Remembered()
+        self._logins: _Remembered[LoginFacts] = _Remembered()
+        self._tokens: _Remembered[bool] = _Remembered()
         self._noted: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}
         self._writing: asyncio.Task[None] | None = None
@@ -58,6 +63,8 @@ class Directory:
         self.epoch += 1
         self._people.clear()
         self._keys.clear()
+        self._logins.clear()
+        self._tokens.clear()
 
     async def subject(self, subject: str) -> SubjectFacts | None:
         """The subject, or None."""
@@ -91,6 +98,33 @@ class Directory:
             self._keys.put(key_id, known)
         return known
 
+    def login(self, login_id: str) -> LoginFacts | None:
+        """The login of this public id, revoked ones included."""
+        known = self._logins.get(login_id)
+        if known is None:
+            row = self._db.read_now(lambda reader: oauth.login(reader, login_id))
+            if row is None:
+                return None
+            scope = Scope.read(row.scope)  # a limit that cannot be read is not the absence of one
+            known = LoginFacts(
+                id=row.id,
+                subject=row.subject,
+                client=row.client,
+                expires_at=row.expires_at,
+                ceilings=() if scope is None else scope.ceilings(f"login:{row.id}"),
+                revoked=row.revoked_at is not None or scope is None,
+            )
+            self._logins.put(login_id, known)
+        return known
+
+    def token_revoked(self, token_id: str) -> bool:
+        """Whether this one access token was revoked. Ask about genuine tokens only: answers are kept."""
+        known = self._tokens.get(token_id)
+        if known is None:
+            known = self._db.read_now(lambda reader: oauth.token_revoked(reader, token_id))
+            self._tokens.put(token_id, known)
+        return known
+
     async def session(self, digest: bytes) -> SessionFacts | None:
         """The session of this digest; one that came from another ends with it."""
         row = self._db.read_now(lambda reader: store.session(reader, digest))
@@ -118,6 +152,16 @@ class Directory:
                 return facts.expires_at is None or facts.expires_at > self._clock.now()
             case CredentialKind.SESSION:
                 return self._session_alive(public_id, subject)
+            case CredentialKind.ACCESS_TOKEN:
+                holder = public_id.partition(".")[0]
+                if self.token_revoked(public_id):
+                    return False
+                if not holder.startswith(LOGIN_PREFIX):
+                    return await self.alive(CredentialKind.API_KEY, holder, subject)
+                login = self.login(holder)
+                if login is None or login.revoked or login.subject != subject:
+                    return False
+                return login.expires_at > self._clock.now()
             case CredentialKind.WORKLOAD:
                 principal = await self.attempt(public_id)
                 return principal is not None and principal.subject == subject

@@ -18,7 +18,7 @@ from tower.policy.engine import Decision
 from tower.settings import Settings
 from tower.store import identities as store
 from tower.store.database import Database, Transaction
-from tower.store.identities import LinkRow, SessionRow
+from tower.store.identities import LinkRow, SessionRow, UserRow
 
 SIGN_IN_PATH = "/signin/"
 """The console's page that a link points at; the code follows as the last segment of the path."""
@@ -89,7 +89,6 @@ class Logins:
 
         With `handover` the code must be one made for this host, without it one made for the console.
         """
-        session_text = sessions.generate()
         wanted = host.lower() if handover else ""
 
         def write(tx: Transaction) -> SignedIn:
@@ -106,29 +105,53 @@ class Logins:
                 if parent is None or parent.revoked_at is not None or parent.expires_at <= tx.now:
                     raise Unauthenticated("The session has ended.", hint="Sign in again.")
                 ends = min(ends, parent.expires_at)
-            row = SessionRow(
-                sessions.public_id(), link.subject, host.lower(), link.session, tx.now, ends, None
-            )
-            store.add_session(tx, row, digest=sessions.digest(session_text))
-            store.forget_old_logins(tx, tx.now - _KEEP_SECONDS)
-            caller = Principal(
-                subject=person.subject,
-                kind=Kind(person.kind),
-                name=person.name,
-                credential=Credential(CredentialKind.SESSION, row.id, parent=row.parent),
-            )
-            decision = self._self(policy="one-time-code")
-            self._access.record(
+            return self.begin(
                 tx,
-                caller,
-                decision,
-                event=Event.SESSION_CREATE,
+                person,
+                host=host,
+                how="one-time-code",
+                parent=link.session,
+                ends=ends,
                 request_id=request_id,
-                detail={"session": row.id, "host": row.host},
             )
-            return SignedIn(row, session_text)
 
         return await self._db.write(write)
+
+    def begin(
+        self,
+        tx: Transaction,
+        person: UserRow,
+        *,
+        host: str,
+        how: str,
+        parent: str = "",
+        ends: float | None = None,
+        request_id: str = "",
+    ) -> SignedIn:
+        """Open a session of somebody who just showed who they are, inside the transaction that decided so.
+
+        `how` is recorded as the policy that let them in; `host` is the Host header value it is good for.
+        """
+        text = sessions.generate()
+        ends = tx.now + self._settings.session_life if ends is None else ends
+        row = SessionRow(sessions.public_id(), person.subject, host.lower(), parent, tx.now, ends, None)
+        store.add_session(tx, row, digest=sessions.digest(text))
+        store.forget_old_logins(tx, tx.now - _KEEP_SECONDS)
+        caller = Principal(
+            subject=person.subject,
+            kind=Kind(person.kind),
+            name=person.name,
+            credential=Credential(CredentialKind.SESSION, row.id, parent=row.parent),
+        )
+        self._access.record(
+            tx,
+            caller,
+            self._self(policy=how),
+            event=Event.SESSION_CREATE,
+            request_id=request_id,
+            detail={"session": row.id, "host": row.host},
+        )
+        return SignedIn(row, text)
 
     async def sign_out(self, principal: Principal, *, request_id: str = "") -> None:
         """End the caller's session, and those that were carried over from it to apps."""

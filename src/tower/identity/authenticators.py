@@ -3,6 +3,7 @@
 | credential             | rpc            | rest           | gateway | console |
 |------------------------|----------------|----------------|---------|---------|
 | API key                | yes            | yes            | yes     | yes     |
+| access token           | yes            | yes            | yes     | yes     |
 | session cookie         | same site      | same site      | yes     | yes     |
 | app token, own socket  | yes            | yes            | no      | no      |
 | app token, over TLS    | yes, a bearer  | yes, a bearer  | no      | no      |
@@ -23,7 +24,6 @@ from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import (
     Actor,
     ActorKind,
-    Ceiling,
     Credential,
     CredentialKind,
     Kind,
@@ -65,11 +65,6 @@ class ApiKeys:
             raise Unauthenticated("The API key has expired.", hint="Make a new one: tower keys create.")
         owner = _enabled(await self._directory.subject(facts.subject))
         self._directory.used(facts.id)
-        ceilings: tuple[Ceiling, ...] = ()
-        if facts.limited:
-            ceilings = (
-                Ceiling(f"key:{facts.id}", role=facts.role, project=facts.project, domain=facts.domain),
-            )
         workload = presented.workload
         through_app = workload is not None and workload.kind is WorkloadKind.APP
         return Principal(
@@ -81,7 +76,7 @@ class ApiKeys:
                 CredentialKind.API_KEY, facts.id, attested=through_app, expires_at=facts.expires_at
             ),
             actors=(Actor(ActorKind.APP, workload.id),) if workload is not None and through_app else (),
-            ceilings=ceilings,
+            ceilings=facts.ceilings,
         )
 
 

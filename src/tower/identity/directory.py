@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from tower.identity.principal import CredentialKind, Kind, Principal
+from tower.identity.principal import Ceiling, CredentialKind, Kind, Principal
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,13 @@ class KeyFacts:
         """Whether the key carries a ceiling of its own."""
         return self.role is not None or self.project != "*" or self.domain != "*"
 
+    @property
+    def ceilings(self) -> tuple[Ceiling, ...]:
+        """The limit that it puts on its owner."""
+        if not self.limited:
+            return ()
+        return (Ceiling(f"key:{self.id}", role=self.role, project=self.project, domain=self.domain),)
+
 
 @dataclass(frozen=True, slots=True)
 class SessionFacts:
@@ -48,6 +55,18 @@ class SessionFacts:
     host: str
     expires_at: float
     parent: str = ""
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoginFacts:
+    """A login of a command line as it stands now: what its access and refresh tokens live from."""
+
+    id: str
+    subject: str
+    client: str
+    expires_at: float
+    ceilings: tuple[Ceiling, ...] = ()
     revoked: bool = False
 
 
@@ -73,6 +92,20 @@ class Sessions(Subjects, Protocol):
 
     async def session(self, digest: bytes) -> SessionFacts | None:
         """The session whose text has this SHA-256, or None."""
+
+
+class Logins(Subjects, Protocol):
+    """Looks up what access tokens live from."""
+
+    def login(self, login_id: str) -> LoginFacts | None:
+        """The login of this public id as of the last commit, revoked ones included, or None."""
+
+    def token_revoked(self, token_id: str) -> bool:
+        """Whether this one access token was revoked, whatever it lives from."""
+
+
+class OAuth(Keys, Logins, Protocol):
+    """Looks up both of what an access token can live from."""
 
 
 class Parents(Subjects, Protocol):

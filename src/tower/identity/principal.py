@@ -21,6 +21,7 @@ class CredentialKind(StrEnum):
     API_KEY = "api_key"
     SESSION = "session"
     APP_TOKEN = "app_token"  # noqa: S105  (a name of a kind, not a secret)
+    ACCESS_TOKEN = "access_token"  # noqa: S105  (a name of a kind, not a secret)
     WORKLOAD = "workload"
     MACHINE = "machine"
 
@@ -82,7 +83,11 @@ class Credential:
     @property
     def root(self) -> str:
         """The public id to record: of what the person showed, also behind an app token or a running task."""
-        exchanged = self.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}
+        exchanged = self.kind in {
+            CredentialKind.APP_TOKEN,
+            CredentialKind.ACCESS_TOKEN,
+            CredentialKind.WORKLOAD,
+        }
         return self.parent if exchanged else self.id
 
 

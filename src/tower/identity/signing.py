@@ -7,11 +7,23 @@ import hmac
 import os
 import stat
 from pathlib import Path
+from typing import Protocol
 
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from tower.errors import Broken
+
+
+class Signing(Protocol):
+    """What signs tokens and finds the keys that may have signed one: a ring of keys, or one key alone."""
+
+    @property
+    def current(self) -> SigningKey:
+        """The key to sign with."""
+
+    def find(self, kid: str) -> SigningKey | None:
+        """The key of this id, if what it signed still holds."""
 
 
 class SigningKey:
@@ -25,6 +37,24 @@ class SigningKey:
     def generate(cls) -> SigningKey:
         """A fresh key that is in no file."""
         return cls(OKPKey.generate_key("Ed25519"))
+
+    @property
+    def current(self) -> SigningKey:
+        """Itself: one key is a ring that does not turn."""
+        return self
+
+    def find(self, kid: str) -> SigningKey | None:
+        """Itself, when it is meant."""
+        return self if kid == self.kid else None
+
+    @classmethod
+    def load(cls, path: Path) -> SigningKey:
+        """Read the key file. Raises FileNotFoundError, and Broken for one that others can read."""
+        return cls._read(path)
+
+    def save(self, path: Path) -> None:
+        """Write the key to a new file with mode 0600. Raises FileExistsError when there is one."""
+        write_private(path, self.key.as_pem(private=True))
 
     @classmethod
     def load_or_create(cls, path: Path) -> SigningKey:

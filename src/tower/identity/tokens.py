@@ -24,7 +24,7 @@ from joserfc.errors import JoseError
 from tower.clock import Clock
 from tower.errors import Unauthenticated
 from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind
-from tower.identity.signing import SigningKey
+from tower.identity.signing import Signing, SigningKey
 
 ALGORITHM = "Ed25519"
 TYPE = "at+jwt"
@@ -58,7 +58,7 @@ class AppClaims:
 class AppTokens:
     """Makes and reads app tokens. What was verified once is remembered by its hash until it expires."""
 
-    def __init__(self, *, key: SigningKey, clock: Clock, issuer: str, remember: int = 4096) -> None:
+    def __init__(self, *, key: Signing, clock: Clock, issuer: str, remember: int = 4096) -> None:
         self._key = key
         self._clock = clock
         self._issuer = issuer
@@ -91,9 +91,10 @@ class AppTokens:
             issued_at=now,
             expires_at=now + life,
         )
-        header = {"alg": ALGORITHM, "typ": TYPE, "kid": self._key.kid}
+        key = self._key.current
+        header = {"alg": ALGORITHM, "typ": TYPE, "kid": key.kid}
         payload = json.dumps(_to_json(claims, self._issuer), separators=(",", ":")).encode()
-        token = jws.serialize_compact(header, payload, self._key.key, algorithms=[ALGORITHM])
+        token = jws.serialize_compact(header, payload, key.key, algorithms=[ALGORITHM])
         self._store(token, claims)
         return token, claims
 
@@ -113,10 +114,11 @@ class AppTokens:
 
     def _read(self, token: str) -> AppClaims:
         # the header is compared as a whole: no algorithm choice, no key from the token, no critical extension
-        if _header(token) != {"alg": ALGORITHM, "typ": TYPE, "kid": self._key.kid}:
+        key = signer(token, self._key)
+        if key is None:
             raise _refused("foreign header")
         try:
-            signed = jws.deserialize_compact(token, self._key.key, algorithms=[ALGORITHM])
+            signed = jws.deserialize_compact(token, key.key, algorithms=[ALGORITHM])
             claims = json.loads(signed.payload or b"")
         except (JoseError, ValueError) as error:
             raise _refused(repr(error)) from error
@@ -141,6 +143,15 @@ def _refused(cause: str) -> Unauthenticated:
     return Unauthenticated(
         "The app token does not hold.", hint="Call through the gateway again.", cause=cause
     )
+
+
+def signer(token: str, keys: Signing, *, typ: str = TYPE) -> SigningKey | None:
+    """The key that a token of this type names, when its header is one of ours to the last member."""
+    header = _header(token)
+    kid = header.get("kid") if isinstance(header, dict) else None
+    if not isinstance(kid, str) or header != {"alg": ALGORITHM, "typ": typ, "kid": kid}:
+        return None
+    return keys.find(kid)
 
 
 def _header(token: str) -> object:
