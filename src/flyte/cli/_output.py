@@ -66,12 +66,10 @@ def print_record(record: Record, *, output: str) -> None:
     shown = {key.replace("_", " "): value for key, value in record.items() if value not in (None, "", [], {})}
     width = max((len(key) for key in shown), default=0)
     for key, value in shown.items():
-        text = (
-            json.dumps(jsonable(value), ensure_ascii=False)
-            if isinstance(value, dict | list)
-            else _cell(value)
-        )
-        click.echo(f"{key.ljust(width)}  {text}")
+        text = json.dumps(jsonable(value), ensure_ascii=False) if isinstance(value, dict | list) else value
+        lines = [_cell(line) for line in text.splitlines()] if isinstance(text, str) else [_cell(text)]
+        for number, line in enumerate(lines):
+            click.echo(f"{('' if number else key).ljust(width)}  {line}".rstrip())
 
 
 def _cell(value: Any) -> str:
