@@ -291,7 +291,7 @@ class Gateway:
             if current is None:
                 return False
             if principal is None:
-                return self._public(request)
+                return not current.requires_auth or request.target.path in current.public_paths
             try:
                 again = await self._parts.chain.authenticate(_presented(request))
             except Unauthenticated:

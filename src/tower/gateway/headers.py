@@ -94,8 +94,25 @@ _DROPPED_PREFIXES = (
 )
 _SERVER_OWN = _HOP | {b"date", b"server", b"alt-svc", b"proxy-authenticate", b"proxy-authentication-info"}
 _SHARED_ORIGIN = frozenset(
-    {b"set-cookie", b"clear-site-data", b"strict-transport-security", b"public-key-pins"}
+    {
+        # what a browser keeps for the whole origin
+        b"set-cookie",
+        b"clear-site-data",
+        b"strict-transport-security",
+        b"public-key-pins",
+        b"nel",
+        b"report-to",
+        b"reporting-endpoints",
+        b"service-worker-allowed",
+        b"speculation-rules",
+        b"set-login",
+        b"accept-ch",
+        b"origin-trial",
+        b"x-permitted-cross-domain-policies",
+    }
 )
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_CONTROLS = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _HOST = re.compile(
     r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*|\[[0-9a-f:.]+\])(?::\d{1,5})?"
 )
@@ -165,6 +182,8 @@ def outbound(headers: Headers, *, host: str, shared_origin: bool) -> list[tuple[
     kept = []
     for name, value in headers:
         if name in _SERVER_OWN or name in listed or name == b"x-request-id":
+            continue
+        if not _TOKEN.fullmatch(name) or _CONTROLS.search(value):
             continue
         if shared_origin and name in _SHARED_ORIGIN:
             continue

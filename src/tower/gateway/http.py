@@ -9,7 +9,7 @@ from pathlib import Path
 import aiohttp
 from yarl import URL
 
-from tower.errors import Fault
+from tower.errors import Fault, Unavailable
 from tower.gateway.answers import BadAnswer, Receive, Send, TimedOut, TooLarge, Unreachable
 from tower.gateway.headers import first
 from tower.gateway.passage import Passage
@@ -70,6 +70,8 @@ class Exchange:
         except aiohttp.ClientConnectorError as error:
             await upstreams.forget(socket)
             raise Unreachable("The app is not answering at the moment.", cause=str(error)) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Unavailable("The app has too many open requests.", hint="Try again in a moment.") from error
         except (aiohttp.ClientError, ValueError) as error:
             if self._failed is not None:
                 raise self._failed from error
@@ -78,6 +80,8 @@ class Exchange:
             raise TimedOut("The app did not answer in time.") from error
 
     async def _answer(self, response: aiohttp.ClientResponse) -> None:
+        if not 200 <= response.status <= 599:
+            raise BadAnswer("The app gave no proper answer.", cause=f"status {response.status}")
         self.started = True
         await self._send(
             {

@@ -37,7 +37,7 @@ class Upstreams:
             auto_decompress=False,
             skip_auto_headers=_AUTOMATIC,
             trust_env=False,
-            timeout=ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+            timeout=ClientTimeout(total=None, connect=CONNECT_SECONDS),
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )

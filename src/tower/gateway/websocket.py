@@ -9,6 +9,7 @@ import aiohttp
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
 from yarl import URL
 
+from tower.errors import Unavailable
 from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, Unreachable, respond
 from tower.gateway.passage import Passage
 from tower.gateway.upstream import CONNECT_SECONDS, Upstreams
@@ -57,6 +58,8 @@ class Socket:
         except aiohttp.ClientConnectorError as error:
             await upstreams.forget(socket)
             raise Unreachable("The app is not answering at the moment.", cause=str(error)) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise Unavailable("The app has too many open requests.", hint="Try again in a moment.") from error
         except (aiohttp.ClientError, ValueError) as error:
             raise BadAnswer("The app broke off or gave no proper answer.", cause=repr(error)) from error
         except TimeoutError as error:
