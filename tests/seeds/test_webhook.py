@@ -187,7 +187,7 @@ def test_g11_a_change_of_rights_holds_at_the_next_call(webhook: Webhook) -> None
     tower.tower("users", "add", "erin", "--role", "viewer", "--project", "flytesnacks")
     tower.keys["erin"] = tower.new_key("erin-key", "erin")
     assert webhook.run_task("erin").status_code != 200
-    tower.tower("users", "add", "erin", "--role", "contributor", "--project", "flytesnacks")
+    tower.tower("users", "grant", "erin", "--role", "contributor", "--project", "flytesnacks")
     assert webhook.run_task("erin").status_code == 200
     tower.tower("users", "disable", "erin")
     assert webhook.run_task("erin").status_code == 401
