@@ -158,13 +158,12 @@ async def test_a_daemon_that_left_its_parents_is_refused(
     os.mkfifo(done)
     code = CALL + (
         "import os\n"
+        "parent = os.getpid()\n"
         "if os.fork(): os._exit(0)\n"
-        "while os.getppid() == int(sys.argv[1]): pass\n"
+        "while os.getppid() == parent: pass\n"
         f"open({str(done)!r}, 'w').write(call({str(path)!r}))\n"
     )
-    launch = (
-        f"subprocess.Popen([sys.executable, '-c', 'import os,sys;exec(sys.argv[2])', '0', {code!r}]).wait()"
-    )
+    launch = f"subprocess.Popen([sys.executable, '-c', {code!r}]).wait()"
     reading = asyncio.create_task(asyncio.to_thread(done.read_text))
     await caller.ask(launch)
     assert (await asyncio.wait_for(reading, 30)).startswith("403")
