@@ -164,20 +164,48 @@ def test_p12_apps_are_listed(webhook: Webhook) -> None:
 
 def test_p13_a_browser_signs_in_once_and_the_app_acts_for_that_person(webhook: Webhook) -> None:
     link = webhook.tower.tower("users", "link", "bob").out.strip()
+    port = webhook.tower.url.rsplit(":", 1)[1]
+    app = f"http://{webhook.host}:{port}"
+    page = {"accept": "text/html"}
     with webhook.tower.http() as browser:
         assert browser.get(link, follow_redirects=True).status_code == 200
-        assert browser.get(f"{webhook.path}/me").json()["subject"] == "bob"
-        run = webhook.run_task("bob").json()
-        page = browser.get(run["url"])
-        assert page.status_code == 200
-        assert "bob" in page.text
-        assert "webhook-runner" in page.text
-        assert "bob-key" in page.text
-    with webhook.tower.http() as stranger:
-        assert (
-            stranger.get(link, follow_redirects=False).status_code != 200
-            or "sign in" in stranger.get(link).text.lower()
+        signed_in = browser.get(f"{app}/me", headers=page, follow_redirects=True)
+        assert signed_in.json()["subject"] == "bob"
+        assert str(signed_in.url) == f"{app}/me"
+        assert browser.get(f"{app}/me").json()["subject"] == "bob"
+        started = browser.post(
+            f"{app}/run-task/flytesnacks/development/my_env.my_task",
+            json={"x": 1, "y": "from the page"},
+            headers={"origin": app, "sec-fetch-site": "same-origin"},
         )
+        run = browser.get(started.json()["url"])
+        assert run.status_code == 200
+        assert "bob" in run.text
+        assert "webhook-runner" in run.text
+        foreign = browser.post(
+            f"{app}/run-task/flytesnacks/development/my_env.my_task",
+            json={"x": 1, "y": "from elsewhere"},
+            headers={"origin": "http://evil.example", "sec-fetch-site": "cross-site"},
+        )
+        assert foreign.status_code == 403
+
+
+def test_a_sign_in_link_works_once(webhook: Webhook) -> None:
+    link = webhook.tower.tower("users", "link", "bob").out.strip()
+    with webhook.tower.http() as first:
+        assert first.get(link, follow_redirects=True).status_code == 200
+    with webhook.tower.http() as second:
+        assert second.get(link, follow_redirects=True).status_code >= 400
+        assert second.get(webhook.run_task("bob").json()["url"]).status_code in {302, 303, 401}
+
+
+def test_the_run_page_names_the_app_and_the_key(webhook: Webhook) -> None:
+    url = webhook.run_task("bob").json()["url"]
+    with webhook.tower.http("bob") as program:
+        page = program.get(url)
+    assert page.status_code == 200
+    for word in ("bob", "flytesnacks/development/webhook-runner", "bob-key"):
+        assert word in page.text
 
 
 def test_p14_outside_callers_need_a_credential_for_health_too(webhook: Webhook) -> None:
