@@ -2,6 +2,8 @@
 
     what the person may do now ∩ every ceiling on the way: credential, app, run
 
+The limits that an app has now are looked up at each call, besides those in its tokens and runs.
+
 An allowed call records itself inside the transaction of its effect (`record`); a refusal has a transaction of
 its own that the caller cannot cancel. What may not be viewed is answered as if it did not exist (T43).
 """
@@ -16,9 +18,9 @@ from tower.audit import Entry, Event, Outcome, Record
 from tower.control.directory import Directory
 from tower.errors import Denied, NotFound
 from tower.identity.offers import Presented
-from tower.identity.principal import Kind, Principal
+from tower.identity.principal import ActorKind, Ceiling, Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
-from tower.policy.engine import Decision, Engine
+from tower.policy.engine import Call, Decision, Engine, Explanation
 from tower.policy.rules import NOTHING
 from tower.store import audit as store
 from tower.store.database import Database, Transaction
@@ -42,22 +44,66 @@ class Access:
         """The revision of the policy set in force."""
         return self._engine.revision
 
+    @property
+    def engine(self) -> Engine:
+        """What decides now."""
+        return self._engine
+
+    def adopt(self, engine: Engine) -> None:
+        """Decide by another rule book from the next call on. Call it after the commit of a change."""
+        self._engine = engine
+
     async def check(self, principal: Principal, action: Action, resource: Resource) -> Decision:
         """Whether the caller may do this now. Records nothing, raises nothing."""
+        return await self.check_under(self._engine, principal, action, resource)
+
+    async def check_under(
+        self, engine: Engine, principal: Principal, action: Action, resource: Resource
+    ) -> Decision:
+        """What `check` would say under this rule book."""
         bindings = NOTHING
         if principal.kind is not Kind.MACHINE:
             facts = await self._directory.subject(principal.subject)
             if facts is None or facts.disabled:
-                return Decision(False, ("account-disabled",), self.revision, action.value, str(resource))
+                return Decision(False, ("account-disabled",), engine.revision, action.value, str(resource))
             bindings = await self._directory.bindings(principal.subject)
-        return self._engine.decide(
+        return engine.decide(
             subject=principal.subject,
             kind=principal.kind,
             bindings=bindings,
-            ceilings=principal.ceilings,
+            ceilings=self._ceilings(principal),
             action=action,
             resource=resource,
+            call=_call(principal),
         )
+
+    async def explain(self, principal: Principal, action: Action, resource: Resource) -> Explanation:
+        """The decision with what led to it. Records nothing."""
+        decision = await self.check(principal, action, resource)
+        if decision.policies == ("account-disabled",):
+            return Explanation(decision, (), ())
+        machine = principal.kind is Kind.MACHINE
+        return self._engine.explain(
+            subject=principal.subject,
+            kind=principal.kind,
+            bindings=NOTHING if machine else await self._directory.bindings(principal.subject),
+            ceilings=self._ceilings(principal),
+            action=action,
+            resource=resource,
+            call=_call(principal),
+        )
+
+    def _ceilings(self, principal: Principal) -> tuple[Ceiling, ...]:
+        """Those of the principal, and those that the apps on the way have now."""
+        if not principal.actors:
+            return principal.ceilings
+        live = [
+            ceiling
+            for actor in principal.actors
+            if actor.kind is ActorKind.APP
+            for ceiling in self._directory.app_ceilings(actor.id)
+        ]
+        return tuple(dict.fromkeys((*principal.ceilings, *live)))
 
     async def require(
         self,
@@ -81,13 +127,7 @@ class Access:
         viewing = action if view is None and action in VIEWS else view
         if viewing is not None and not (await self.check(principal, viewing, resource)).allowed:
             raise not_found(resource)
-        limited = decision.policies[:1] and decision.policies[0].startswith("below ")
-        raise Denied(
-            f"You may not do {action} on {_spoken(resource)}.",
-            hint="What you called with has a limit that forbids it."
-            if limited
-            else "Ask an administrator for a role there.",
-        )
+        raise Denied(f"You may not do {action} on {_spoken(resource)}.", hint=_remedy(decision))
 
     async def refuse(
         self,
@@ -194,6 +234,25 @@ class Access:
 def not_found(resource: Resource) -> NotFound:
     """The one answer about a thing that is absent or hidden: use it for both, so that they cannot differ."""
     return NotFound(f"There is no {_spoken(resource)}.", hint="Or you may not view it.")
+
+
+def _remedy(decision: Decision) -> str:
+    first = decision.policies[0] if decision.policies else ""
+    if first.startswith("below "):
+        return "What you called with has a limit that forbids it."
+    if first:
+        return "A policy forbids it: `flyte auth why` names it."
+    return "Ask an administrator for a role there."
+
+
+def _call(principal: Principal) -> Call:
+    credential = principal.credential
+    return Call(
+        credential=credential.kind.value,
+        attested=credential.attested,
+        app=principal.via_app,
+        in_run=any(actor.kind is ActorKind.RUN for actor in principal.actors),
+    )
 
 
 def _spoken(resource: Resource) -> str:

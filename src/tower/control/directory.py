@@ -31,10 +31,21 @@ from tower.policy.actions import Action
 from tower.policy.rules import NOTHING, Binding, Bindings
 from tower.store import identities as store
 from tower.store import oauth
-from tower.store.database import Database
+from tower.store import policies as rules
+from tower.store.database import Database, Reader
 from tower.store.identities import AttemptRow
+from tower.store.policies import CeilingRow
 
-IDENTITY_ACTIONS = frozenset({Action.KEY_MANAGE.value, Action.KEY_MANAGE_OWN.value, Action.USER_MANAGE.value})
+IDENTITY_ACTIONS = frozenset(
+    {
+        Action.KEY_MANAGE.value,
+        Action.KEY_MANAGE_OWN.value,
+        Action.USER_MANAGE.value,
+        Action.POLICY_MANAGE.value,
+        Action.SECRET_CREATE.value,
+        Action.ACT_AS.value,
+    }
+)
 """What neither a task nor an app may do for the person it acts for, whatever that person may do (T1, T16)."""
 
 _REMEMBERED = 8192
@@ -51,6 +62,7 @@ class Directory:
         self._clock = clock
         self._people: _Remembered[tuple[SubjectFacts, Bindings]] = _Remembered()
         self._keys: _Remembered[KeyFacts] = _Remembered()
+        self._apps: _Remembered[tuple[Ceiling, ...]] = _Remembered()
         self._logins: _Remembered[LoginFacts] = _Remembered()
         self._tokens: _Remembered[bool] = _Remembered()
         self._noted: dict[str, float] = {}
@@ -71,10 +83,24 @@ class Directory:
         found = self._person(subject)
         return None if found is None else found[0]
 
-    async def bindings(self, subject: str) -> Bindings:
-        """The roles of a subject; none for one that is unknown or disabled."""
-        found = self._person(subject)
+    async def bindings(self, subject: str, groups: tuple[str, ...] = ()) -> Bindings:
+        """The roles of a subject and of their groups; none for one that is unknown or disabled.
+
+        `groups` are names out of a claim that an identity provider vouches for with this very call; what it
+        said at the last sign-in is kept (`store.policies.set_external_groups`) and needs no repetition.
+        """
+        found = self._person(subject, groups)
         return NOTHING if found is None or found[0].disabled else found[1]
+
+    def app_ceilings(self, app: str) -> tuple[Ceiling, ...]:
+        """What an app (`project/domain/name`) may do for people at most: as deployed, and as admins say."""
+        known = self._apps.get(app)
+        if known is None:
+            project, domain, name = (*app.split("/", 2), "", "")[:3]
+            rows = self._db.read_now(lambda reader: rules.ceilings_of(reader, project, domain, name))
+            known = tuple(app_ceiling(row) for row in rows)
+            self._apps.put(app, known)
+        return known
 
     async def key(self, key_id: str) -> KeyFacts | None:
         """The key of this public id, deleted ones included."""
@@ -208,19 +234,15 @@ class Directory:
             except Fault:
                 return  # only a statistic: the calls themselves are in the audit
 
-    def _person(self, subject: str) -> tuple[SubjectFacts, Bindings] | None:
-        known = self._people.get(subject)
+    def _person(self, subject: str, groups: tuple[str, ...] = ()) -> tuple[SubjectFacts, Bindings] | None:
+        remembered = "\0".join((subject, *groups))
+        known = self._people.get(remembered)
         if known is None:
-            row, given = self._db.read_now(
-                lambda reader: (store.user(reader, subject), store.bindings_of(reader, subject))
-            )
-            if row is None:
+            found = self._db.read_now(lambda reader: _read_person(reader, subject, groups))
+            if found is None:
                 return None
-            facts = SubjectFacts(
-                row.subject, Kind(row.kind), row.name, row.email, row.disabled_at is not None
-            )
-            known = facts, Bindings.of(Binding(each.role, each.project, each.domain) for each in given)
-            self._people.put(subject, known)
+            known = found
+            self._people.put(remembered, known)
         return known
 
     def _session_alive(self, session_id: str, subject: str) -> bool:
@@ -264,6 +286,33 @@ def principal_of_run(row: AttemptRow, person: SubjectFacts) -> Principal:
             Ceiling(f"run:{row.project}/{row.domain}/{row.run}", forbidden=IDENTITY_ACTIONS),
         ),
     )
+
+
+def app_ceiling(row: CeilingRow) -> Ceiling:
+    """The limits of an app as a ceiling. Raises Broken for text that is none: that is not "no limit"."""
+    try:
+        limits = json.loads(row.limits)
+        return ceiling_from_json(
+            {"source": f"app:{row.project}/{row.domain}/{row.name} {row.source}", **limits}
+        )
+    except (ValueError, TypeError) as error:
+        raise Broken("The limits of an app cannot be read.", cause=f"{row.name}: {error}") from error
+
+
+def _read_person(
+    reader: Reader, subject: str, external: tuple[str, ...]
+) -> tuple[SubjectFacts, Bindings] | None:
+    row = store.user(reader, subject)
+    if row is None:
+        return None
+    names = rules.groups_of(reader, subject, external)
+    given = [(each, "") for each in store.bindings_of(reader, subject)]
+    given += [(each, name) for name in names for each in store.bindings_of(reader, rules.GROUP + name)]
+    facts = SubjectFacts(row.subject, Kind(row.kind), row.name, row.email, row.disabled_at is not None)
+    roles = [
+        Binding(each.role, each.project, each.domain, each.kind, each.name, group) for each, group in given
+    ]
+    return facts, Bindings.of(roles, names)
 
 
 class _Remembered(Generic[V]):

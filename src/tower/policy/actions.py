@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tower.errors import Broken
+from tower.errors import Broken, Invalid
 
 
 class Action(StrEnum):
@@ -30,10 +30,17 @@ class Action(StrEnum):
     APP_DEPLOY = "app:deploy"
     APP_MANAGE = "app:manage"
     APP_RAW = "app:raw-credentials"
+    SECRET_LIST = "secret:list"  # noqa: S105  (the name of an action)
+    SECRET_USE = "secret:use"  # noqa: S105  (the name of an action)
+    SECRET_CREATE = "secret:create"  # noqa: S105  (the name of an action)
     KEY_MANAGE_OWN = "key:manage-own"
     KEY_MANAGE = "key:manage"
     USER_MANAGE = "user:manage"
+    POLICY_VIEW = "policy:view"
+    POLICY_MANAGE = "policy:manage"
     AUDIT_VIEW = "audit:view"
+    ACT_AS = "service:act-as"
+    """To run as a service identity; never in a role of everything, but given for the one identity (T34)."""
 
 
 class ResourceType(StrEnum):
@@ -47,6 +54,8 @@ class ResourceType(StrEnum):
     APP = "app"
     KEY = "key"
     USER = "user"
+    SECRET = "secret"  # noqa: S105  (the name of a kind)
+    POLICY = "policy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +70,30 @@ class Resource:
 
     def __str__(self) -> str:
         return f"{self.type}:" + "/".join(part for part in (self.project, self.domain, self.name) if part)
+
+    @classmethod
+    def parse(cls, text: str) -> Resource:
+        """The inverse of `str`: `org`, `project:P`, `domain:P/D`, `task:P/D/NAME`, `user:NAME`, `key:NAME`.
+
+        Of what stands in a domain the name may be left out: then it is any of its kind there. Raises Invalid.
+        """
+        kind, _, place = text.partition(":")
+        parts = place.split("/", 2) if place else []
+        if kind not in set(ResourceType) or len(text) > 512 or not all(parts):
+            raise Invalid(f"There is no resource {text[:60]}.", hint=_FORMS)
+        type_ = ResourceType(kind)
+        longest = {ResourceType.ORG: 0, ResourceType.PROJECT: 1, ResourceType.DOMAIN: 2}.get(type_, 3)
+        if type_ in {ResourceType.KEY, ResourceType.USER}:
+            return cls(type_, name=place)
+        if type_ is ResourceType.POLICY and len(parts) == 1:
+            return cls(type_, name=place)
+        shortest = 1 if type_ is ResourceType.PROJECT else 2 if longest >= 2 else 0
+        if not shortest <= len(parts) <= longest:
+            raise Invalid(f"There is no resource {text[:60]}.", hint=_FORMS)
+        return cls(type_, *parts)
+
+
+_FORMS = "Write org, project:P, domain:P/D, task:P/D/NAME, run:P/D/NAME, app:P/D/NAME, user:NAME or key:NAME."
 
 
 class AuditLevel(StrEnum):

@@ -1,4 +1,4 @@
-"""The decision: Cedar over the built-in policy set, parsed once and tried once when it is loaded."""
+"""The decision: Cedar over the built-in policies and those of administrators, read and tried when loaded."""
 
 from __future__ import annotations
 
@@ -12,26 +12,23 @@ from typing import Any
 
 import cedarpy
 
-from tower.errors import Broken
+from tower.errors import Broken, Invalid
 from tower.identity.principal import Ceiling, Kind
+from tower.policy import ceilings as limits
+from tower.policy import entities, rulebook
 from tower.policy.actions import Action, Resource, ResourceType
-from tower.policy.rules import ANY, LADDER, NOTHING, Binding, Bindings, Role, covering, group, inside
+from tower.policy.rulebook import Rulebook
+from tower.policy.rules import ANY, LISTED, NOTHING, Binding, Bindings, Role, kind_of
 
-_ENTITY = {
-    ResourceType.ORG: "Org",
-    ResourceType.PROJECT: "Project",
-    ResourceType.DOMAIN: "Domain",
-    ResourceType.TASK: "Task",
-    ResourceType.RUN: "Run",
-    ResourceType.APP: "App",
-    ResourceType.KEY: "Key",
-    ResourceType.USER: "Account",
-}
+EMPTY = Rulebook()
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether, by which policies (their ids; empty for a refusal) of which revision, and about what."""
+    """Whether, by which policies (their ids) of which revision, and about what.
+
+    A refusal names the policies that forbid, or nothing when there is just none that allows.
+    """
 
     allowed: bool
     policies: tuple[str, ...]
@@ -48,32 +45,65 @@ class Decision:
         )
 
 
-class Engine:
-    """Decides, and remembers what it decided.
+@dataclass(frozen=True, slots=True)
+class Call:
+    """How the question came: what policies may look at besides person, action and thing."""
 
-    A decision never depends on the name of a single task, run or app: only on the kind of thing, its scope
-    and whether the caller owns it. Cedar is shown no more than that, so remembering by it is sound.
+    credential: str = ""
+    attested: bool = False
+    app: str = ""
+    in_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A decision with what led to it: the roles that reach the thing and whether each allows it by itself."""
+
+    decision: Decision
+    roles: tuple[tuple[Binding, bool], ...]
+    ceilings: tuple[tuple[Ceiling, bool], ...]
+
+
+_DIRECT = Call()
+
+
+class Engine:
+    """Decides, and remembers what it decided. Of one rule book; another one makes another engine.
+
+    Cedar is shown a thing's sort, its scope, whether the caller owns it, and its name only where a policy or
+    a binding is about names; and the call only where there are policies of administrators. Decisions are
+    remembered by no less than what was shown, so remembering is sound.
     """
 
     def __init__(
-        self, *, policies: str | None = None, schema: str | None = None, remember: int = 16384
+        self,
+        rules: Rulebook = EMPTY,
+        *,
+        policies: str | None = None,
+        schema: str | None = None,
+        remember: int = 65536,
     ) -> None:
-        """Raises Broken for policies that do not parse, do not fit the schema or fail the trial at load."""
+        """Raises Broken for built-in policies that do not parse, do not fit the schema or fail the trial.
+
+        Raises Invalid, naming document and line, for something an administrator wrote.
+        """
         here = files("tower.policy")
         text = (here / "builtin.cedar").read_text("utf-8") if policies is None else policies
         shape = (here / "builtin.cedarschema").read_text("utf-8") if schema is None else schema
-        self.revision = hashlib.sha256(f"{shape}\0{text}".encode()).hexdigest()[:16]
+        written = rules.document() if rules.policies or rules.roles else ""
+        self.rules = rules
+        self.revision = hashlib.sha256(f"{shape}\0{text}{written}".encode()).hexdigest()[:16]
         self._remember = remember
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
-        try:
-            checked = cedarpy.validate_policies(text, shape)
-            self._policies = cedarpy.PolicySet.from_str(text)
-            self._schema = cedarpy.Schema.from_str(shape)
-        except ValueError as error:
-            raise Broken("The policy set cannot be read.", cause=str(error)) from error
-        if not checked.validation_passed:
-            raise Broken("The policy set does not fit its schema.", cause="; ".join(map(str, checked.errors)))
+        for name, actions in rules.roles.items():
+            rulebook.check_role(name, actions)
+        self._roles = {**LISTED, **rules.roles}
+        self._builtin, self._schema = _load(text, shape)
+        self._policies, self._names = self._builtin, frozenset[ResourceType]()
         self._try()
+        if rules.policies:
+            self._add(text, shape)
+        self._known.clear()
 
     def decide(
         self,
@@ -84,13 +114,14 @@ class Engine:
         ceilings: tuple[Ceiling, ...],
         action: Action,
         resource: Resource,
+        call: Call = _DIRECT,
     ) -> Decision:
-        """What the bindings allow, and no more than every ceiling allows.
+        """What the bindings and the policies allow, and no more than every ceiling allows.
 
         The policies of an allowed decision are those that allowed the subject itself, then, as
         `below <source>`, each ceiling that was tried. A refusal by a ceiling names it in the same way.
         """
-        decision = self._ask(subject, kind, bindings, action=action, resource=resource, limited=False)
+        decision = self._ask(subject, kind, bindings, call, action=action, resource=resource, limited=False)
         policies = decision.policies
         for ceiling in ceilings if decision.allowed else ():
             policies = (*policies, f"below {ceiling.source}")
@@ -98,34 +129,97 @@ class Engine:
                 return Decision(False, (policies[-1],), self.revision, action.value, str(resource))
         return Decision(decision.allowed, policies, self.revision, action.value, str(resource))
 
+    def explain(
+        self,
+        *,
+        subject: str,
+        kind: Kind,
+        bindings: Bindings,
+        ceilings: tuple[Ceiling, ...],
+        action: Action,
+        resource: Resource,
+        call: Call = _DIRECT,
+    ) -> Explanation:
+        """The decision of `decide` and what led to it."""
+        decision = self.decide(
+            subject=subject,
+            kind=kind,
+            bindings=bindings,
+            ceilings=ceilings,
+            action=action,
+            resource=resource,
+            call=call,
+        )
+        shown = () if kind is Kind.MACHINE else entities.relevant(bindings, resource)
+        roles = [
+            (binding, self._alone(binding, subject, kind, action=action, resource=resource))
+            for binding in shown
+        ]
+        tried = [
+            (ceiling, self._below(ceiling, subject, kind, action=action, resource=resource))
+            for ceiling in ceilings
+        ]
+        return Explanation(decision, tuple(roles), tuple(tried))
+
+    def looks_at_names(self, bindings: Bindings, type_: ResourceType) -> bool:
+        """Whether two things of this sort in one scope can get different answers by their names."""
+        kind = kind_of(type_)
+        return type_ in self._names or any(named == kind for named, *_ in bindings.named)
+
+    def _alone(
+        self, binding: Binding, subject: str, kind: Kind, *, action: Action, resource: Resource
+    ) -> bool:
+        only = Bindings.of([replace(binding, group="")])
+        return self._ask(subject, kind, only, _DIRECT, action=action, resource=resource, limited=True).allowed
+
     def _below(
         self, ceiling: Ceiling, subject: str, kind: Kind, *, action: Action, resource: Resource
     ) -> bool:
-        if action.value in ceiling.forbidden:
+        if not limits.lists_allow(ceiling, action, resource):
             return False
         if ceiling.role is None and ceiling.project == ANY and ceiling.domain == ANY:
             return True
         role = Role.ADMIN.value if ceiling.role is None else ceiling.role
         allowed = _single(role, ceiling.project, ceiling.domain)
-        return self._ask(subject, kind, allowed, action=action, resource=resource, limited=True).allowed
+        return self._ask(
+            subject, kind, allowed, _DIRECT, action=action, resource=resource, limited=True
+        ).allowed
 
     def _ask(
         self,
         subject: str,
         kind: Kind,
         bindings: Bindings,
+        call: Call,
         *,
         action: Action,
         resource: Resource,
         limited: bool,
     ) -> Decision:
         owned = bool(resource.owner) and resource.owner == subject
-        place = (resource.type, resource.project, resource.domain)
-        key = (kind is Kind.MACHINE, subject, bindings.revision, action, place, owned, limited)
+        type_, name = resource.type, resource.name
+        place = (kind_of(type_), resource.project, resource.domain, name)
+        if type_ not in self._names and (not name or place not in bindings.named):
+            name = ""
+        shown = call if self.rules.policies and not limited else _DIRECT
+        key = (
+            kind,
+            subject,
+            bindings.revision,
+            action,
+            type_,
+            resource.project,
+            resource.domain,
+            name,
+            owned,
+            limited,
+            shown,
+        )
         known = self._known.get(key)
         if known is None:
+            thing = Resource(type_, resource.project, resource.domain, name)
             known = self._evaluate(
-                subject, kind, bindings, action=action, place=place, owned=owned, limited=limited
+                subject, kind, bindings, shown, action=action, resource=thing, owned=owned, limited=limited
             )
             self._known[key] = known
             while len(self._known) > self._remember:
@@ -139,27 +233,86 @@ class Engine:
         subject: str,
         kind: Kind,
         bindings: Bindings,
+        call: Call,
         *,
         action: Action,
-        place: tuple[ResourceType, str, str],
+        resource: Resource,
         owned: bool,
         limited: bool,
     ) -> Decision:
-        caller = _uid("Machine" if kind is Kind.MACHINE else "User", subject)
-        thing = _uid(_ENTITY[place[0]], json.dumps(place[1:]))
+        caller = entities.caller_uid(subject, kind)
+        context = {
+            "limited": limited,
+            "credential": call.credential,
+            "attested": call.attested,
+            "app": call.app,
+            "in_run": call.in_run,
+        }
         request = {
             "principal": caller,
-            "action": _uid("Action", action.value),
-            "resource": thing,
-            "context": {"limited": limited},
+            "action": entities.uid("Action", action.value),
+            "resource": entities.resource_uid(resource),
+            "context": context,
         }
-        entities = [*_caller(caller, bindings), _resource(thing, place, owner=caller if owned else None)]
-        result = cedarpy.is_authorized(request, self._policies, entities, schema=self._schema)
+        shown = entities.slice_of(
+            caller,
+            kind,
+            bindings,
+            entities.relevant(bindings, resource),
+            action=action.value,
+            resource=resource,
+            owned=owned,
+            roles=self._roles,
+        )
+        # a ceiling is what the roles give, and no policy of an administrator lifts it
+        policies = self._builtin if limited else self._policies
+        result = cedarpy.is_authorized(request, policies, shown, schema=self._schema)
         if result.diagnostics.errors:
-            raise Broken("The policy set failed on a request.", cause="; ".join(result.diagnostics.errors))
+            # a policy that cannot be evaluated may be one that forbids
+            return Decision(False, ("policy-error",), self.revision)
         names = result.diagnostics.id_annotations_by_reason
         reasons = tuple(sorted(names.get(reason, reason) for reason in result.diagnostics.reasons))
-        return Decision(result.allowed, reasons if result.allowed else (), self.revision)
+        return Decision(result.allowed, reasons, self.revision)
+
+    def _add(self, text: str, shape: str) -> None:
+        """The policies of administrators on top of the built-in ones. Raises Invalid."""
+        policies: dict[str, Any] = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+        statements = [each for one in self.rules.policies for each in rulebook.read(one, schema=shape)]
+        for number, each in enumerate(statements):
+            policies[f"written{number}"] = each.json
+            self._names |= each.names
+        whole = {"templates": {}, "staticPolicies": policies, "templateLinks": []}
+        self._policies = cedarpy.PolicySet.from_json_str(json.dumps(whole))
+        for action in Action:
+            for type_ in ResourceType:
+                tried = self._ask(
+                    "trial",
+                    Kind.USER,
+                    NOTHING,
+                    _DIRECT,
+                    action=action,
+                    resource=Resource(type_, "trial", "development", "trial"),
+                    limited=False,
+                )
+                if tried.policies == ("policy-error",):
+                    raise Invalid(
+                        f"A policy cannot be evaluated for {action} on a {type_}.", hint="Nothing changed."
+                    )
+        for action in (Action.USER_MANAGE, Action.POLICY_MANAGE, Action.KEY_MANAGE):
+            tried = self._ask(
+                "trial",
+                Kind.USER,
+                NOTHING,
+                _DIRECT,
+                action=action,
+                resource=Resource(ResourceType.ORG),
+                limited=False,
+            )
+            if tried.allowed:
+                raise Invalid(
+                    f"The policy {tried.policies[0].removeprefix('policy:')} would let everyone do {action}.",
+                    hint="Nothing was changed. Name the people or the group.",
+                )
 
     def _try(self) -> None:
         """Ask for what must hold in every policy set: a broken one stops the start, not the first request."""
@@ -174,50 +327,25 @@ class Engine:
             (Kind.USER, unknown, Action.TASK_VIEW, task, False),
         )
         for kind, bindings, action, resource, expected in trials:
-            found = self._ask("trial", kind, bindings, action=action, resource=resource, limited=False)
+            found = self._ask(
+                "trial", kind, bindings, _DIRECT, action=action, resource=resource, limited=False
+            )
             if found.allowed is not expected:
                 raise Broken("The policy set fails its trial.", cause=f"{kind} {action} {resource}: {found}")
-        self._known.clear()
+
+
+def _load(text: str, shape: str) -> tuple[cedarpy.PolicySet, cedarpy.Schema]:
+    try:
+        checked = cedarpy.validate_policies(text, shape)
+        policies = cedarpy.PolicySet.from_str(text)
+        schema = cedarpy.Schema.from_str(shape)
+    except ValueError as error:
+        raise Broken("The policy set cannot be read.", cause=str(error)) from error
+    if not checked.validation_passed:
+        raise Broken("The policy set does not fit its schema.", cause="; ".join(map(str, checked.errors)))
+    return policies, schema
 
 
 @lru_cache(maxsize=1024)
 def _single(role: str, project: str, domain: str) -> Bindings:
     return Bindings.of([Binding(role, project, domain)])
-
-
-def _uid(type_: str, name: str) -> dict[str, str]:
-    return {"type": type_, "id": name}
-
-
-def _groups(role: str, scopes: tuple[tuple[str, str], ...]) -> list[dict[str, Any]]:
-    return [{"__entity": _uid("Group", group(role, project, domain))} for project, domain in scopes]
-
-
-def _caller(caller: dict[str, str], bindings: Bindings) -> list[dict[str, Any]]:
-    """The caller's slice: they themselves, their role-groups, and the weaker groups that those are in."""
-    entities: dict[str, dict[str, Any]] = {}
-    direct = [] if caller["type"] == "Machine" else sorted(bindings.items, key=repr)
-    for binding in direct:
-        ladder = LADDER[LADDER.index(Role(binding.role)) :] if binding.role in LADDER else (binding.role,)
-        names = [group(role, binding.project, binding.domain) for role in ladder]
-        for name, weaker in zip(names, [*names[1:], None], strict=True):
-            parents = [] if weaker is None else [_uid("Group", weaker)]
-            entities[name] = {"uid": _uid("Group", name), "attrs": {}, "parents": parents}
-    parents = [_uid("Group", group(binding.role, binding.project, binding.domain)) for binding in direct]
-    return [{"uid": caller, "attrs": {}, "parents": parents}, *entities.values()]
-
-
-def _resource(
-    thing: dict[str, str], place: tuple[ResourceType, str, str], *, owner: dict[str, str] | None
-) -> dict[str, Any]:
-    scopes = covering(place[1], place[2])
-    known = inside(place[1]) if place[0] is ResourceType.PROJECT and place[1] else ()
-    attrs: dict[str, Any] = {
-        "viewers": _groups(Role.VIEWER, scopes),
-        "contributors": _groups(Role.CONTRIBUTOR, scopes),
-        "admins": _groups(Role.ADMIN, scopes),
-        "insiders": _groups(Role.VIEWER, known),
-    }
-    if owner is not None and owner["type"] == "User":
-        attrs["owner"] = {"__entity": owner}
-    return {"uid": thing, "attrs": attrs, "parents": []}

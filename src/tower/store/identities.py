@@ -28,7 +28,7 @@ class UserRow:
 
 @dataclass(frozen=True, slots=True)
 class BindingRow:
-    """One role of one subject in one scope."""
+    """One role of one subject, or of a group ("group:<name>"), in a scope or for one thing there."""
 
     subject: str
     role: str
@@ -36,6 +36,8 @@ class BindingRow:
     domain: str
     created_at: float
     created_by: str
+    kind: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ class AttemptRow:
     ceilings: str
 
 
+_BINDING_COLUMNS = tuple(bindings.c[name] for name in BindingRow.__dataclass_fields__)
 _KEY_COLUMNS = tuple(api_keys.c[name] for name in KeyRow.__dataclass_fields__)
 _SESSION_COLUMNS = tuple(sessions.c[name] for name in SessionRow.__dataclass_fields__)
 _LINK_COLUMNS = tuple(links.c[name] for name in LinkRow.__dataclass_fields__)
@@ -121,6 +124,14 @@ def add_user(tx: Transaction, row: UserRow) -> bool:
     return True
 
 
+def change_user(tx: Transaction, subject: str, *, name: str | None, email: str | None) -> bool:
+    """Change what is shown of a subject, None for no change; False when there is none."""
+    values = {key: value for key, value in (("name", name), ("email", email)) if value is not None}
+    if not values:
+        return user(tx, subject) is not None
+    return tx.execute(update(users).where(users.c.subject == subject).values(**values)).rowcount > 0
+
+
 def set_disabled(tx: Transaction, subject: str, at: float | None) -> bool:
     """Disable (a time) or enable (None) a subject; False when there is none."""
     return tx.execute(update(users).where(users.c.subject == subject).values(disabled_at=at)).rowcount > 0
@@ -138,28 +149,42 @@ def bindings_of(reader: Reader, subject: str) -> list[BindingRow]:
 
 def all_bindings(reader: Reader) -> list[BindingRow]:
     """Every binding, by subject."""
-    query = select(bindings).order_by(
-        bindings.c.subject, bindings.c.role, bindings.c.project, bindings.c.domain
+    query = select(*_BINDING_COLUMNS).order_by(
+        bindings.c.subject, bindings.c.role, bindings.c.project, bindings.c.domain, bindings.c.name
     )
     return [BindingRow(*row) for row in reader.execute(query)]
 
 
 def add_binding(tx: Transaction, row: BindingRow) -> bool:
     """Give a role; False when the subject has it already."""
-    scope = (row.role, row.project, row.domain)
-    if any((known.role, known.project, known.domain) == scope for known in bindings_of(tx, row.subject)):
+    scope = (row.role, row.project, row.domain, row.kind, row.name)
+    if any(
+        (known.role, known.project, known.domain, known.kind, known.name) == scope
+        for known in bindings_of(tx, row.subject)
+    ):
         return False
     tx.execute(insert_into(bindings).values(**_values(row)))
     return True
 
 
-def remove_binding(tx: Transaction, *, subject: str, role: str, project: str, domain: str) -> bool:
+def remove_binding(
+    tx: Transaction,
+    *,
+    subject: str,
+    role: str,
+    project: str,
+    domain: str,
+    kind: str = "",
+    name: str = "",
+) -> bool:
     """Take a role away; False when the subject does not have it."""
     same = and_(
         bindings.c.subject == subject,
         bindings.c.role == role,
         bindings.c.project == project,
         bindings.c.domain == domain,
+        bindings.c.kind == kind,
+        bindings.c.name == name,
     )
     return tx.execute(bindings.delete().where(same)).rowcount > 0
 
@@ -288,9 +313,7 @@ def _values(row: object) -> dict[str, object]:
 _USER = select(*(users.c[name] for name in UserRow.__dataclass_fields__)).where(
     users.c.subject == bindparam("subject")
 )
-_BINDINGS = select(*(bindings.c[name] for name in BindingRow.__dataclass_fields__)).where(
-    bindings.c.subject == bindparam("subject")
-)
+_BINDINGS = select(*_BINDING_COLUMNS).where(bindings.c.subject == bindparam("subject"))
 _KEY = select(*_KEY_COLUMNS, api_keys.c.hash).where(api_keys.c.id == bindparam("id"))
 _SESSION = select(*_SESSION_COLUMNS).where(sessions.c.hash == bindparam("hash"))
 _SESSION_BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("id"))

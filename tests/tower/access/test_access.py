@@ -71,7 +71,14 @@ async def test_what_an_app_or_a_task_may_is_what_the_person_may(world: World) ->
         for project, domain in (("flytesnacks", "development"), ("flytesnacks", "production"), ("", ""))
         for owner in ("pat", "bob")
     ]
-    managing = {Action.KEY_MANAGE, Action.KEY_MANAGE_OWN, Action.USER_MANAGE}
+    managing = {
+        Action.KEY_MANAGE,
+        Action.KEY_MANAGE_OWN,
+        Action.USER_MANAGE,
+        Action.POLICY_MANAGE,
+        Action.SECRET_CREATE,
+        Action.ACT_AS,
+    }
     for action in Action:
         for place in places:
             own = (await world.access.check(direct, action, place)).allowed
