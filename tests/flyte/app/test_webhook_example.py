@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from tests.flyte.app.callers import get
 
 from flyte._deploy import load_file
 
 APPS = Path(__file__).resolve().parents[3] / "examples" / "apps"
+
+
+@pytest.fixture(autouse=True)
+def _own_modules() -> Iterator[None]:
+    path, modules = list(sys.path), ("run_webhook", "tasks")
+    for name in modules:
+        sys.modules.pop(name, None)
+    yield
+    sys.path[:] = path
+    for name in modules:
+        sys.modules.pop(name, None)
 
 
 async def test_w13_the_example_answers_health_and_refuses_strangers() -> None:
