@@ -71,6 +71,8 @@ class Connect:
         self.server: str | None = None
         self.answered = False
         self._uds = uds
+        # The agent's socket is on this machine and carries plain HTTP, also where the endpoint has TLS.
+        self._base = endpoint.url if uds is None else f"http://{endpoint.authority}"
         self._ca_file = ca_file
         self._pools = Pools(uds=uds, ca_file=ca_file)
         self._outside: Pools | None = None
@@ -252,12 +254,12 @@ class Connect:
         parts = urlsplit(url)
         path = parts.path + (f"?{parts.query}" if parts.query else "")
         if not parts.scheme and not parts.netloc and path.startswith("/"):
-            return self._pools, self.endpoint.url + path
+            return self._pools, self._base + path
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
             raise UploadError("The control plane named an address for the upload that is not one.")
         place = _config.Endpoint(parts.scheme, parts.hostname, parts.port)
         if place.same_place(self.endpoint):
-            return self._pools, self.endpoint.url + path
+            return self._pools, self._base + path
         if parts.scheme == "http" and self.endpoint.scheme == "https":
             raise UploadError(f"The upload would go to {place.url} in clear; it was not sent.")
         if self._outside is None:
@@ -265,7 +267,7 @@ class Connect:
         return self._outside, url
 
     def _url(self, path: str) -> str:
-        return self.endpoint.url + path
+        return self._base + path
 
     def _fields(self, answer: httpcore.Response) -> dict[bytes, bytes]:
         fields = {name.lower(): value for name, value in answer.headers}

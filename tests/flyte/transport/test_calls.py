@@ -408,20 +408,21 @@ async def test_a10_insecure_to_another_machine_sends_the_headers_and_warns_once(
         assert (b"authorization", b"Bearer k") in far._headers(None)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_over_a_socket_the_agents_header_is_there_and_no_credential(
-    tmp_path: Path, bare: pytest.MonkeyPatch
+    tmp_path: Path, bare: pytest.MonkeyPatch, scheme: str
 ) -> None:
     plane = Plane()
     plane.on(ME, echo)
     plane.on("/put", Raw())
     path = tmp_path / "agent.sock"
     with serving(plane, uds=path):
-        bare.setenv("_U_EP_OVERRIDE", "http://127.0.0.1:8080")
+        bare.setenv("_U_EP_OVERRIDE", f"{scheme}://127.0.0.1:8080")
         bare.setenv("FLYTE_AGENT_SOCKET", str(path))
         bare.setenv("RUN_NAME", "r1")
         session = _init.current_session()
         assert await ask(session) == ""
-        await session.put("http://localhost:8080/put", b"data")
+        await session.put(f"{scheme}://localhost:8080/put", b"data")
         await session.aclose()
     assert [seen.header("x-flyte-agent") for seen in plane.seen] == ["1", "1"]
     assert plane.seen[0].header("host") == "127.0.0.1:8080"
