@@ -55,7 +55,7 @@ def test_passthrough_over_tls(official: Path, tower_tls: Tower, workspace: Path)
     told = json.loads(done.stdout.splitlines()[-1])
     assert told["version"] == VERSION
     assert told["subject"] == "alice"
-    assert told["output"] == "hello 42 as alice"
+    assert told["output"] == "hello 42 as alice", json.dumps(told)
     assert "succeeded" in told["phase"].lower()
     assert told["name"] in told["url"]
     assert "unauthenticated" in told["anonymous"].lower(), told["anonymous"]
