@@ -46,7 +46,8 @@ def main(wanted: list[str]) -> int:
             result = importlib.import_module(f"bench.{name}").main()
         except Exception as error:
             print(json.dumps({"bench": name, "error": f"{type(error).__name__}: {error}"}), flush=True)
-            print(f"{name:<12} could not be measured: {error}", file=sys.stderr, flush=True)
+            told = "\n".join([str(error), *getattr(error, "__notes__", ())])
+            print(f"{name:<12} could not be measured: {told}", file=sys.stderr, flush=True)
             status = 1
         else:
             print(json.dumps(result), flush=True)

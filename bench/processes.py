@@ -55,6 +55,9 @@ def server(
             else:
                 raise RuntimeError(f"the server did not start: {Path(log.name).read_text()[-2000:]}")
             yield line.split()[1], process.pid
+        except Exception as error:
+            error.add_note(Path(log.name).read_text()[-4000:])
+            raise
         finally:
             process.terminate()
             try:

@@ -26,7 +26,17 @@ PROJECT, DOMAIN = "flytesnacks", "development"
 CALLS_SECONDS = 8.0
 BODY = b'{"x": 40, "y": 2}'
 
-CODE = """
+TASKS = """
+import flyte
+
+env = flyte.TaskEnvironment(name="bench")
+
+@env.task
+async def add(x: int, y: int) -> int:
+    return x + y
+"""
+
+HOOK = """
 from contextlib import asynccontextmanager
 
 import flyte
@@ -34,12 +44,6 @@ import flyte.app.extras
 import flyte.remote
 from fastapi import FastAPI
 from pydantic import BaseModel
-
-task_env = flyte.TaskEnvironment(name="bench")
-
-@task_env.task
-async def add(x: int, y: int) -> int:
-    return x + y
 
 @asynccontextmanager
 async def lifespan(app):
@@ -67,7 +71,7 @@ async def health():
 async def call(inputs: Inputs):
     task = flyte.remote.Task.get("bench.add", auto_version="latest")
     run = await flyte.run.aio(task, x=inputs.x, y=inputs.y)
-    await run.wait.aio(quiet=True)
+    await run.wait.aio()
     outputs = await run.outputs.aio()
     return {"sum": outputs[0]}
 """
@@ -78,8 +82,9 @@ def serve(running: Tower) -> tuple[str, str]:
     key = running.person("bench", role="admin")
     place = ("--project", PROJECT, "--domain", DOMAIN)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "hook.py").write_text(CODE)
-        running.run("flyte", *place, "deploy", "hook.py", "task_env", key=key, cwd=Path(folder))
+        (Path(folder) / "tasks.py").write_text(TASKS)
+        (Path(folder) / "hook.py").write_text(HOOK)
+        running.run("flyte", *place, "deploy", "tasks.py", "env", key=key, cwd=Path(folder))
         running.run("flyte", *place, "serve", "hook.py", "app_env", key=key, cwd=Path(folder))
     return f"/apps/{PROJECT}/{DOMAIN}/bench-webhook/add", key
 
