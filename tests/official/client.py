@@ -34,7 +34,7 @@ async def main() -> dict:
         await remote.User.get.aio()
         told["anonymous"] = "accepted"
     except Exception as error:
-        told["anonymous"] = f"{type(error).__name__}: {error}"
+        told["anonymous"] = str(getattr(error, "code", type(error).__name__))
     return told
 
 
