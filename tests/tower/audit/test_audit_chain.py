@@ -163,8 +163,8 @@ def test_a_detail_that_is_not_fit_for_json_is_refused(detail: dict[str, object])
 
 def test_every_event_is_named_noun_verb_and_once() -> None:
     for event in Event:
-        assert re.fullmatch(r"[a-z]+\.[a-z]+", event), event
-        assert event.name == event.value.upper().replace(".", "_")
+        assert re.fullmatch(r"[a-z]+(-[a-z]+)*\.[a-z]+", event), event
+        assert event.name == event.value.upper().replace(".", "_").replace("-", "_")
 
 
 def test_a_break_reads_like_a_sentence() -> None:
