@@ -7,9 +7,8 @@ import asyncio
 import json
 import sys
 
-import flyte.remote as remote
-
 import flyte
+import flyte.remote as remote
 
 
 async def main() -> dict:
