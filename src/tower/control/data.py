@@ -280,7 +280,9 @@ class Data:
             return common_pb2.Outputs()
         key = f"{naming.parse_uri(row.outputs_uri)}/{OUTPUTS}"
         try:
-            data = await self._blobs.get(key, limit=MAX_OUTPUTS)
+            data = row.outputs
+            if data is None:
+                data = await self._blobs.get(key, limit=MAX_OUTPUTS)
             outputs: common_pb2.Outputs = common_pb2.Outputs.FromString(data)
         except NotFound:
             return common_pb2.Outputs()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from sqlalchemy import ColumnElement, and_, func, literal_column, select, update
+from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, literal_column, select, update
 
 from tower.states import Phase
 from tower.store import runs
@@ -15,28 +15,25 @@ from tower.store.schema import actions, attempts
 # the words of the partial index ix_actions_open
 _OPEN: ColumnElement[bool] = literal_column("actions.phase < 5")
 _QUEUED = and_(_OPEN, actions.c.phase == int(Phase.QUEUED))
-_STARTED = (int(Phase.INITIALIZING), int(Phase.RUNNING))
 
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended. `error` is JSON (message, kind user|system, code) or ""."""
+    """How an attempt ended.
+
+    `error` is JSON (message, kind user|system, code) or ""; `outputs` are small ones, to be kept in the row.
+    """
 
     phase: Phase
     outputs_uri: str = ""
+    outputs: bytes | None = None
     error: str = ""
     has_logs: bool = False
 
 
 def queued(reader: Reader, limit: int) -> list[ActionKey]:
     """The actions that wait longest."""
-    statement = (
-        select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
-        .where(_QUEUED)
-        .order_by(actions.c.queued_at)
-        .limit(limit)
-    )
-    return [ActionKey(*row) for row in reader.execute(statement)]
+    return [ActionKey(*row) for row in reader.execute(_NEXT, {"limit": limit})]
 
 
 def next_queue_deadline(reader: Reader) -> float | None:
@@ -57,57 +54,44 @@ def overdue(reader: Reader, now: float, limit: int = 100) -> list[ActionKey]:
 
 def phase(reader: Reader, key: ActionKey) -> Phase | None:
     """Where an action stands, None when there is no such action."""
-    found = reader.execute(select(actions.c.phase).where(_is(key))).scalar()
+    found = reader.execute(_PHASE, _where(key)).scalar()
     return None if found is None else Phase(found)
 
 
 def stranded(reader: Reader) -> list[ActionRow]:
     """Actions that were started: right after a start of Tower those of its former life."""
     statement = select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action).where(
-        _OPEN, actions.c.phase.in_(_STARTED)
+        _OPEN, actions.c.phase.in_(_RUNNING)
     )
     keys = [ActionKey(*row) for row in reader.execute(statement)]
     return [row for key in keys if (row := runs.get(reader, key)) is not None]
 
 
-def lease(tx: Transaction, key: ActionKey) -> ActionRow | None:
-    """Take a queued action and begin its next attempt; None when it is not queued any more."""
-    taken = tx.execute(
-        update(actions)
-        .where(_is(key), actions.c.phase == int(Phase.QUEUED))
-        .values(phase=int(Phase.INITIALIZING), attempts=actions.c.attempts + 1)
-    )
-    if not taken.rowcount:
+def lease(tx: Transaction, row: ActionRow) -> ActionRow | None:
+    """Take a queued action and begin its next attempt; None when it is not queued any more.
+
+    `row` is what was read of it; the answer is the row as it is now.
+    """
+    attempt = row.attempts + 1
+    if not tx.execute(_LEASE, {**_where(row.key), "w_attempts": row.attempts, "attempts": attempt}).rowcount:
         return None
-    row = runs.get(tx, key)
-    assert row is not None
     tx.insert(
         attempts,
-        project=key.project,
-        domain=key.domain,
-        run=key.run,
-        action=key.action,
-        attempt=row.attempts,
+        **row.key._asdict(),
+        attempt=attempt,
         phase=int(Phase.INITIALIZING),
         created_at=tx.now,
     )
-    return row
+    return replace(row, phase=Phase.INITIALIZING, attempts=attempt)
 
 
 def started(tx: Transaction, key: ActionKey, attempt: int) -> bool:
     """The process of an attempt exists; False when the attempt is over already."""
-    moved = tx.execute(
-        update(actions)
-        .where(_is(key), actions.c.phase == int(Phase.INITIALIZING), actions.c.attempts == attempt)
-        .values(phase=int(Phase.RUNNING), started_at=func.coalesce(actions.c.started_at, tx.now))
-    )
-    if moved.rowcount:
-        tx.execute(
-            update(attempts)
-            .where(_is_attempt(key, attempt))
-            .values(phase=int(Phase.RUNNING), started_at=tx.now)
-        )
-    return bool(moved.rowcount)
+    where = {**_where(key), "w_attempts": attempt, "now": tx.now}
+    if not tx.execute(_STARTED, where).rowcount:
+        return False
+    tx.execute(_ATTEMPT_STARTED, where)
+    return True
 
 
 def finish(tx: Transaction, key: ActionKey, attempt: int, end: End) -> bool:
@@ -115,34 +99,27 @@ def finish(tx: Transaction, key: ActionKey, attempt: int, end: End) -> bool:
 
     The attempt's own row is completed in both cases.
     """
-    moved = tx.execute(
-        update(actions)
-        .where(_is(key), actions.c.phase.in_(_STARTED), actions.c.attempts == attempt)
-        .values(phase=int(end.phase), ended_at=tx.now, outputs_uri=end.outputs_uri, error=end.error)
-    )
-    if moved.rowcount:
-        complete(tx, key, attempt, end)
-    else:
-        row = runs.get(tx, key)
-        phase = row.phase if row is not None and row.phase.terminal else Phase.ABORTED
-        complete(tx, key, attempt, End(phase, has_logs=end.has_logs))
-    return bool(moved.rowcount)
+    values = {
+        "phase": int(end.phase),
+        "ended_at": tx.now,
+        "outputs_uri": end.outputs_uri,
+        "outputs": end.outputs,
+        "error": end.error,
+    }
+    moved = tx.execute(_FINISH, {**_where(key), "w_attempts": attempt, **values}).rowcount
+    _complete(tx, key, attempt, end if moved else _overtaken(tx, key, end))
+    return bool(moved)
 
 
 def requeue(tx: Transaction, key: ActionKey, attempt: int, end: End) -> bool:
     """End the attempt and let its action wait for another one; False when the action is over already."""
     moved = tx.execute(
         update(actions)
-        .where(_is(key), actions.c.phase.in_(_STARTED), actions.c.attempts == attempt)
+        .where(_is(key), actions.c.phase.in_(_RUNNING), actions.c.attempts == attempt)
         .values(phase=int(Phase.QUEUED), queued_at=tx.now)
-    )
-    if moved.rowcount:
-        complete(tx, key, attempt, end)
-    else:
-        row = runs.get(tx, key)
-        phase = row.phase if row is not None and row.phase.terminal else Phase.ABORTED
-        complete(tx, key, attempt, End(phase, has_logs=end.has_logs))
-    return bool(moved.rowcount)
+    ).rowcount
+    _complete(tx, key, attempt, end if moved else _overtaken(tx, key, end))
+    return bool(moved)
 
 
 def expire_queued(tx: Transaction, key: ActionKey, error: str) -> bool:
@@ -155,40 +132,81 @@ def expire_queued(tx: Transaction, key: ActionKey, error: str) -> bool:
     return bool(moved.rowcount)
 
 
-def complete(tx: Transaction, key: ActionKey, attempt: int, end: End) -> None:
-    """Write the end into an attempt's row, unless it has one."""
-    tx.execute(
-        update(attempts)
-        .where(_is_attempt(key, attempt), attempts.c.ended_at.is_(None))
-        .values(
-            phase=int(end.phase),
-            ended_at=tx.now,
-            outputs_uri=end.outputs_uri,
-            error=end.error,
-            has_logs=end.has_logs,
-        )
-    )
-
-
 def has_logs(tx: Transaction, key: ActionKey, attempt: int) -> None:
     """Note that an attempt has printed something."""
     tx.execute(update(attempts).where(_is_attempt(key, attempt)).values(has_logs=True))
 
 
+def _complete(tx: Transaction, key: ActionKey, attempt: int, end: End) -> None:
+    """Write the end into an attempt's row, unless it has one."""
+    values = {
+        "phase": int(end.phase),
+        "ended_at": tx.now,
+        "outputs_uri": end.outputs_uri,
+        "error": end.error,
+        "has_logs": end.has_logs,
+    }
+    tx.execute(_COMPLETE, {**_where(key), "w_attempts": attempt, **values})
+
+
+def _overtaken(tx: Transaction, key: ActionKey, end: End) -> End:
+    """The end of an attempt whose action was ended by something else."""
+    ended = phase(tx, key)
+    return End(ended if ended is not None and ended.terminal else Phase.ABORTED, has_logs=end.has_logs)
+
+
+def _where(key: ActionKey) -> dict[str, object]:
+    return {f"w_{name}": value for name, value in key._asdict().items()}
+
+
 def _is(key: ActionKey) -> ColumnElement[bool]:
-    return and_(
-        actions.c.project == key.project,
-        actions.c.domain == key.domain,
-        actions.c.run == key.run,
-        actions.c.action == key.action,
-    )
+    return and_(*(actions.c[name] == value for name, value in key._asdict().items()))
 
 
 def _is_attempt(key: ActionKey, attempt: int) -> ColumnElement[bool]:
-    return and_(
-        attempts.c.project == key.project,
-        attempts.c.domain == key.domain,
-        attempts.c.run == key.run,
-        attempts.c.action == key.action,
-        attempts.c.attempt == attempt,
-    )
+    same = (attempts.c[name] == value for name, value in key._asdict().items())
+    return and_(*same, attempts.c.attempt == attempt)
+
+
+def _values(*names: str) -> dict[str, BindParameter[object]]:
+    return {name: bindparam(name) for name in names}
+
+
+# built once: these stand on the way of every attempt
+_RUNNING = (int(Phase.INITIALIZING), int(Phase.RUNNING))
+_KEY = and_(*(actions.c[name] == bindparam(f"w_{name}") for name in ActionKey._fields))
+_ATTEMPT_KEY = and_(
+    *(attempts.c[name] == bindparam(f"w_{name}") for name in ActionKey._fields),
+    attempts.c.attempt == bindparam("w_attempts"),
+)
+_COUNT = actions.c.attempts == bindparam("w_attempts")
+_PHASE = select(actions.c.phase).where(_KEY)
+_NEXT = (
+    select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
+    .where(_QUEUED)
+    .order_by(actions.c.queued_at)
+    .limit(bindparam("limit"))
+)
+_LEASE = (
+    update(actions)
+    .where(_KEY, _COUNT, actions.c.phase == int(Phase.QUEUED))
+    .values(phase=int(Phase.INITIALIZING), **_values("attempts"))
+)
+_STARTED = (
+    update(actions)
+    .where(_KEY, _COUNT, actions.c.phase == int(Phase.INITIALIZING))
+    .values(phase=int(Phase.RUNNING), started_at=func.coalesce(actions.c.started_at, bindparam("now")))
+)
+_ATTEMPT_STARTED = (
+    update(attempts).where(_ATTEMPT_KEY).values(phase=int(Phase.RUNNING), started_at=bindparam("now"))
+)
+_FINISH = (
+    update(actions)
+    .where(_KEY, _COUNT, actions.c.phase.in_(_RUNNING))
+    .values(**_values("phase", "ended_at", "outputs_uri", "outputs", "error"))
+)
+_COMPLETE = (
+    update(attempts)
+    .where(_ATTEMPT_KEY, attempts.c.ended_at.is_(None))
+    .values(**_values("phase", "ended_at", "outputs_uri", "error", "has_logs"))
+)

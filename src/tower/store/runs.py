@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     Row,
     and_,
+    bindparam,
     func,
     literal,
     literal_column,
@@ -89,6 +90,7 @@ class ActionRow:
     error: str
     abort_reason: str
     aborted_by: str
+    outputs: bytes | None = None
 
     @property
     def key(self) -> ActionKey:
@@ -122,6 +124,8 @@ class Person:
 
 _COLUMNS = tuple(actions.c[field.name] for field in fields(ActionRow))
 _ATTEMPT = tuple(attempts.c[field.name] for field in fields(AttemptRow))
+# built once: it stands on the way of every run, more than once
+_ONE = select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields))
 
 SORTS = {"created_at": actions.c.created_at, "name": actions.c.run}
 """What a list of runs can be sorted by."""
@@ -161,7 +165,7 @@ _VALUES = attrgetter(*_NAMES)
 
 def get(reader: Reader, key: ActionKey) -> ActionRow | None:
     """One action, or None."""
-    row = reader.execute(select(*_COLUMNS).where(_is(key))).first()
+    row = reader.execute(_ONE, key._asdict()).first()
     return None if row is None else _action(row)
 
 

@@ -46,6 +46,10 @@ async def add(x: int, y: int) -> int:
     return x + y
 
 @env.task
+def repeat(text: str, times: int) -> str:
+    return text * times
+
+@env.task
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -339,7 +343,10 @@ class House:
 
     async def output(self, row: ActionRow) -> object:
         """The first output as a Python value."""
-        data = await self.blobs.get(row.outputs_uri.removeprefix("tower://") + "/outputs.pb", limit=1 << 20)
+        data = row.outputs
+        if data is None:
+            key = row.outputs_uri.removeprefix("tower://") + "/outputs.pb"
+            data = await self.blobs.get(key, limit=1 << 20)
         (named,) = common_pb2.Outputs.FromString(data).literals
         return _python(named.value)
 

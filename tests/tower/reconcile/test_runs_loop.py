@@ -32,6 +32,13 @@ async def test_a_queued_run_ends_with_its_outputs(house: House) -> None:
     assert None not in (row.started_at, row.ended_at, attempt.started_at, attempt.ended_at)
 
 
+async def test_large_outputs_are_stored_beside_the_row(house: House) -> None:
+    key = await house.launch("repeat", {"text": "ab", "times": 100_000})
+    row = await house.until(key)
+    assert row.outputs is None
+    assert await house.output(row) == "ab" * 100_000
+
+
 async def test_the_end_is_in_the_audit_with_the_person_and_the_decision(house: House) -> None:
     key = await house.launch("add", {"x": 1, "y": 1}, actors='["app:p/development/hook"]', request_id="q")
     await house.until(key)
@@ -289,7 +296,7 @@ async def test_a_restart_takes_up_what_was_running(idle: House) -> None:
     from tower.store import attempts
 
     def crash(tx: object) -> None:
-        assert attempts.lease(tx, key) is not None  # type: ignore[arg-type]
+        assert attempts.lease(tx, idle.row(key)) is not None  # type: ignore[arg-type]
         attempts.started(tx, key, 1)  # type: ignore[arg-type]
 
     await idle.db.write(crash)

@@ -12,6 +12,7 @@ import structlog
 from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
+from tower.control.inputs import INLINE
 from tower.control.reconcile import outcome, plan
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
@@ -69,7 +70,7 @@ class Attempt:
         self._number = row.attempts + 1
         self._id = "/".join((*self._key, str(self._number)))
         with self._parts.events.subscribe(("action", *self._key)) as self._wake:
-            leasing = asyncio.ensure_future(self._recording.lease(self._key))
+            leasing = asyncio.ensure_future(self._recording.lease(row))
             working = asyncio.ensure_future(self._work(row, leasing))
             working.add_done_callback(lambda _: self._wake.set())
             try:
@@ -134,14 +135,18 @@ class Attempt:
             await self._recording.failed(row, result, has_logs=self._has_logs)
             return
         place = f"outputs/{self._id}"
+        inline = result if len(result) <= INLINE else None
         try:
-            await self._parts.blobs.put(f"{place}/{outcome.OUTPUTS}", result)
+            if inline is None:
+                await self._parts.blobs.put(f"{place}/{outcome.OUTPUTS}", result)
         except (OSError, Fault) as error:
             log.warning("outputs not stored", attempt=self._id, error=str(error))
             failure = Failure("The outputs could not be stored.", "Storage", user=False)
             await self._recording.failed(row, failure, has_logs=self._has_logs)
             return
-        await self._recording.succeeded(row, outputs_uri=naming.uri(place), has_logs=self._has_logs)
+        await self._recording.succeeded(
+            row, outputs_uri=naming.uri(place), outputs=inline, has_logs=self._has_logs
+        )
 
     async def _work(
         self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]

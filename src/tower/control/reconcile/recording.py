@@ -29,14 +29,14 @@ class Recording:
         self._db = db
         self._events = events
 
-    async def lease(self, key: ActionKey) -> ActionRow | None:
+    async def lease(self, row: ActionRow) -> ActionRow | None:
         """Begin the next attempt of a queued action; None when it is not queued any more."""
 
         def write(tx: Transaction) -> ActionRow | None:
-            row = store.lease(tx, key)
-            if row is not None:
-                tx.after_commit(self._news(key))
-            return row
+            leased = store.lease(tx, row)
+            if leased is not None:
+                tx.after_commit(self._news(row.key))
+            return leased
 
         return await self._db.write(write)
 
@@ -58,9 +58,11 @@ class Recording:
 
         await self._db.write(write)
 
-    async def succeeded(self, row: ActionRow, *, outputs_uri: str, has_logs: bool) -> None:
-        """The outputs are stored."""
-        end = End(Phase.SUCCEEDED, outputs_uri=outputs_uri, has_logs=has_logs)
+    async def succeeded(
+        self, row: ActionRow, *, outputs_uri: str, outputs: bytes | None, has_logs: bool
+    ) -> None:
+        """The outputs are stored at the URI, or go into the row."""
+        end = End(Phase.SUCCEEDED, outputs_uri=outputs_uri, outputs=outputs, has_logs=has_logs)
         await self._db.write(lambda tx: self._finish(tx, row, end))
 
     async def failed(self, row: ActionRow, failure: Failure, *, has_logs: bool) -> None:

@@ -32,6 +32,7 @@ def upgrade() -> None:  # noqa: PLR0915  (one statement a table)
         sa.Column("inputs_uri", sa.String(), nullable=False),
         sa.Column("inputs_hash", sa.String(), nullable=False),
         sa.Column("inputs", sa.LargeBinary(), nullable=True),
+        sa.Column("outputs", sa.LargeBinary(), nullable=True),
         sa.Column("run_spec", sa.LargeBinary(), nullable=False),
         sa.Column("labels", sa.Text(), server_default="{}", nullable=False),
         sa.Column("executed_by", sa.String(), nullable=False),
