@@ -17,14 +17,19 @@ from tower.control.firststart import bootstrap
 from tower.control.grants import ISSUER, Grants
 from tower.control.identities import Identities
 from tower.control.logins import Logins
+from tower.identity.accesstokens import AccessTokens
 from tower.identity.authenticators import MACHINE, BrowserSessions, ExchangedTokens, Sockets
 from tower.identity.authenticators import ApiKeys as KeyAuthenticator
 from tower.identity.chain import Audience, Chain, Presented
+from tower.identity.keyring import KeyRing
 from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
+from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.identity.workload import Workload, WorkloadKind
+from tower.main.oauth import OAuth, oauth
 from tower.policy.engine import Engine
+from tower.rpc.caller import Origin
 from tower.settings import Settings
 from tower.store import audit
 from tower.store import schema as tables
@@ -63,6 +68,9 @@ class World:
     tokens: AppTokens
     grants: Grants
     chain: Chain
+    ring: KeyRing
+    access_tokens: AccessTokens
+    oauth: OAuth
     settings: Settings
 
     @classmethod
@@ -74,16 +82,22 @@ class World:
         directory = Directory(db=db, clock=clock)
         access = Access(db=db, engine=Engine(), directory=directory)
         key = SigningKey.load_or_create(home / "signing-key.pem")
-        tokens = AppTokens(key=key, clock=clock, issuer=ISSUER)
+        ring = KeyRing(home / "signing-keys", clock=clock, first=key)
+        tokens = AppTokens(key=ring, clock=clock, issuer=ISSUER)
+        origin = Origin("http", "127.0.0.1", 8080)
+        access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
         chain = Chain(
             [
                 Sockets(attempts=directory),
                 ExchangedTokens(tokens=tokens, directory=directory),
                 KeyAuthenticator(directory=directory, clock=clock),
+                AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
                 BrowserSessions(directory=directory, clock=clock),
             ],
             report=access.report_conflict,
         )
+        logins = Logins(db=db, access=access, settings=settings)
+        grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings)
         world = cls(
             home=home,
             clock=clock,
@@ -92,10 +106,26 @@ class World:
             access=access,
             identities=Identities(db=db, access=access, directory=directory),
             api_keys=ApiKeys(db=db, access=access, directory=directory),
-            logins=Logins(db=db, access=access, settings=settings),
+            logins=logins,
             tokens=tokens,
-            grants=Grants(key=key, tokens=tokens, clock=clock, settings=settings),
+            grants=grants,
             chain=chain,
+            ring=ring,
+            access_tokens=access_tokens,
+            oauth=oauth(
+                settings=settings,
+                db=db,
+                clock=clock,
+                access=access,
+                directory=directory,
+                logins=logins,
+                chain=chain,
+                grants=grants,
+                secret=key,
+                ring=ring,
+                tokens=access_tokens,
+                issuer=origin.base_url,
+            ),
             settings=settings,
         )
         if projects:

@@ -14,8 +14,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tower.console.device import DevicePages
 from tower.console.pages import AppPages, Runs
 from tower.console.parts import Parts
+from tower.console.passwords import Passwords
 from tower.console.requests import shows_key, visit
 from tower.console.signin import SignIn, to_sign_in
 from tower.console.templates import STATIC, nothing, page
@@ -153,6 +155,7 @@ class Console:
 
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
     signin, runs, apps = SignIn(parts), Runs(parts), AppPages(parts)
+    passwords, devices = Passwords(parts), DevicePages(parts)
     return [
         ("GET", "/", runs.index),
         ("GET", "/v2/domain/{domain}/project/{project}/runs", runs.index),
@@ -166,6 +169,10 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("POST", "/signin", signin.paste),
         ("GET", "/signin/{code}", signin.follow),
         ("POST", "/signin/{code}", signin.confirm),
+        ("GET", "/login", signin.ask),
+        ("POST", "/login", passwords.enter),
+        ("GET", "/device", devices.ask),
+        ("POST", "/device", devices.answer),
         ("POST", "/signout", signin.leave),
         ("GET", "/apps-login", signin.carry),
         ("GET", "/static/{file}", console.static),

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tower.control.access import Access
+from tower.control.accounts import Accounts
 from tower.control.apps import Apps
 from tower.control.data import Data
 from tower.control.directory import Directory
 from tower.control.logins import Logins
+from tower.control.oauth import Devices
 from tower.control.projects import Projects
 from tower.control.tailing import Tailing
 from tower.control.tasks import Tasks
@@ -26,6 +28,8 @@ class Parts:
     access: Access
     directory: Directory
     logins: Logins
+    accounts: Accounts
+    devices: Devices
     projects: Projects
     watching: Watching
     data: Data

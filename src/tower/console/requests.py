@@ -59,6 +59,11 @@ def address(request: Request) -> str:
     return (raw + (b"?" + query if query else b"")).decode("latin-1")
 
 
+def source(request: Request) -> str:
+    """The address of the connection; a forwarding header is never believed (T11)."""
+    return request.client.host if request.client is not None else ""
+
+
 def secure(request: Request) -> bool:
     """Whether the request came over TLS."""
     return request.scope.get("scheme") == "https"
@@ -71,7 +76,7 @@ def shows_key(request: Request) -> bool:
 
 def local(following: str) -> str:
     """The address to go on to if it is a path of this host, else "/": never another site."""
-    if _LOCAL.fullmatch(following) and not following.startswith("/signin"):
+    if _LOCAL.fullmatch(following) and not following.startswith(("/signin", "/login")):
         return following
     return "/"
 

@@ -11,6 +11,7 @@ from tower.console.parts import Parts
 from tower.console.requests import address, came_by_link, form, host, local, own_page, secure, visit
 from tower.console.templates import nothing, page
 from tower.control import appspecs
+from tower.control.logins import SignedIn
 from tower.errors import NotFound, Precondition, Unauthenticated
 from tower.identity.sessions import loopback, set_cookie
 from tower.policy.actions import Action
@@ -116,19 +117,29 @@ class SignIn:
         return RedirectResponse(f"{url}/.tower/session?{query}", 303)
 
     async def _open(self, request: Request, code: str, following: str, *, by_form: bool) -> Response:
-        if not secure(request) and not loopback(host(request)):
-            raise Precondition("Signing in needs TLS away from this machine.", hint="Start Tower with --tls.")
+        check_secure(request)
         opened = await self._parts.logins.sign_in(
             code, host=host(request), request_id=request.state.request_id
         )
-        # after a form the browser may not be redirected to another origin, which an app's host is
-        answer: Response = RedirectResponse(following, 303)
-        if by_form:
-            answer = page("onward.html", following=following)
-        life = int(opened.row.expires_at - opened.row.created_at)
-        answer.headers.append("set-cookie", set_cookie(opened.text, secure=secure(request), max_age=life))
-        answer.headers.append("set-cookie", _remember("", secure=secure(request)))
-        return answer
+        return signed_in(request, opened, following, by_form=by_form)
+
+
+def check_secure(request: Request) -> None:
+    """Raise Precondition where neither TLS nor loopback keeps what is typed to this machine."""
+    if not secure(request) and not loopback(host(request)):
+        raise Precondition("Signing in needs TLS away from this machine.", hint="Start Tower with --tls.")
+
+
+def signed_in(request: Request, opened: SignedIn, following: str, *, by_form: bool) -> Response:
+    """Hand the session to the browser and send it on."""
+    # after a form the browser may not be redirected to another origin, which an app's host is
+    answer: Response = RedirectResponse(following, 303)
+    if by_form:
+        answer = page("onward.html", following=following)
+    life = int(opened.row.expires_at - opened.row.created_at)
+    answer.headers.append("set-cookie", set_cookie(opened.text, secure=secure(request), max_age=life))
+    answer.headers.append("set-cookie", _remember("", secure=secure(request)))
+    return answer
 
 
 def _remember(following: str, *, secure: bool) -> str:

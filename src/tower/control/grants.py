@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tower.clock import Clock
@@ -52,7 +53,17 @@ class Download:
 class Grants:
     """Exchanges credentials and signs tickets."""
 
-    def __init__(self, *, key: SigningKey, tokens: AppTokens, clock: Clock, settings: Settings) -> None:
+    def __init__(
+        self,
+        *,
+        key: SigningKey,
+        tokens: AppTokens,
+        clock: Clock,
+        settings: Settings,
+        limits: Callable[[str], tuple[Ceiling, ...]] = lambda app: (),
+    ) -> None:
+        """`limits` (that of `Directory`) says what an app may do for people at most."""
+        self._limits = limits
         self._tokens = tokens
         self._clock = clock
         self._life = settings.app_token_life
@@ -70,7 +81,16 @@ class Grants:
         credential = principal.credential
         if credential.kind in {CredentialKind.MACHINE, CredentialKind.APP_TOKEN}:
             raise Denied("This credential cannot be handed on to an app.", hint="Use your own credential.")
-        key = (principal.subject, credential.kind, credential.id, app, principal.actors, principal.ceilings)
+        limits = self._limits(app)
+        key = (
+            principal.subject,
+            credential.kind,
+            credential.id,
+            app,
+            principal.actors,
+            principal.ceilings,
+            limits,
+        )
         now = self._clock.now()
         known = self._issued.get(key)
         if known is not None and known[1] > now:
@@ -90,13 +110,17 @@ class Grants:
             parent_kind=credential.kind,
             parent=credential.id,
             root=credential.root,
-            ceilings=(*principal.ceilings, Ceiling(f"app:{app}", forbidden=IDENTITY_ACTIONS)),
+            ceilings=(*principal.ceilings, Ceiling(f"app:{app}", forbidden=IDENTITY_ACTIONS), *limits),
             life=life,
         )
         self._issued[key] = (token, now + life * _FRESH_PART)
         while len(self._issued) > _REMEMBERED:
             self._issued.popitem(last=False)
         return token
+
+    def life_of(self, token: str) -> float:
+        """Seconds that a token made by `exchange` still lives."""
+        return self._tokens.verify(token).expires_at - self._clock.now()
 
     def allow_upload(self, upload: Upload, *, life: float) -> tuple[str, float]:
         """A ticket for one upload, and when it ends (seconds since the epoch)."""

@@ -27,9 +27,13 @@ from tower.control.tailing import Read, Tailing
 from tower.control.tasks import Tasks
 from tower.control.watching import Watching
 from tower.identity import authenticators
+from tower.identity.accesstokens import AccessTokens
 from tower.identity.chain import Chain
+from tower.identity.keyring import KeyRing
 from tower.identity.signing import SigningKey
+from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
+from tower.main.oauth import FOLDER, OAuth, oauth
 from tower.policy.engine import Engine
 from tower.rest import door as rest_door
 from tower.rpc import Origin
@@ -60,6 +64,7 @@ class House:
     identities: Identities
     api_keys: ApiKeys
     logins: Logins
+    oauth: OAuth
     projects: Projects
     definitions: Definitions
     inputs: Inputs
@@ -107,12 +112,16 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     blobs = Blobs(settings.home / "blobs")
     directory = Directory(db=db, clock=clock)
     access = Access(db=db, engine=Engine(), directory=directory)
-    tokens = AppTokens(key=key, clock=clock, issuer=settings.org)
+    ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
+    tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
+    origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
+    access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
     grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings)
     chain = Chain(
         [
             authenticators.Sockets(attempts=directory),
             authenticators.ApiKeys(directory=directory, clock=clock),
+            AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
             authenticators.ExchangedTokens(tokens=tokens, directory=directory),
             authenticators.BrowserSessions(directory=directory, clock=clock),
         ],
@@ -128,7 +137,20 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         db=db, access=access, blobs=blobs, projects=projects, definitions=definitions, settings=settings
     )
     watching = Watching(db=db, access=access, events=events, definitions=definitions, projects=projects)
-    origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
+    signing_in = oauth(
+        settings=settings,
+        db=db,
+        clock=clock,
+        access=access,
+        directory=directory,
+        logins=logins,
+        chain=chain,
+        grants=grants,
+        secret=key,
+        ring=ring,
+        tokens=access_tokens,
+        issuer=origin.base_url,
+    )
     return House(
         settings=settings,
         clock=clock,
@@ -143,6 +165,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         identities=identities,
         api_keys=api_keys,
         logins=logins,
+        oauth=signing_in,
         projects=projects,
         definitions=definitions,
         inputs=inputs,
@@ -186,6 +209,8 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             identities=identities,
             api_keys=api_keys,
             logins=logins,
+            accounts=signing_in.accounts,
+            signing_keys=signing_in.signing_keys,
             base_url=origin.base_url,
             org=settings.org,
         ),

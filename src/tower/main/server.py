@@ -39,6 +39,7 @@ from tower.images.venv import VenvBuilder
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
+from tower.oauth import door as oauth
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.transfer import Transfer
 from tower.settings import Settings
@@ -95,6 +96,7 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         ("/data/", Transfer(house.data, version=VERSION)),
         ("/api/", house.rest),
     ]
+    signing_in: list[tuple[str, App]] = [(prefix, house.oauth.door) for prefix in oauth.PREFIXES]
     sockets = AgentSockets(Doors(prefixes, otherwise=nothing_here), name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
@@ -103,7 +105,10 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         closing.push_async_callback(gateway.close)
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
         yield Doors(
-            prefixes, otherwise=console.build(_console_parts(house)), claimed=gateway.claims, claimer=gateway
+            [*prefixes, *signing_in],
+            otherwise=console.build(_console_parts(house)),
+            claimed=gateway.claims,
+            claimer=gateway,
         )
 
 
@@ -164,6 +169,8 @@ def _console_parts(house: House) -> ConsoleParts:
         access=house.access,
         directory=house.directory,
         logins=house.logins,
+        accounts=house.oauth.accounts,
+        devices=house.oauth.devices,
         projects=house.projects,
         watching=house.watching,
         data=house.data,

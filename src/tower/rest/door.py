@@ -15,11 +15,14 @@ from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from tower.control.access import Access
+from tower.control.accounts import Accounts
 from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
 from tower.control.logins import Logins
+from tower.control.signingkeys import SigningKeys
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
+from tower.rest import accounts as account_routes
 from tower.rest import faults, shapes
 from tower.rest.routes import Call, Rooms, router
 
@@ -43,12 +46,21 @@ def build(
     identities: Identities,
     api_keys: ApiKeys,
     logins: Logins,
+    accounts: Accounts,
+    signing_keys: SigningKeys,
     base_url: Callable[[str], str],
     org: str,
 ) -> Door:
     """The ASGI application below `/api/`. `base_url` maps a Host header to Tower's public URL."""
     rooms = Rooms(
-        access=access, identities=identities, api_keys=api_keys, logins=logins, base_url=base_url, org=org
+        access=access,
+        identities=identities,
+        api_keys=api_keys,
+        logins=logins,
+        accounts=accounts,
+        signing_keys=signing_keys,
+        base_url=base_url,
+        org=org,
     )
     return Door(chain=chain, rooms=rooms)
 
@@ -116,6 +128,7 @@ def _application() -> FastAPI:
         responses={"default": {"model": shapes.Refusal, "description": "Why the request was refused"}},
     )
     app.include_router(router)
+    app.include_router(account_routes.router)
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
@@ -146,7 +159,7 @@ def _application() -> FastAPI:
 
 def _declared(app: FastAPI) -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    for route in router.routes:
+    for route in [*router.routes, *account_routes.router.routes]:
         assert isinstance(route, APIRoute)
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
     return found

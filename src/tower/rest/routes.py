@@ -9,9 +9,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tower.control.access import Access
+from tower.control.accounts import Accounts
 from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
 from tower.control.logins import SIGN_IN_PATH, Logins
+from tower.control.signingkeys import SigningKeys
 from tower.errors import Invalid
 from tower.identity.principal import Kind, Principal
 from tower.rest import shapes
@@ -27,6 +29,8 @@ class Rooms:
     identities: Identities
     api_keys: ApiKeys
     logins: Logins
+    accounts: Accounts
+    signing_keys: SigningKeys
     base_url: Callable[[str], str]
     org: str
 

@@ -62,6 +62,10 @@ class Origin:
         host = _UNSPECIFIED.get(self.host, f"[{self.host}]" if ":" in self.host else self.host)
         return f"{self.scheme}://{host}:{self.port}"
 
+    def ours(self, base_url: str) -> bool:
+        """Whether a URL is one that `base_url` gives for some Host header."""
+        return self.base_url(base_url.partition("://")[2]) == base_url
+
     def _ours(self, name: str) -> bool:
         bare = name.strip("[]")
         return self.host in _UNSPECIFIED or bare == self.host.lower() or loopback(bare)

@@ -231,10 +231,10 @@ def add_refresh_token(tx: Transaction, row: RefreshRow, *, digest: bytes) -> Non
     tx.insert(oauth_refresh_tokens, **_values(row), hash=digest)
 
 
-def use_refresh_token(tx: Transaction, digest: bytes, at: float) -> None:
-    """Mark a refresh token used."""
-    own = oauth_refresh_tokens.c.hash == digest
-    tx.execute(update(oauth_refresh_tokens).where(own).values(used_at=at))
+def use_refresh_token(tx: Transaction, digest: bytes, at: float) -> bool:
+    """Mark a refresh token used; False when it is already."""
+    unused = and_(oauth_refresh_tokens.c.hash == digest, oauth_refresh_tokens.c.used_at.is_(None))
+    return tx.execute(update(oauth_refresh_tokens).where(unused).values(used_at=at)).rowcount > 0
 
 
 def token_revoked(reader: Reader, jti: str) -> bool:

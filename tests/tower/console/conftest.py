@@ -113,6 +113,8 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
                 access=rooms.access,
                 directory=rooms.directory,
                 logins=rooms.logins,
+                accounts=rooms.oauth.accounts,
+                devices=rooms.oauth.devices,
                 projects=rooms.projects,
                 watching=rooms.watching,
                 data=rooms.data,

@@ -31,6 +31,8 @@ class Api:
             identities=world.identities,
             api_keys=world.api_keys,
             logins=world.logins,
+            accounts=world.oauth.accounts,
+            signing_keys=world.oauth.signing_keys,
             base_url=lambda host: f"http://{HOST}",
             org="tower",
         )
