@@ -21,7 +21,8 @@ _QUEUED = and_(_OPEN, actions.c.phase == int(Phase.QUEUED))
 class End:
     """How an attempt ended.
 
-    `error` is JSON (message, kind user|system, code) or ""; `outputs` are small ones, to be kept in the row.
+    `error` is JSON (message, kind user|system, code) or ""; `outputs` are small ones, to be kept in the row;
+    `started_at` counts where the start was not recorded before.
     """
 
     phase: Phase
@@ -29,6 +30,7 @@ class End:
     outputs: bytes | None = None
     error: str = ""
     has_logs: bool = False
+    started_at: float | None = None
 
 
 def queued(reader: Reader, limit: int) -> list[ActionKey]:
@@ -85,9 +87,9 @@ def lease(tx: Transaction, row: ActionRow) -> ActionRow | None:
     return replace(row, phase=Phase.INITIALIZING, attempts=attempt)
 
 
-def started(tx: Transaction, key: ActionKey, attempt: int) -> bool:
-    """The process of an attempt exists; False when the attempt is over already."""
-    where = {**_where(key), "w_attempts": attempt, "now": tx.now}
+def started(tx: Transaction, key: ActionKey, attempt: int, at: float) -> bool:
+    """The process of an attempt exists since `at`; False when the attempt is over already."""
+    where = {**_where(key), "w_attempts": attempt, "began": at}
     if not tx.execute(_STARTED, where).rowcount:
         return False
     tx.execute(_ATTEMPT_STARTED, where)
@@ -105,6 +107,7 @@ def finish(tx: Transaction, key: ActionKey, attempt: int, end: End) -> bool:
         "outputs_uri": end.outputs_uri,
         "outputs": end.outputs,
         "error": end.error,
+        "began": end.started_at,
     }
     moved = tx.execute(_FINISH, {**_where(key), "w_attempts": attempt, **values}).rowcount
     _complete(tx, key, attempt, end if moved else _overtaken(tx, key, end))
@@ -145,6 +148,7 @@ def _complete(tx: Transaction, key: ActionKey, attempt: int, end: End) -> None:
         "outputs_uri": end.outputs_uri,
         "error": end.error,
         "has_logs": end.has_logs,
+        "began": end.started_at,
     }
     tx.execute(_COMPLETE, {**_where(key), "w_attempts": attempt, **values})
 
@@ -152,7 +156,8 @@ def _complete(tx: Transaction, key: ActionKey, attempt: int, end: End) -> None:
 def _overtaken(tx: Transaction, key: ActionKey, end: End) -> End:
     """The end of an attempt whose action was ended by something else."""
     ended = phase(tx, key)
-    return End(ended if ended is not None and ended.terminal else Phase.ABORTED, has_logs=end.has_logs)
+    last = ended if ended is not None and ended.terminal else Phase.ABORTED
+    return End(last, has_logs=end.has_logs, started_at=end.started_at)
 
 
 def _where(key: ActionKey) -> dict[str, object]:
@@ -179,6 +184,7 @@ _ATTEMPT_KEY = and_(
     *(attempts.c[name] == bindparam(f"w_{name}") for name in ActionKey._fields),
     attempts.c.attempt == bindparam("w_attempts"),
 )
+_BEGAN = func.coalesce(actions.c.started_at, bindparam("began"))
 _COUNT = actions.c.attempts == bindparam("w_attempts")
 _PHASE = select(actions.c.phase).where(_KEY)
 _NEXT = (
@@ -195,18 +201,21 @@ _LEASE = (
 _STARTED = (
     update(actions)
     .where(_KEY, _COUNT, actions.c.phase == int(Phase.INITIALIZING))
-    .values(phase=int(Phase.RUNNING), started_at=func.coalesce(actions.c.started_at, bindparam("now")))
+    .values(phase=int(Phase.RUNNING), started_at=_BEGAN)
 )
 _ATTEMPT_STARTED = (
-    update(attempts).where(_ATTEMPT_KEY).values(phase=int(Phase.RUNNING), started_at=bindparam("now"))
+    update(attempts).where(_ATTEMPT_KEY).values(phase=int(Phase.RUNNING), started_at=bindparam("began"))
 )
 _FINISH = (
     update(actions)
     .where(_KEY, _COUNT, actions.c.phase.in_(_RUNNING))
-    .values(**_values("phase", "ended_at", "outputs_uri", "outputs", "error"))
+    .values(started_at=_BEGAN, **_values("phase", "ended_at", "outputs_uri", "outputs", "error"))
 )
 _COMPLETE = (
     update(attempts)
     .where(_ATTEMPT_KEY, attempts.c.ended_at.is_(None))
-    .values(**_values("phase", "ended_at", "outputs_uri", "error", "has_logs"))
+    .values(
+        started_at=func.coalesce(attempts.c.started_at, bindparam("began")),
+        **_values("phase", "ended_at", "outputs_uri", "error", "has_logs"),
+    )
 )

@@ -297,7 +297,7 @@ async def test_a_restart_takes_up_what_was_running(idle: House) -> None:
 
     def crash(tx: object) -> None:
         assert attempts.lease(tx, idle.row(key)) is not None  # type: ignore[arg-type]
-        attempts.started(tx, key, 1)  # type: ignore[arg-type]
+        attempts.started(tx, key, 1, 0.0)  # type: ignore[arg-type]
 
     await idle.db.write(crash)
     assert idle.row(key).phase is Phase.RUNNING

@@ -17,7 +17,7 @@ from tower.control.reconcile import outcome, plan
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
 from tower.control.reconcile.plan import Declared, Ground
-from tower.control.reconcile.recording import Recording
+from tower.control.reconcile.recording import Recording, Seen
 from tower.control.reconcile.rooms import Room
 from tower.errors import Exhausted, Fault, Invalid, NotFound, Precondition, Unsupported
 from tower.executors.port import TaskJob
@@ -31,6 +31,7 @@ from tower.store.runs import ActionKey, ActionRow
 log = structlog.get_logger("tower.reconcile")
 
 _SECONDS_UNTIL_LOGS_SHOW = 1.0
+_SECONDS_UNTIL_RUNNING_SHOWS = 0.02
 
 
 class Why(Enum):
@@ -53,6 +54,8 @@ class Attempt:
         self._timer: Handle | None = None
         self._sink: LogSink | None = None
         self._shown: Handle | None = None
+        self._starting: Handle | None = None
+        self._began_at: float | None = None
         self._writes: set[asyncio.Task[None]] = set()
         self._id = ""
         self._number = 0
@@ -101,16 +104,16 @@ class Attempt:
         why = None if working.done() else self._why
         if why is Why.TIMEOUT:
             # written before the process is stopped: from here on nothing that it does counts
-            await self._recording.timed_out(row, seconds=row.run_timeout or 0.0, has_logs=self._has_logs)
+            await self._recording.timed_out(row, seconds=row.run_timeout or 0.0, seen=self._seen)
         await self._parts.agent.close(self._id)
         if why is not None:
             working.cancel()
         await asyncio.wait([working])
         self._close_log()
         if why is Why.OVER:
-            await self._recording.over(row, has_logs=self._has_logs)
+            await self._recording.over(row, seen=self._seen)
         elif why is Why.DRAIN:
-            await self._recording.stopped(row, has_logs=self._has_logs)
+            await self._recording.stopped(row, seen=self._seen)
         elif why is None:
             await self._record(row, self._result(working))
 
@@ -132,7 +135,7 @@ class Attempt:
 
     async def _record(self, row: ActionRow, result: bytes | Failure) -> None:
         if isinstance(result, Failure):
-            await self._recording.failed(row, result, has_logs=self._has_logs)
+            await self._recording.failed(row, result, seen=self._seen)
             return
         place = f"outputs/{self._id}"
         inline = result if len(result) <= INLINE else None
@@ -142,11 +145,9 @@ class Attempt:
         except (OSError, Fault) as error:
             log.warning("outputs not stored", attempt=self._id, error=str(error))
             failure = Failure("The outputs could not be stored.", "Storage", user=False)
-            await self._recording.failed(row, failure, has_logs=self._has_logs)
+            await self._recording.failed(row, failure, seen=self._seen)
             return
-        await self._recording.succeeded(
-            row, outputs_uri=naming.uri(place), outputs=inline, has_logs=self._has_logs
-        )
+        await self._recording.succeeded(row, outputs_uri=naming.uri(place), outputs=inline, seen=self._seen)
 
     async def _work(
         self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]
@@ -230,8 +231,13 @@ class Attempt:
 
     def _started(self, pid: int) -> None:
         self._parts.agent.register(self._id, pid)
-        # on its way to the disk while the process runs; the writer keeps the order of what it is given
-        self._in_background(self._recording.started(self._key, self._number))
+        self._began_at = self._parts.clock.now()
+        # most ends come before this: then the end and the start are one commit
+        self._starting = asyncio.get_running_loop().call_later(_SECONDS_UNTIL_RUNNING_SHOWS, self._show)
+
+    def _show(self) -> None:
+        at = self._began_at or 0.0
+        self._in_background(self._recording.started(self._key, self._number, at=at))
 
     def _arm(self, seconds: float | None) -> None:
         if not seconds:
@@ -249,7 +255,7 @@ class Attempt:
         self._timer = self._parts.timers.later(seconds, check)
 
     def _cancel_timers(self) -> None:
-        for timer in (self._timer, self._shown):
+        for timer in (self._timer, self._shown, self._starting):
             if timer is not None:
                 timer.cancel()
 
@@ -277,8 +283,11 @@ class Attempt:
             self._sink.close()
 
     @property
-    def _has_logs(self) -> bool:
-        return self._sink is not None and self._sink.lines > 0
+    def _seen(self) -> Seen:
+        return Seen(
+            has_logs=self._sink is not None and self._sink.lines > 0,
+            started_at=self._began_at,
+        )
 
     def _in_background(self, write: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(write)

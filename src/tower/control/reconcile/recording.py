@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from tower.audit import Event, Outcome, Record
 from tower.control.events import Events
@@ -20,6 +21,14 @@ MAX_SYSTEM_FAILURES = 3
 MAX_RESTARTS = 10
 RESTARTED = "TowerRestarted"
 STOPPED = "TowerStopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was seen of an attempt until its end."""
+
+    has_logs: bool
+    started_at: float | None
 
 
 class Recording:
@@ -40,11 +49,11 @@ class Recording:
 
         return await self._db.write(write)
 
-    async def started(self, key: ActionKey, attempt: int) -> None:
+    async def started(self, key: ActionKey, attempt: int, *, at: float) -> None:
         """The process exists."""
 
         def write(tx: Transaction) -> None:
-            if store.started(tx, key, attempt):
+            if store.started(tx, key, attempt, at):
                 tx.after_commit(self._news(key))
 
         await self._db.write(write)
@@ -58,16 +67,20 @@ class Recording:
 
         await self._db.write(write)
 
-    async def succeeded(
-        self, row: ActionRow, *, outputs_uri: str, outputs: bytes | None, has_logs: bool
-    ) -> None:
+    async def succeeded(self, row: ActionRow, *, outputs_uri: str, outputs: bytes | None, seen: Seen) -> None:
         """The outputs are stored at the URI, or go into the row."""
-        end = End(Phase.SUCCEEDED, outputs_uri=outputs_uri, outputs=outputs, has_logs=has_logs)
+        end = End(
+            Phase.SUCCEEDED,
+            outputs_uri=outputs_uri,
+            outputs=outputs,
+            has_logs=seen.has_logs,
+            started_at=seen.started_at,
+        )
         await self._db.write(lambda tx: self._finish(tx, row, end))
 
-    async def failed(self, row: ActionRow, failure: Failure, *, has_logs: bool) -> None:
+    async def failed(self, row: ActionRow, failure: Failure, *, seen: Seen) -> None:
         """The attempt failed: another one is due, or the action failed with it."""
-        end = End(Phase.FAILED, error=failure.json(), has_logs=has_logs)
+        end = End(Phase.FAILED, error=failure.json(), has_logs=seen.has_logs, started_at=seen.started_at)
 
         def write(tx: Transaction) -> None:
             if failure.retry and _another(tx, row, failure):
@@ -78,18 +91,18 @@ class Recording:
 
         await self._db.write(write)
 
-    async def timed_out(self, row: ActionRow, *, seconds: float, has_logs: bool) -> None:
+    async def timed_out(self, row: ActionRow, *, seconds: float, seen: Seen) -> None:
         """The attempt ran too long."""
         error = error_json(
             f"The attempt ran longer than {seconds:g} seconds.", kind="user", code="MAX_RUNTIME_EXCEEDED"
         )
-        end = End(Phase.TIMED_OUT, error=error, has_logs=has_logs)
+        end = End(Phase.TIMED_OUT, error=error, has_logs=seen.has_logs, started_at=seen.started_at)
         await self._db.write(lambda tx: self._finish(tx, row, end))
 
-    async def stopped(self, row: ActionRow, *, has_logs: bool) -> None:
+    async def stopped(self, row: ActionRow, *, seen: Seen) -> None:
         """Tower stops: the action waits for the next start."""
         error = error_json("Tower was stopped while this attempt ran.", kind="system", code=STOPPED)
-        end = End(Phase.ABORTED, error=error, has_logs=has_logs)
+        end = End(Phase.ABORTED, error=error, has_logs=seen.has_logs, started_at=seen.started_at)
 
         def write(tx: Transaction) -> None:
             store.requeue(tx, row.key, row.attempts, end)
@@ -97,9 +110,9 @@ class Recording:
 
         await self._db.write(write)
 
-    async def over(self, row: ActionRow, *, has_logs: bool) -> None:
+    async def over(self, row: ActionRow, *, seen: Seen) -> None:
         """Somebody else ended the action (an abort); the attempt's own row follows."""
-        end = End(Phase.ABORTED, has_logs=has_logs)
+        end = End(Phase.ABORTED, has_logs=seen.has_logs, started_at=seen.started_at)
 
         def write(tx: Transaction) -> None:
             store.finish(tx, row.key, row.attempts, end)
