@@ -117,6 +117,10 @@ async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -
     settings = house.settings
     executor = ProcessExecutor()
     closing.push_async_callback(executor.close)
+    log.info("limits", enforcement=executor.enforcement)
+    images, rooms = VenvBuilder(settings.home), Rooms(settings.home)
+    closing.push_async_callback(images.close)
+    closing.push_async_callback(rooms.close)
     ground = Ground(
         endpoint=house.origin.base_url(""),
         org=settings.org,
@@ -132,10 +136,10 @@ async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -
         inputs=house.inputs,
         definitions=house.definitions,
         executor=executor,
-        images=VenvBuilder(settings.home),
+        images=images,
         agent=sockets,
         bundles=Bundles(settings.home, blobs=house.blobs),
-        rooms=Rooms(settings.home),
+        rooms=rooms,
         permit=LivePermit(access=house.access, directory=house.directory),
         ground=lambda: ground,
         timers=LoopTimers(),
