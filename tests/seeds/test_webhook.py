@@ -220,3 +220,15 @@ def test_interleaved_callers_never_mix(webhook: Webhook) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         assert list(pool.map(who, people)) == people
+
+
+def test_the_time_of_asking_is_kept_apart_from_the_time_of_the_start(
+    webhook: Webhook, outcome: Outcome
+) -> None:
+    name = webhook.run_task("alice").json()["name"]
+    webhook.tower.flyte("get", "run", name, "-o", "json")
+    done = outcome(name)
+    listed = webhook.tower.flyte("get", "run", "-o", "json").json()
+    assert isinstance(listed, list)
+    assert next(row for row in listed if row["name"] == name)["created_at"] == done["created_at"]
+    assert str(done["created_at"]) < str(done["ended_at"])

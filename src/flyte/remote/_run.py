@@ -42,6 +42,7 @@ _DRAIN_SECONDS = 0.5
 _OWN_LABELS = "tower/"
 _VIA_APP = "tower/via-app"
 _CREDENTIAL = "tower/credential-id"
+_CREATED_AT = "tower/created-at"
 
 
 class Run:
@@ -213,7 +214,9 @@ class Run:
 
     @property
     def created_at(self) -> dt.datetime | None:
-        """When it was asked for, in UTC."""
+        """When it was asked for, in UTC; from a backend that does not say so, the earliest time known."""
+        if _CREATED_AT in self._labels:
+            return dt.datetime.fromisoformat(self._labels[_CREATED_AT])
         stamps = [instant(self._status.start_time)]
         if self._spec is not None:
             stamps.append(instant(self._spec.run_start_time))

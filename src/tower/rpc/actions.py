@@ -1,7 +1,7 @@
 """Stored actions as the messages of the run service.
 
 The protocol has no field for the app and the credential that a run was asked for with. They travel as labels,
-`tower/via-app`, `tower/credential-kind` and `tower/credential-id`, on `Run.labels` and on the run
+`tower/via-app`, `tower/credential-kind`, `tower/credential-id` and `tower/created-at`, on `Run.labels` and on the run
 specification of `RunDetails`: clients of Tower read them there. Only Tower sets them.
 """
 
@@ -15,6 +15,7 @@ from flyteidl2.common import identifier_pb2
 from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
 
+from tower.clock import utc
 from tower.control.watching import ActionKey, ActionRow, AttemptRow, Person, Seen
 from tower.rpc.messages import person, stamp
 
@@ -37,6 +38,8 @@ def own_labels(row: ActionRow) -> dict[str, str]:
     labels = {"tower/credential-kind": row.credential_kind, "tower/credential-id": row.credential_id}
     if row.via_app:
         labels["tower/via-app"] = row.via_app
+    if row.started_at is not None:  # until then the start time of the status is this one
+        labels["tower/created-at"] = utc(row.created_at).isoformat()
     return labels
 
 
