@@ -27,8 +27,10 @@ from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.identity.workload import Workload, WorkloadKind
+from tower.main.governance import governance
 from tower.main.oauth import OAuth, oauth
 from tower.policy.engine import Engine
+from tower.rest.routes import Governance
 from tower.rpc.caller import Origin
 from tower.settings import Settings
 from tower.store import audit
@@ -72,6 +74,7 @@ class World:
     access_tokens: AccessTokens
     oauth: OAuth
     settings: Settings
+    governance: Governance
 
     @classmethod
     @asynccontextmanager
@@ -89,15 +92,15 @@ class World:
         chain = Chain(
             [
                 Sockets(attempts=directory),
+                AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
                 ExchangedTokens(tokens=tokens, directory=directory),
                 KeyAuthenticator(directory=directory, clock=clock),
-                AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
                 BrowserSessions(directory=directory, clock=clock),
             ],
             report=access.report_conflict,
         )
         logins = Logins(db=db, access=access, settings=settings)
-        grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings)
+        grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
         world = cls(
             home=home,
             clock=clock,
@@ -127,6 +130,9 @@ class World:
                 issuer=origin.base_url,
             ),
             settings=settings,
+            governance=governance(
+                settings=settings, db=db, clock=clock, access=access, directory=directory, key=key
+            ),
         )
         if projects:
             await db.write(

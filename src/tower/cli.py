@@ -354,6 +354,26 @@ def link(tower: Administration, name: str) -> None:
     print(tower.call("POST", "/links", {"user": name})["url"])
 
 
+@users.command("password")
+@click.argument("name")
+@click.option("--stdin", "piped", is_flag=True, help="Read the password from standard input, one line.")
+@click.option("--remove", is_flag=True, help="Take the password away instead.")
+@click.pass_obj
+@_faults
+def password(tower: Administration, name: str, *, piped: bool, remove: bool) -> None:
+    """Give a person a password to sign in with. Ends their sessions and logins."""
+    path = f"/users/{quote(name, safe='')}/password"
+    if remove:
+        tower.call("DELETE", path)
+        print(f"{name} has no password any more")
+        return
+    secret = sys.stdin.readline().rstrip("\r\n") if piped else None
+    if secret is None:
+        secret = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    tower.call("PUT", path, {"password": secret})
+    print(f"{name} can sign in with the password")
+
+
 @cli.group()
 def keys() -> None:
     """API keys."""
@@ -426,6 +446,14 @@ def delete_key(tower: Administration, name: str) -> None:
     """End a key. Its next call is refused."""
     tower.call("DELETE", f"/keys/{quote(name, safe='')}")
     print(f"deleted {name}")
+
+
+@keys.command("rotate-signing")
+@click.pass_obj
+@_faults
+def rotate_signing(tower: Administration) -> None:
+    """Sign tokens with a new key. What is signed already goes on to hold until it expires."""
+    print(f"signing with {tower.call('POST', '/signing-keys/rotate')['kid']}")
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

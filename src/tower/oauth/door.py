@@ -15,11 +15,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tower.control.oauth import Authorisations, Devices, Refusal, Tokens
+from tower.control.oauth import Authorisations, Devices, Refusal, Tokens, discovery
 from tower.errors import Code, Exhausted, Fault
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
-from tower.oauth import discovery
 from tower.oauth.authorize import Authorize
 from tower.oauth.token import Endpoints
 from tower.policy.actions import check_complete

@@ -8,11 +8,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from tower.control.oauth import Authorisations, Devices, Issued, Refusal, Tokens
+from tower.control.oauth import Authorisations, Devices, Issued, Refusal, Tokens, discovery
 from tower.identity import clients
 from tower.identity.chain import Chain, Presented
 from tower.identity.directory import KeyFacts
-from tower.oauth import discovery
 from tower.oauth.requests import client_credentials, device, form, host, secure, source
 
 _CONFIRM = "/device"

@@ -31,6 +31,19 @@ def current() -> Call:
     return _current.get()
 
 
+_anonymous: ContextVar[str] = ContextVar("tower_rpc_base_url")
+
+
+def base_url() -> str:
+    """How a caller of a method that answers anonymous callers addresses Tower."""
+    return _anonymous.get()
+
+
+def addressed(url: str) -> None:
+    """Set what `base_url` says in this request. For the chain alone."""
+    _anonymous.set(url)
+
+
 def enter(call: Call) -> Token[Call]:
     """Set the call until `leave`. For the chain alone."""
     return _current.set(call)

@@ -184,7 +184,9 @@ class _Request:
             await _plain(send, 415, (b"accept-post", b", ".join(t.encode() for t in sorted(wire.UNARY))))
             return
         try:
-            if not row.anonymous:
+            if row.anonymous:
+                caller.addressed(self.door._origin.base_url(self.presented.host))
+            else:
                 await self._authenticate()
             self._check_length()
             if application is None or (row.action is None and not row.anonymous):

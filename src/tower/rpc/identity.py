@@ -6,7 +6,9 @@ from typing import Any
 
 from flyteidl2.auth import auth_service_pb2, identity_pb2
 
-from tower.rpc.caller import current
+from tower.control.oauth import discovery
+from tower.identity import clients
+from tower.rpc.caller import base_url, current
 
 METADATA_KEY = "authorization"
 """The header that carries a credential. Clients take an empty answer for an empty header name."""
@@ -40,20 +42,21 @@ class IdentityService:
 
 
 class AuthMetadataService:
-    """flyteidl2.auth.AuthMetadataService: open to anyone, and says no more than a client needs.
-
-    Endpoints that this Tower does not have are left empty.
-    """
+    """flyteidl2.auth.AuthMetadataService: open to anyone, and says no more than a client needs."""
 
     async def get_o_auth2_metadata(self, request: Any, ctx: Any) -> Any:
-        """Where tokens come from: nowhere yet, keys are made by `tower keys create`."""
-        return auth_service_pb2.GetOAuth2MetadataResponse()
+        """Where tokens come from: the document of RFC 8414 as a message."""
+        told = discovery.metadata(base_url())
+        names = auth_service_pb2.GetOAuth2MetadataResponse.DESCRIPTOR.fields_by_name
+        return auth_service_pb2.GetOAuth2MetadataResponse(
+            **{name: value for name, value in told.items() if name in names}
+        )
 
     async def get_public_client_config(self, request: Any, ctx: Any) -> Any:
-        """Which header carries the credential."""
+        """What a command line needs to sign a person in, and which header carries the credential."""
         return auth_service_pb2.GetPublicClientConfigResponse(
-            client_id="flyte",
-            redirect_uri="http://localhost:53593/callback",
-            scopes=["all"],
+            client_id=clients.PUBLIC,
+            redirect_uri=clients.REDIRECT_URI,
+            scopes=[clients.ALL],
             authorization_metadata_key=METADATA_KEY,
         )
