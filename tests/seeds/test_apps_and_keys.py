@@ -138,7 +138,7 @@ def test_p07_without_requires_auth_the_middleware_still_answers_401(probe: Webho
         assert client.get(f"{base}/closed").status_code == 401
 
 
-def test_p09_the_app_has_a_host_of_its_own(webhook: Webhook) -> None:
+def test_p09_the_app_has_a_public_host_of_its_own(webhook: Webhook) -> None:
     with webhook.tower.http("alice") as client:
         port = webhook.tower.url.rsplit(":", 1)[1]
         answer = client.get("/me", headers={"host": f"{webhook.host}:{port}"})
@@ -150,6 +150,18 @@ def test_p10_p11_the_app_runs_what_the_caller_may_run_and_needs_no_right_itself(
 ) -> None:
     done = outcome(webhook.run_task("bob", name="my_env.double", inputs={"x": 21}).json()["name"], "bob")
     assert (done["executed_by"], done["outputs"]) == ("bob", {"o0": 42})
+
+
+def test_p01_p02_every_argument_of_the_example_is_kept(webhook: Webhook) -> None:
+    shown = webhook.tower.flyte(
+        "--project", "flytesnacks", "--domain", "development", "get", "app", "webhook-runner", "-o", "json"
+    ).json()
+    assert isinstance(shown, dict)
+    assert shown["name"] == "webhook-runner"
+    assert shown["description"] == "A webhook service that runs Flyte tasks with passthrough auth"
+    with webhook.tower.http("alice") as client:
+        page = client.get("/v2/domain/development/project/flytesnacks/apps/webhook-runner").text
+    assert "webhook-runner" in page
 
 
 def test_p12_apps_are_listed(webhook: Webhook) -> None:
@@ -246,6 +258,20 @@ def test_k03_k04_the_flyte_form_of_a_key_works_as_a_bearer(webhook: Webhook) -> 
     key = webhook.tower.new_key("base64-key", "bob", "--format", "flyte")
     assert webhook.call("GET", "/me", user=None, key=key).json()["subject"] == "bob"
     assert webhook.tower.flyte("whoami", "-o", "json", user=key).json()["subject"] == "bob"  # type: ignore[call-overload, index]
+
+
+def test_k05_a_key_has_limits_of_its_own_and_a_run_exactly_those(webhook: Webhook, outcome: Outcome) -> None:
+    key = webhook.tower.new_key(
+        "staging-only", "alice", "--role", "contributor", "--project", "flytesnacks", "--domain", "staging"
+    )
+    webhook.tower.keys["alice/staging"] = key
+    assert webhook.run_task("alice/staging").status_code != 200
+    wide = webhook.tower.new_key(
+        "whole-project", "alice", "--role", "contributor", "--project", "flytesnacks"
+    )
+    webhook.tower.keys["alice/project"] = wide
+    done = outcome(webhook.run_task("alice/project").json()["name"], "alice/project")
+    assert (done["executed_by"], done["phase"]) == ("alice", "SUCCEEDED")
 
 
 def test_k06_a_deleted_key_is_refused_at_the_next_call(webhook: Webhook) -> None:

@@ -33,9 +33,11 @@ from tower.identity.keyring import KeyRing
 from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
+from tower.main.governance import governance
 from tower.main.oauth import FOLDER, OAuth, oauth
 from tower.policy.engine import Engine
 from tower.rest import door as rest_door
+from tower.rest.routes import Governance
 from tower.rpc import Origin
 from tower.settings import Settings
 from tower.store import logs
@@ -65,6 +67,7 @@ class House:
     api_keys: ApiKeys
     logins: Logins
     oauth: OAuth
+    governance: Governance
     projects: Projects
     definitions: Definitions
     inputs: Inputs
@@ -89,6 +92,7 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
     db = Database.open(settings.database, clock=clock)
     try:
         house = _rooms(settings, clock=clock, db=db)
+        await house.governance.policies.open()
         await bootstrap(
             db=db,
             access=house.access,
@@ -98,9 +102,11 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
         )
         await house.projects.bootstrap(settings.first_project)
         await house.apps.open()
+        house.governance.auditing.start()
         try:
             yield house
         finally:
+            await house.governance.auditing.stop()
             await house.directory.close()
     finally:
         await db.close()
@@ -116,7 +122,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
     access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
-    grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings)
+    grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
     chain = Chain(
         [
             authenticators.Sockets(attempts=directory),
@@ -151,6 +157,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         tokens=access_tokens,
         issuer=origin.base_url,
     )
+    rules = governance(settings=settings, db=db, clock=clock, access=access, directory=directory, key=key)
     return House(
         settings=settings,
         clock=clock,
@@ -166,6 +173,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         api_keys=api_keys,
         logins=logins,
         oauth=signing_in,
+        governance=rules,
         projects=projects,
         definitions=definitions,
         inputs=inputs,
@@ -211,6 +219,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             logins=logins,
             accounts=signing_in.accounts,
             signing_keys=signing_in.signing_keys,
+            governance=rules,
             base_url=origin.base_url,
             org=settings.org,
         ),

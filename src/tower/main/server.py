@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import ssl
@@ -56,6 +57,7 @@ log = structlog.get_logger("tower")
 
 def up(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises Fault when it cannot start."""
+    os.umask(0o077)  # what Tower writes is its own operator's alone
     configure()
     uvloop.run(_up(settings))
 

@@ -1,8 +1,8 @@
 """Stored actions as the messages of the run service.
 
-The protocol has no field for the app and the credential that a run was asked for with. They travel as labels,
-`tower/via-app`, `tower/credential-kind`, `tower/credential-id` and `tower/created-at`, on `Run.labels` and on the run
-specification of `RunDetails`: clients of Tower read them there. Only Tower sets them.
+The protocol has no field for the app and the credential that a run was asked for with, nor for when. They
+travel as labels, `tower/via-app`, `tower/credential-kind`, `tower/credential-id` and `tower/created-at`, on
+`Run.labels` and on the run specification of `RunDetails`: clients read them there. Only Tower sets them.
 """
 
 from __future__ import annotations
