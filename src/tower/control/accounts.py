@@ -24,6 +24,7 @@ from tower.store import identities as store
 from tower.store import oauth
 from tower.store.database import Database, Transaction
 
+_LONGEST_NAME = 127
 _HASHES_AT_ONCE = 2
 _HASHES_WAITING = 64
 _ORG = Resource(ResourceType.ORG)
@@ -102,6 +103,7 @@ class Accounts:
 
         `source` is the address of the caller's connection, never one that a header names (T11).
         """
+        name = name if name.isprintable() and len(name) <= _LONGEST_NAME else ""  # the name of nobody
         stored = await self._guess(name, password, source=source, request_id=request_id)
         renewed = await self._hash(password) if passwords.outdated(stored) else None
 
@@ -120,7 +122,7 @@ class Accounts:
         """The stored hash, when the password is right and its person may sign in."""
         self._attempts.begin(account=name, source=source)
         stored, able = await self._db.read(
-            lambda reader: (oauth.password(reader, name[:127]), store.user(reader, name[:127]))
+            lambda reader: (oauth.password(reader, name), store.user(reader, name))
         )
         usable = stored if able is not None and able.disabled_at is None and able.kind == Kind.USER else None
         if not await self._verify(password, usable) or usable is None:
