@@ -151,6 +151,30 @@ class Head:
     hash: str = GENESIS
 
 
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The end of the chain at some time, signed: who can write the store still cannot make one.
+
+    `key_id` is the RFC 7638 thumbprint of the signing key, `signature` is Ed25519 over `payload`, base64url.
+    """
+
+    seq: int
+    hash: str
+    at: float
+    key_id: str
+    signature: str
+
+    @property
+    def head(self) -> Head:
+        """The end of the chain that it vouches for."""
+        return Head(self.seq, self.hash)
+
+
+def checkpoint_payload(head: Head, at: float) -> bytes:
+    """What a checkpoint's signature is over: the first line keeps it apart from all else that is signed."""
+    return f"tower.audit.checkpoint.1\n{head.seq}\n{head.hash}\n{at!r}\n".encode()
+
+
 class Damage(StrEnum):
     """What can be wrong with a chain."""
 
@@ -159,6 +183,7 @@ class Damage(StrEnum):
     REORDERED = "reordered"
     REPLACED = "replaced"
     TRUNCATED = "truncated"
+    FORGED = "forged"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +203,7 @@ _MEANING = {
     Damage.REORDERED: "it stands where another record belongs",
     Damage.REPLACED: "it is not the record that the chain, or the head that was kept, goes on from",
     Damage.TRUNCATED: "it and all that followed are gone",
+    Damage.FORGED: "it has a checkpoint that our key did not sign",
 }
 
 _FACTS = tuple(name for name in Entry.__dataclass_fields__ if name != "hash")

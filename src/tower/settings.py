@@ -41,6 +41,7 @@ class Settings:
     link_life: float = 600.0
     idle_app_seconds: float = 900.0
     drain_seconds: float = 20.0
+    audit_retention: float | None = None
     reserved_env: frozenset[str] = field(
         default=frozenset(
             {

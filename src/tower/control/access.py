@@ -28,6 +28,9 @@ from tower.store.database import Database, Transaction
 VIEWS = frozenset({Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Action.APP_VIEW})
 """Refusing one of these is answered as NotFound."""
 
+CHECKPOINT_EVERY = 1000
+"""So many records at most are written before the end of the chain is signed."""
+
 _NOTHING: Mapping[str, Any] = {}
 
 
@@ -38,6 +41,8 @@ class Access:
         self._db = db
         self._engine = engine
         self._directory = directory
+        self.due = asyncio.Event()
+        """Set when so many records were written that the chain is to be signed again (`control.auditing`)."""
 
     @property
     def revision(self) -> str:
@@ -52,6 +57,10 @@ class Access:
     def adopt(self, engine: Engine) -> None:
         """Decide by another rule book from the next call on. Call it after the commit of a change."""
         self._engine = engine
+
+    def forget(self) -> None:
+        """Read people, keys and the limits of apps again. Call it after the commit of a change of any."""
+        self._directory.forget()
 
     async def check(self, principal: Principal, action: Action, resource: Resource) -> Decision:
         """Whether the caller may do this now. Records nothing, raises nothing."""
@@ -165,7 +174,7 @@ class Access:
         detail: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """Add the audit record of an effect to the transaction of that effect."""
-        store.append(
+        seq = store.append(
             tx,
             Record(
                 at=tx.now,
@@ -183,6 +192,8 @@ class Access:
                 detail=detail,
             ),
         )
+        if seq % CHECKPOINT_EVERY == 0:
+            tx.after_commit(self.due.set)
 
     async def report_conflict(self, principals: Sequence[Principal], presented: Presented) -> None:
         """Record that the credentials of one request named different callers. For the chain."""
@@ -205,6 +216,8 @@ class Access:
         request_id: str = "",
         subject: str | None = None,
         app: str | None = None,
+        run: str | None = None,
+        action: str | None = None,
         resource: str | None = None,
         event: str | None = None,
         outcome: str | None = None,
@@ -220,6 +233,8 @@ class Access:
                 reader,
                 subject=subject,
                 app=app,
+                run=run,
+                action=action,
                 resource=resource,
                 event=event,
                 outcome=outcome,

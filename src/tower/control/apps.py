@@ -27,6 +27,7 @@ from tower.policy.engine import Decision
 from tower.settings import Settings
 from tower.states import AppStatus, Desired
 from tower.store import apps as store
+from tower.store import policies as limits
 from tower.store.apps import AppRow, Revision
 from tower.store.database import Database, Transaction
 
@@ -91,6 +92,7 @@ class Apps:
             revision = store.next_revision(tx, declared.project, declared.domain, declared.name)
             row = self._row(tx, declared, code=code, principal=principal, revision=revision, before=None)
             store.insert(tx, row)
+            self._limit(tx, declared, by=principal.subject)
             self._record(tx, principal, decision, Event.APP_DEPLOY, row, request_id=request_id)
             tx.after_commit(lambda: self._changed(row))
             return row
@@ -137,6 +139,7 @@ class Apps:
                     tx, declared, code=code, principal=principal, revision=revision, before=current
                 )
                 store.replace(tx, row)
+                self._limit(tx, declared, by=principal.subject)
                 self._record(tx, principal, decisions[0], Event.APP_DEPLOY, row, request_id=request_id)
             if moves:
                 row = self._move(tx, row, declared.desired, written=deploys)
@@ -173,7 +176,9 @@ class Apps:
         def write(tx: Transaction) -> None:
             if not store.remove(tx, project, domain, name):
                 raise not_found(_resource(project, domain, name))
+            limits.remove_ceiling(tx, project, domain, name, source="deploy")
             self._record(tx, principal, decision, Event.APP_DELETE, row, request_id=request_id)
+            tx.after_commit(self._access.forget)
             tx.after_commit(lambda: self._gone(row))
 
         await self._db.write(write)
@@ -379,6 +384,16 @@ class Apps:
         if reason:
             detail["reason"] = reason
         self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
+
+    def _limit(self, tx: Transaction, declared: Declared, *, by: str) -> None:
+        """What the app declares that it may do for people at most; what administrators say is besides it."""
+        place = (declared.project, declared.domain, declared.name)
+        if declared.ceiling:
+            row = limits.CeilingRow(*place, "deploy", declared.ceiling, tx.now, by)
+            limits.put_ceiling(tx, row)
+        else:
+            limits.remove_ceiling(tx, *place, source="deploy")
+        tx.after_commit(self._access.forget)
 
     def _changed(self, row: AppRow) -> None:
         self.places.put(row)

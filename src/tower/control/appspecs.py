@@ -1,7 +1,8 @@
 """What an app declares: its message read and checked on the way in, and put together on the way out.
 
 Options that the protocol has no field for travel in `container.config`: `flyte.passthrough` ("exchange" or
-"raw") and `flyte.public_paths` (a JSON list of exact paths that the gateway serves to anyone).
+"raw"), `flyte.public_paths` (a JSON list of exact paths that the gateway serves to anyone) and
+`flyte.ceiling` (a JSON object of what the app may do for people at most, see `control.ceilings`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from flyteidl2.app import app_definition_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from tower.control import specs
+from tower.control import ceilings, specs
 from tower.errors import Broken, Exhausted, Invalid, Unsupported
 from tower.settings import Settings
 from tower.states import AppStatus, Desired
@@ -44,6 +45,7 @@ class Declared:
     raw: bool
     public_paths: frozenset[str]
     request_timeout: float | None
+    ceiling: str
     bundle: str
     digest: str
     message: pb.App
@@ -108,6 +110,7 @@ def read(app: pb.App, settings: Settings) -> Declared:
         raw=_passthrough(options),
         public_paths=_public_paths(options),
         request_timeout=_timeout(spec),
+        ceiling=ceilings.declared(options["flyte.ceiling"]) if "flyte.ceiling" in options else "",
         bundle=bundle,
         digest=_digest(kept),
         message=kept,

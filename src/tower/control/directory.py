@@ -44,6 +44,7 @@ IDENTITY_ACTIONS = frozenset(
         Action.POLICY_MANAGE.value,
         Action.SECRET_CREATE.value,
         Action.ACT_AS.value,
+        Action.AUDIT_PRUNE.value,
     }
 )
 """What neither a task nor an app may do for the person it acts for, whatever that person may do (T1, T16)."""

@@ -12,9 +12,10 @@ from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
-from tower.policy.rules import ANY, Role
+from tower.policy.rules import ANY, KINDS, LISTED, Role
 from tower.settings import DOMAINS
 from tower.store import identities as store
+from tower.store import policies as rules
 from tower.store.database import Database, Transaction
 from tower.store.identities import BindingRow, UserRow
 
@@ -94,6 +95,64 @@ class Identities:
             raise not_found(user_resource(subject))
         return row
 
+    async def change_user(
+        self,
+        principal: Principal,
+        subject: str,
+        *,
+        name: str | None = None,
+        email: str | None = None,
+        request_id: str = "",
+    ) -> UserRow:
+        """Change what is shown of a subject; None leaves it."""
+        decision = await self._manage_users(principal, subject, request_id)
+        if email and not _EMAIL.fullmatch(email):
+            raise Invalid("The field email is not an address.")
+        if name is not None and (len(name) > 200 or not name.isprintable()):
+            raise Invalid("The field name is too long or holds control characters.")
+
+        def write(tx: Transaction) -> UserRow:
+            if not store.change_user(tx, subject, name=name, email=email):
+                raise not_found(user_resource(subject))
+            changed = {key: value for key, value in (("name", name), ("email", email)) if value is not None}
+            self._access.record(
+                tx, principal, decision, event=Event.USER_UPDATE, request_id=request_id, detail=changed
+            )
+            tx.after_commit(self._directory.forget)
+            row = store.user(tx, subject)
+            assert row is not None
+            return row
+
+        return await self._db.write(write)
+
+    async def delete_user(self, principal: Principal, subject: str, *, request_id: str = "") -> None:
+        """End a subject for good: disabled, without roles, groups and keys.
+
+        The name stays taken, since records keep naming the one they are about.
+        """
+        decision = await self._manage_users(principal, subject, request_id)
+        if subject == principal.subject:
+            raise Precondition("You cannot delete yourself.", hint="Ask another administrator.")
+
+        def write(tx: Transaction) -> None:
+            if not store.set_disabled(tx, subject, tx.now):
+                raise not_found(user_resource(subject))
+            rules.forget_subject(tx, subject)
+            keys = [row.id for row in store.live_keys(tx, subject=subject)]
+            for key in keys:
+                store.delete_key(tx, key, tx.now)
+            self._access.record(
+                tx,
+                principal,
+                decision,
+                event=Event.USER_DELETE,
+                request_id=request_id,
+                detail={"keys": keys},
+            )
+            tx.after_commit(self._directory.forget)
+
+        await self._db.write(write)
+
     async def set_disabled(
         self, principal: Principal, subject: str, *, disabled: bool, request_id: str = ""
     ) -> UserRow:
@@ -122,16 +181,23 @@ class Identities:
         role: str,
         project: str = ANY,
         domain: str = ANY,
+        kind: str = "",
+        name: str = "",
         request_id: str = "",
     ) -> BindingRow:
-        """Give a role in a scope; giving it again changes nothing."""
+        """Give a role in a scope, or for the one thing there that `kind` and `name` say.
+
+        `subject` is a user, a service or `group:<name>`. Giving a role again changes nothing.
+        """
         decision = await self._manage_users(principal, subject, request_id)
 
         def write(tx: Transaction) -> BindingRow:
-            if store.user(tx, subject) is None:
+            group = subject.removeprefix(rules.GROUP)
+            known = store.user(tx, subject) if group == subject else rules.group(tx, group)
+            if known is None:
                 raise not_found(user_resource(subject))
-            check_scope(tx, role, project, domain)
-            row = BindingRow(subject, role, project, domain, tx.now, principal.subject)
+            check_scope(tx, role, project, domain, kind=kind, name=name)
+            row = BindingRow(subject, role, project, domain, tx.now, principal.subject, kind, name)
             self.insert_binding(tx, principal, decision, row, request_id=request_id)
             return row
 
@@ -145,15 +211,19 @@ class Identities:
         role: str,
         project: str,
         domain: str,
+        kind: str = "",
+        name: str = "",
         request_id: str = "",
     ) -> None:
         """Take a role in exactly this scope away. Raises NotFound when it was not given."""
         decision = await self._manage_users(principal, subject, request_id)
 
         def write(tx: Transaction) -> None:
-            if not store.remove_binding(tx, subject=subject, role=role, project=project, domain=domain):
+            if not store.remove_binding(
+                tx, subject=subject, role=role, project=project, domain=domain, kind=kind, name=name
+            ):
                 raise not_found(user_resource(subject))
-            detail = {"role": role, "project": project, "domain": domain}
+            detail = _binding_detail(BindingRow(subject, role, project, domain, 0.0, "", kind, name))
             self._access.record(
                 tx, principal, decision, event=Event.BINDING_DELETE, request_id=request_id, detail=detail
             )
@@ -214,11 +284,16 @@ class Identities:
         """Inside a transaction whose caller was authorised. Giving a role again does nothing."""
         if not store.add_binding(tx, row):
             return
-        detail = {"user": row.subject, "role": row.role, "project": row.project, "domain": row.domain}
+        detail = _binding_detail(row)
         self._access.record(
             tx, principal, decision, event=Event.BINDING_CREATE, request_id=request_id, detail=detail
         )
         tx.after_commit(self._directory.forget)
+
+
+def _binding_detail(row: BindingRow) -> dict[str, str]:
+    detail = {"user": row.subject, "role": row.role, "project": row.project, "domain": row.domain}
+    return {**detail, row.kind: row.name} if row.kind else detail
 
 
 def user_resource(subject: str) -> Resource:
@@ -226,10 +301,28 @@ def user_resource(subject: str) -> Resource:
     return Resource(ResourceType.USER, name=subject[:127])
 
 
-def check_scope(tx: Transaction, role: str, project: str, domain: str) -> None:
-    """Raise Invalid unless the role, the project and the domain exist."""
-    if role not in set(Role):
-        raise Invalid(f"There is no role {role[:40]}.", hint=f"Roles are {', '.join(Role)}.")
+def check_scope(
+    tx: Transaction, role: str, project: str, domain: str, *, kind: str = "", name: str = ""
+) -> None:
+    """Raise Invalid unless the role, the project, the domain and the one thing named can be."""
+    if role not in {*Role, *LISTED} and rules.role(tx, role) is None:
+        known = [*Role, *LISTED, *(row.name for row in rules.all_roles(tx))]
+        raise Invalid(f"There is no role {role[:40]}.", hint=f"Roles are {', '.join(known[:40])}.")
+    check_place(tx, project, domain)
+    if kind not in {"", *KINDS} or bool(kind) != bool(name):
+        raise Invalid(f"A role is for a whole scope, or for one of {', '.join(KINDS)} by name.")
+    if len(name) > 255 or not name.isprintable():
+        raise Invalid("The name of the thing is too long or holds control characters.")
+    if kind == "service":
+        holder = store.user(tx, name)
+        if (project, domain) != (ANY, ANY) or holder is None or holder.kind != Kind.SERVICE:
+            raise Invalid(f"There is no service {name[:80]}.")
+    elif role in LISTED:
+        raise Invalid(f"The role {role} is given for one service.", hint="Name the service.")
+
+
+def check_place(tx: Transaction, project: str, domain: str) -> None:
+    """Raise Invalid unless the project and the domain exist; "*" is every one."""
     if domain not in {ANY, *DOMAINS}:
         raise Invalid(f"There is no domain {domain[:40]}.", hint=f"Domains are {', '.join(DOMAINS)} and *.")
     if project != ANY and not store.project_exists(tx, project):

@@ -39,6 +39,8 @@ class Action(StrEnum):
     POLICY_VIEW = "policy:view"
     POLICY_MANAGE = "policy:manage"
     AUDIT_VIEW = "audit:view"
+    AUDIT_PRUNE = "audit:prune"
+    """In no role: for the operator of the machine, or whom a role of that name alone is given."""
     ACT_AS = "service:act-as"
     """To run as a service identity; never in a role of everything, but given for the one identity (T34)."""
 
@@ -230,7 +232,32 @@ ROUTES: dict[str, Row] = {
     "rest GET /api/v1/keys/{name}": _read(Action.KEY_MANAGE_OWN),
     "rest DELETE /api/v1/keys/{name}": _effect(Action.KEY_MANAGE_OWN),
     "rest POST /api/v1/links": _effect(Action.USER_MANAGE),
+    "rest PATCH /api/v1/users/{name}": _effect(Action.USER_MANAGE),
+    "rest DELETE /api/v1/users/{name}": _effect(Action.USER_MANAGE),
+    "rest POST /api/v1/authorize": _SELF,
+    "rest GET /api/v1/groups": _read(Action.USER_MANAGE),
+    "rest POST /api/v1/groups": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/groups/{name}": _read(Action.USER_MANAGE),
+    "rest PATCH /api/v1/groups/{name}": _effect(Action.USER_MANAGE),
+    "rest DELETE /api/v1/groups/{name}": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/roles": _read(Action.POLICY_VIEW),
+    "rest POST /api/v1/roles": _effect(Action.POLICY_MANAGE),
+    "rest GET /api/v1/roles/{name}": _read(Action.POLICY_VIEW),
+    "rest PUT /api/v1/roles/{name}": _effect(Action.POLICY_MANAGE),
+    "rest DELETE /api/v1/roles/{name}": _effect(Action.POLICY_MANAGE),
+    "rest GET /api/v1/policies": _read(Action.POLICY_VIEW),
+    "rest POST /api/v1/policies": _effect(Action.POLICY_MANAGE),
+    "rest GET /api/v1/policies/{name}": _read(Action.POLICY_VIEW),
+    "rest PUT /api/v1/policies/{name}": _effect(Action.POLICY_MANAGE),
+    "rest DELETE /api/v1/policies/{name}": _effect(Action.POLICY_MANAGE),
+    "rest GET /api/v1/policy-revisions": _read(Action.POLICY_VIEW),
+    "rest GET /api/v1/ceilings/{project}/{domain}/{name}": _read(Action.POLICY_VIEW),
+    "rest PUT /api/v1/ceilings/{project}/{domain}/{name}": _effect(Action.POLICY_MANAGE),
+    "rest DELETE /api/v1/ceilings/{project}/{domain}/{name}": _effect(Action.POLICY_MANAGE),
     "rest GET /api/v1/audit": _read(Action.AUDIT_VIEW),
+    "rest GET /api/v1/audit/chain": _read(Action.AUDIT_VIEW),
+    "rest GET /api/v1/audit/export": _read(Action.AUDIT_VIEW),
+    "rest POST /api/v1/audit/prune": _effect(Action.AUDIT_PRUNE),
     "rest PUT /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
     "rest DELETE /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
     "rest POST /api/v1/signing-keys/rotate": _effect(Action.USER_MANAGE),

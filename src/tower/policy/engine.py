@@ -92,6 +92,10 @@ class Engine:
         shape = (here / "builtin.cedarschema").read_text("utf-8") if schema is None else schema
         written = rules.document() if rules.policies or rules.roles else ""
         self.rules = rules
+        self.document = json.dumps(
+            {"schema": shape, "built_in": text, "written": json.loads(rules.document())}, sort_keys=True
+        )
+        """All that this engine decides by, as JSON: what a stored revision is."""
         self.revision = hashlib.sha256(f"{shape}\0{text}{written}".encode()).hexdigest()[:16]
         self._remember = remember
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()

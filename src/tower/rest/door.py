@@ -23,8 +23,8 @@ from tower.control.signingkeys import SigningKeys
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.rest import accounts as account_routes
-from tower.rest import faults, shapes
-from tower.rest.routes import Call, Rooms, router
+from tower.rest import faults, rules, shapes, trail
+from tower.rest.routes import Call, Governance, Rooms, router
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -48,6 +48,7 @@ def build(
     logins: Logins,
     accounts: Accounts,
     signing_keys: SigningKeys,
+    governance: Governance,
     base_url: Callable[[str], str],
     org: str,
 ) -> Door:
@@ -59,6 +60,7 @@ def build(
         logins=logins,
         accounts=accounts,
         signing_keys=signing_keys,
+        governance=governance,
         base_url=base_url,
         org=org,
     )
@@ -129,6 +131,8 @@ def _application() -> FastAPI:
     )
     app.include_router(router)
     app.include_router(account_routes.router)
+    app.include_router(rules.router)
+    app.include_router(trail.router)
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
@@ -159,7 +163,7 @@ def _application() -> FastAPI:
 
 def _declared(app: FastAPI) -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    for route in [*router.routes, *account_routes.router.routes]:
+    for route in [*router.routes, *account_routes.router.routes, *rules.router.routes, *trail.router.routes]:
         assert isinstance(route, APIRoute)
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
     return found

@@ -11,14 +11,30 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from tower.control.access import Access
 from tower.control.accounts import Accounts
 from tower.control.apikeys import ApiKeys
+from tower.control.asking import Asking
+from tower.control.auditing import Auditing
+from tower.control.ceilings import Ceilings
+from tower.control.groups import Groups
 from tower.control.identities import Identities
 from tower.control.logins import SIGN_IN_PATH, Logins
+from tower.control.policies import Policies
 from tower.control.signingkeys import SigningKeys
 from tower.errors import Invalid
 from tower.identity.principal import Kind, Principal
 from tower.rest import shapes
 
 PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Governance:
+    """Policies, groups, limits of apps, questions about decisions, and the audit chain."""
+
+    policies: Policies
+    groups: Groups
+    ceilings: Ceilings
+    asking: Asking
+    auditing: Auditing
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +47,7 @@ class Rooms:
     logins: Logins
     accounts: Accounts
     signing_keys: SigningKeys
+    governance: Governance
     base_url: Callable[[str], str]
     org: str
 
@@ -90,6 +107,24 @@ async def get_user(call: Caller, name: str) -> shapes.User:
     return shapes.User.of(await call.rooms.identities.user(call.principal, name, request_id=call.request_id))
 
 
+@router.patch("/users/{name}", summary="Change what is shown of them")
+async def change_user(call: Caller, name: str, changed: shapes.ChangedUser) -> shapes.User:
+    row = await call.rooms.identities.change_user(
+        call.principal,
+        name,
+        name=changed.display_name,
+        email=changed.email,
+        request_id=call.request_id,
+    )
+    return shapes.User.of(row)
+
+
+@router.delete("/users/{name}", status_code=204, summary="End them for good; the name stays taken")
+async def delete_user(call: Caller, name: str) -> Response:
+    await call.rooms.identities.delete_user(call.principal, name, request_id=call.request_id)
+    return Response(status_code=204)
+
+
 @router.post("/users/{name}/disable", summary="Refuse everything of theirs from the next call on")
 async def disable_user(call: Caller, name: str) -> shapes.User:
     return await _set_disabled(call, name, disabled=True)
@@ -101,19 +136,23 @@ async def enable_user(call: Caller, name: str) -> shapes.User:
 
 
 @router.get("/bindings", summary="List roles given")
-async def list_bindings(call: Caller, user: str | None = None) -> shapes.Bindings:
-    rows = await call.rooms.identities.bindings(call.principal, subject=user, request_id=call.request_id)
+async def list_bindings(call: Caller, user: str | None = None, group: str | None = None) -> shapes.Bindings:
+    subject = None if user is None and group is None else shapes.holder(user, group)
+    rows = await call.rooms.identities.bindings(call.principal, subject=subject, request_id=call.request_id)
     return shapes.Bindings(bindings=[shapes.Binding.of(row) for row in rows])
 
 
 @router.post("/bindings", status_code=201, summary="Give a role")
 async def add_binding(call: Caller, new: shapes.NewBinding) -> shapes.Binding:
+    kind, name = new.thing()
     row = await call.rooms.identities.add_binding(
         call.principal,
-        subject=new.user,
+        subject=new.subject(),
         role=new.role,
         project=new.project,
         domain=new.domain,
+        kind=kind,
+        name=name,
         request_id=call.request_id,
     )
     return shapes.Binding.of(row)
@@ -121,10 +160,27 @@ async def add_binding(call: Caller, new: shapes.NewBinding) -> shapes.Binding:
 
 @router.delete("/bindings", status_code=204, summary="Take a role away")
 async def remove_binding(
-    call: Caller, user: str, role: str, project: str = "*", domain: str = "*"
+    call: Caller,
+    *,
+    role: str,
+    user: str | None = None,
+    group: str | None = None,
+    project: str = "*",
+    domain: str = "*",
+    task: str | None = None,
+    app: str | None = None,
+    service: str | None = None,
 ) -> Response:
+    kind, name = shapes.one_thing(task=task, app=app, service=service)
     await call.rooms.identities.remove_binding(
-        call.principal, subject=user, role=role, project=project, domain=domain, request_id=call.request_id
+        call.principal,
+        subject=shapes.holder(user, group),
+        role=role,
+        project=project,
+        domain=domain,
+        kind=kind,
+        name=name,
+        request_id=call.request_id,
     )
     return Response(status_code=204)
 
@@ -181,6 +237,8 @@ async def audit(
     *,
     subject: str | None = None,
     app: str | None = None,
+    run: str | None = None,
+    action: str | None = None,
     resource: str | None = None,
     event: str | None = None,
     outcome: str | None = None,
@@ -193,6 +251,8 @@ async def audit(
         call.principal,
         subject=subject,
         app=app,
+        run=run,
+        action=action,
         resource=resource,
         event=event,
         outcome=outcome,

@@ -40,12 +40,34 @@ class NewUser(_Request):
 
 
 class NewBinding(_Request):
-    """A role for a user in a scope; "*" is every project or domain."""
+    """A role for a user or a group in a scope; "*" is every project or domain.
 
-    user: str
+    With `task`, `app` or `service` for that one thing alone.
+    """
+
+    user: str | None = None
+    group: str | None = None
     role: str
     project: str = "*"
     domain: str = "*"
+    task: str | None = None
+    app: str | None = None
+    service: str | None = None
+
+    def subject(self) -> str:
+        """Who gets it. Raises Invalid."""
+        return holder(self.user, self.group)
+
+    def thing(self) -> tuple[str, str]:
+        """Kind and name of the one thing it is for, or two empty texts. Raises Invalid."""
+        return one_thing(task=self.task, app=self.app, service=self.service)
+
+
+class ChangedUser(_Request):
+    """What to change of a user; what is left out stays."""
+
+    display_name: str | None = None
+    email: str | None = None
 
 
 class NewKey(_Request):
@@ -99,23 +121,30 @@ class Users(BaseModel):
 
 
 class Binding(BaseModel):
-    """A role given."""
+    """A role given to a user or service, or to a group; `kind` and `name` say the one thing it is for."""
 
     user: str
+    group: str
     role: str
     project: str
     domain: str
+    kind: str
+    name: str
     created_at: datetime
     created_by: str
 
     @classmethod
     def of(cls, row: BindingRow) -> Binding:
         """From its row."""
+        group = row.subject.removeprefix("group:") if row.subject.startswith("group:") else ""
         return cls(
-            user=row.subject,
+            user="" if group else row.subject,
+            group=group,
             role=row.role,
             project=row.project,
             domain=row.domain,
+            kind=row.kind,
+            name=row.name,
             created_at=utc(row.created_at),
             created_by=row.created_by,
         )
@@ -266,6 +295,21 @@ class Refusal(BaseModel):
     """The body of every answer that is not a success."""
 
     error: Error
+
+
+def holder(user: str | None, group: str | None) -> str:
+    """The subject of a binding: a user, or `group:` and the name of one. Raises Invalid for both or none."""
+    if (user is None) is (group is None):
+        raise Invalid("Name either a user or a group.")
+    return str(user) if group is None else f"group:{group}"
+
+
+def one_thing(**named: str | None) -> tuple[str, str]:
+    """The one of these that has a name. Raises Invalid for several."""
+    found = [(kind, name) for kind, name in named.items() if name is not None]
+    if len(found) > 1:
+        raise Invalid("A role is for one task, one app or one service.")
+    return found[0] if found else ("", "")
 
 
 def seconds(span: int | str | None) -> float | None:

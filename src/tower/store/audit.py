@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from tower.audit import Break, Entry, Head, Outcome, Record, seal, verify
-from tower.store.schema import audit
+from tower.audit import Break, Checkpoint, Entry, Head, Outcome, Record, seal, verify
+from tower.store.schema import audit, audit_checkpoints
 from tower.store.transaction import Reader, Transaction
 
 _HEAD = "audit.head"
@@ -38,6 +38,8 @@ def page(
     *,
     subject: str | None = None,
     app: str | None = None,
+    run: str | None = None,
+    action: str | None = None,
     resource: str | None = None,
     event: str | None = None,
     outcome: str | None = None,
@@ -48,12 +50,15 @@ def page(
 ) -> list[Entry]:
     """The newest entries first. `before` is the number of the last entry of the page before this one.
 
-    `app` is `project/domain/name`; `since` (included) and `until` (not included) are seconds since the epoch.
+    `app` and `run` are `project/domain/name`; `since` (included) and `until` (not included) are seconds since
+    the epoch.
     """
     query = select(audit).order_by(audit.c.seq.desc()).limit(limit)
     for column, value in (
         (audit.c.subject, subject),
         (audit.c.app, app),
+        (audit.c.run, run),
+        (audit.c.action, action),
         (audit.c.resource, resource),
         (audit.c.event, event),
         (audit.c.outcome, outcome),
@@ -64,6 +69,8 @@ def page(
         query = query.where(audit.c.outcome != "allowed")  # the words of the partial index
     if app:
         query = query.where(audit.c.app != "")  # likewise
+    if run:
+        query = query.where(audit.c.run != "")  # likewise
     if since is not None:
         query = query.where(audit.c.at >= since)
     if until is not None:
@@ -76,6 +83,54 @@ def page(
 def chain(reader: Reader, *, after: int = 0, limit: int = 1000) -> list[Entry]:
     """Entries in the order of the chain, those behind the number `after`: what `tower.audit.verify` takes."""
     return _entries(reader, select(audit).where(audit.c.seq > after).order_by(audit.c.seq).limit(limit))
+
+
+def checkpoints(reader: Reader, *, after: int = 0, limit: int = 1_000_000) -> list[Checkpoint]:
+    """The checkpoints behind the record `after`, in the order of the chain."""
+    query = (
+        select(audit_checkpoints)
+        .where(audit_checkpoints.c.seq > after)
+        .order_by(audit_checkpoints.c.seq)
+        .limit(limit)
+    )
+    return [Checkpoint(**row._mapping) for row in reader.execute(query)]
+
+
+def checkpoint_before(reader: Reader, at: float) -> Checkpoint | None:
+    """The last checkpoint that was signed before this time, with all that it vouches for older than it."""
+    query = (
+        select(audit_checkpoints)
+        .where(audit_checkpoints.c.at < at)
+        .order_by(audit_checkpoints.c.seq.desc())
+        .limit(1)
+    )
+    row = reader.execute(query).first()
+    return None if row is None else Checkpoint(**row._mapping)
+
+
+def end_of(tx: Transaction) -> Head:
+    """The end of the chain inside a writing transaction, its own records included."""
+    found: Head = tx.recall(_HEAD) or head(tx)
+    return found
+
+
+def add_checkpoint(tx: Transaction, row: Checkpoint) -> None:
+    """Keep a checkpoint; one at the same record is there already and as good."""
+    known = select(audit_checkpoints.c.seq).where(audit_checkpoints.c.seq == row.seq)
+    if tx.execute(known).first() is None:
+        values = {name: getattr(row, name) for name in Checkpoint.__dataclass_fields__}
+        tx.execute(audit_checkpoints.insert().values(**values))
+
+
+def prune(tx: Transaction, through: Checkpoint) -> int:
+    """Remove the records up to a checkpoint and the checkpoints before it; it stays as the new beginning."""
+    tx.execute(audit_checkpoints.delete().where(audit_checkpoints.c.seq < through.seq))
+    return tx.execute(audit.delete().where(audit.c.seq <= through.seq)).rowcount
+
+
+def whole(reader: Reader) -> Iterator[Entry]:
+    """Every record in the order of the chain, a part at a time; one that cannot be read as one of no hash."""
+    return _whole(reader)
 
 
 def check(reader: Reader, *, kept: Head | None = None) -> Break | None:

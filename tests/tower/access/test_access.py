@@ -78,6 +78,7 @@ async def test_what_an_app_or_a_task_may_is_what_the_person_may(world: World) ->
         Action.POLICY_MANAGE,
         Action.SECRET_CREATE,
         Action.ACT_AS,
+        Action.AUDIT_PRUNE,
     }
     for action in Action:
         for place in places:

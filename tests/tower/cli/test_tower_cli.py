@@ -33,6 +33,7 @@ def rest(world: World) -> Door:
         logins=world.logins,
         accounts=world.oauth.accounts,
         signing_keys=world.oauth.signing_keys,
+        governance=world.governance,
         base_url=lambda host: f"http://{HOST}",
         org="tower",
     )

@@ -33,6 +33,7 @@ class Api:
             logins=world.logins,
             accounts=world.oauth.accounts,
             signing_keys=world.oauth.signing_keys,
+            governance=world.governance,
             base_url=lambda host: f"http://{HOST}",
             org="tower",
         )
@@ -59,7 +60,8 @@ async def test_nobody_gets_anything_without_a_credential(api: Api) -> None:
         _, method, path = route.split(" ")
         if path == "/api/openapi.json":
             continue
-        answer = await api.client.request(method, path.replace("{name}", "x"))
+        place = path.replace("{name}", "x").replace("{project}", "p").replace("{domain}", "d")
+        answer = await api.client.request(method, place)
         assert answer.status_code == 401, route
         assert answer.headers["www-authenticate"] == "Bearer"
         assert answer.json()["error"]["code"] == "unauthenticated"

@@ -1,0 +1,240 @@
+"""The audit chain as a whole: signed now and then, exported, pruned. Records are written by `Access` alone.
+
+A checkpoint is signed every thousand records, every minute in which something happened, and at the end. The
+last one is also kept in a file beside the database: who gets at the database alone cannot cut it unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from tower.audit import Checkpoint, Entry, Event
+from tower.clock import Clock
+from tower.control.access import Access
+from tower.control.proving import FORM, Proof, checkpoint_line, prove, record_line, sign, signed_by_us
+from tower.errors import Fault, Invalid, Precondition
+from tower.identity.authenticators import MACHINE
+from tower.identity.principal import Principal
+from tower.identity.signing import SigningKey
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.store import audit as store
+from tower.store.database import Database, Reader, Transaction
+
+__all__ = ["Auditing", "Part", "Pruned", "prove_home"]
+
+HEAD_FILE = "audit-head"
+"""In the home: the last checkpoint, as one line of JSON."""
+
+PART = 1000
+SECONDS_BETWEEN = 60.0
+_SECONDS_BETWEEN_PRUNES = 3600.0
+_ORG = Resource(ResourceType.ORG)
+_log = structlog.get_logger("tower.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some records in the order of the chain, checkpoints among them; where to go on, None at the end."""
+
+    entries: list[Entry]
+    checkpoints: list[Checkpoint]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """How many records went, and the last of them: the chain begins behind it now."""
+
+    records: int
+    through: int
+
+
+class Auditing:
+    """The use-cases of `/api/v1/audit` on the chain, and the loop that signs it."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        access: Access,
+        key: SigningKey,
+        home: Path,
+        retention: float | None = None,
+        seconds: float = SECONDS_BETWEEN,
+    ) -> None:
+        """`retention` in seconds: older records are pruned; None keeps all. `seconds` between checkpoints."""
+        self._db = db
+        self._clock = clock
+        self._access = access
+        self._key = key
+        self._home = home
+        self._retention = retention
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to sign."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Sign what there is and end. Before the database closes."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self.checkpoint()
+
+    async def checkpoint(self) -> Checkpoint | None:
+        """Sign the end of the chain; None when nothing was recorded since the last time."""
+
+        def write(tx: Transaction) -> Checkpoint | None:
+            end = store.end_of(tx)
+            if end.seq == 0 or store.checkpoints(tx, after=end.seq - 1):
+                return None
+            made = sign(self._key, end, tx.now)
+            store.add_checkpoint(tx, made)
+            return made
+
+        made = await self._db.write(write)
+        if made is not None:
+            await asyncio.to_thread(_keep, self._home / HEAD_FILE, made)
+        return made
+
+    async def part(
+        self, principal: Principal, *, after: int = 0, limit: int = PART, request_id: str = ""
+    ) -> Part:
+        """Records behind the number `after` in the order of the chain. The first part is recorded itself."""
+        decision = await self._access.require(principal, Action.AUDIT_VIEW, _ORG, request_id=request_id)
+        if after == 0:
+            await self.checkpoint()
+            await self._db.write(
+                lambda tx: self._access.record(
+                    tx, principal, decision, event=Event.AUDIT_EXPORT, request_id=request_id
+                )
+            )
+        return await self._read(after, max(1, min(limit, PART)))
+
+    async def export(self, principal: Principal, *, request_id: str = "") -> AsyncIterator[bytes]:
+        """The whole chain as JSON lines: a header, records with checkpoints among them, and an end."""
+        part = await self.part(principal, request_id=request_id)
+        return self._lines(part)
+
+    async def prune(self, principal: Principal, *, before: float, request_id: str = "") -> Pruned:
+        """Remove the records that a checkpoint signed before this time vouches for; it stays as beginning.
+
+        Raises Precondition when what would go does not hold: then it must be looked at, not removed.
+        """
+        decision = await self._access.require(principal, Action.AUDIT_PRUNE, _ORG, request_id=request_id)
+        if before > self._clock.now():
+            raise Invalid("The time lies in the future.")
+        through = await self._db.read(lambda reader: store.checkpoint_before(reader, before))
+        if through is None:
+            return Pruned(0, 0)
+        proof = await asyncio.to_thread(self._db.read_now, lambda reader: _prove(reader, self._key, None))
+        if proof.broken is not None:
+            raise Precondition("The audit chain does not hold.", hint="Run tower audit verify.")
+
+        def write(tx: Transaction) -> Pruned:
+            records = store.prune(tx, through)
+            if records:
+                detail = {"through": through.seq, "hash": through.hash, "records": records}
+                self._access.record(
+                    tx, principal, decision, event=Event.AUDIT_PRUNE, request_id=request_id, detail=detail
+                )
+            return Pruned(records, through.seq)
+
+        return await self._db.write(write)
+
+    async def _read(self, after: int, limit: int) -> Part:
+        def read(reader: Reader) -> Part:
+            entries = store.chain(reader, after=after, limit=limit)
+            last = entries[-1].seq if entries else after
+            signed = [
+                each
+                for each in store.checkpoints(reader, after=after - 1 if after == 0 else after)
+                if each.seq <= last
+            ]
+            if after == 0 and entries and entries[0].seq > 1:
+                signed = [each for each in signed if each.seq >= entries[0].seq - 1]
+            return Part(entries, signed, last if len(entries) == limit else None)
+
+        return await self._db.read(read)
+
+    async def _lines(self, part: Part) -> AsyncIterator[bytes]:
+        after = part.entries[0].seq - 1 if part.entries else 0
+        yield _line({"type": "export", "form": FORM, "after": after, "key_id": self._key.kid})
+        last = after
+        while True:
+            text = [(entry.seq, 0, record_line(entry)) for entry in part.entries]
+            text += [(each.seq, 1, checkpoint_line(each)) for each in part.checkpoints]
+            yield b"".join(_line(value) for _, _, value in sorted(text, key=lambda item: item[:2]))
+            last = part.entries[-1].seq if part.entries else last
+            if part.next is None:
+                break
+            part = await self._read(part.next, PART)
+        yield _line({"type": "end", "seq": last})
+
+    async def _run(self) -> None:
+        pruned_at = self._clock.now()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._seconds):
+                    await self._access.due.wait()
+            self._access.due.clear()
+            try:
+                await self.checkpoint()
+                if self._retention is not None and self._clock.now() - pruned_at > _SECONDS_BETWEEN_PRUNES:
+                    pruned_at = self._clock.now()
+                    await self.prune(MACHINE, before=pruned_at - self._retention)
+            except (Fault, OSError) as error:
+                _log.error("audit.checkpoint", problem=str(error))
+
+
+def prove_home(home: Path, reader: Reader) -> Proof:
+    """Look at the chain in a home, also that of a running Tower: `reader` is a read-only connection."""
+    key = SigningKey.load_or_create(home / "signing.key")
+    return _prove(reader, key, _kept(home / HEAD_FILE))
+
+
+def _prove(reader: Reader, key: SigningKey, kept: Checkpoint | None) -> Proof:
+    known = store.checkpoints(reader)
+    # one snapshot serves both reads; a checkpoint kept meanwhile by a running Tower may be ahead of it
+    extra = [] if kept is None or kept in known else [kept]
+    return prove(store.whole(reader), [*known, *extra], genuine=signed_by_us(key))
+
+
+def _keep(path: Path, checkpoint: Checkpoint) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(_line(checkpoint_line(checkpoint)))
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+
+
+def _kept(path: Path) -> Checkpoint | None:
+    try:
+        value = json.loads(path.read_text())
+        del value["type"]
+        return Checkpoint(**value)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise Precondition(
+            f"{path} is damaged.", hint="Compare with a copy of it.", cause=str(error)
+        ) from None
+
+
+def _line(value: dict[str, object]) -> bytes:
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode() + b"\n"

@@ -1,0 +1,42 @@
+"""The rooms of policy and audit, put together."""
+
+from __future__ import annotations
+
+from tower.clock import Clock
+from tower.control.access import Access
+from tower.control.asking import Asking
+from tower.control.auditing import Auditing
+from tower.control.ceilings import Ceilings
+from tower.control.directory import Directory
+from tower.control.groups import Groups
+from tower.control.policies import Policies
+from tower.identity.signing import SigningKey
+from tower.rest.routes import Governance
+from tower.settings import Settings
+from tower.store.database import Database
+
+
+def governance(
+    *,
+    settings: Settings,
+    db: Database,
+    clock: Clock,
+    access: Access,
+    directory: Directory,
+    key: SigningKey,
+) -> Governance:
+    """`key` signs the checkpoints of the audit chain."""
+    return Governance(
+        policies=Policies(db=db, access=access),
+        groups=Groups(db=db, access=access, directory=directory),
+        ceilings=Ceilings(db=db, access=access, directory=directory),
+        asking=Asking(db=db, access=access, directory=directory),
+        auditing=Auditing(
+            db=db,
+            clock=clock,
+            access=access,
+            key=key,
+            home=settings.home,
+            retention=settings.audit_retention,
+        ),
+    )
