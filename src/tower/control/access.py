@@ -21,7 +21,7 @@ from tower.identity.offers import Presented
 from tower.identity.principal import ActorKind, Ceiling, Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Call, Decision, Engine, Explanation
-from tower.policy.rules import NOTHING
+from tower.policy.rules import NOTHING, Binding
 from tower.store import audit as store
 from tower.store.database import Database, Transaction
 
@@ -113,6 +113,11 @@ class Access:
             for ceiling in self._directory.app_ceilings(actor.id)
         ]
         return tuple(dict.fromkeys((*principal.ceilings, *live)))
+
+    async def roles(self, principal: Principal) -> list[Binding]:
+        """The roles of the caller, of their groups included, before any limit."""
+        given = await self._directory.bindings(principal.subject)
+        return sorted(given.items, key=str)
 
     async def require(
         self,

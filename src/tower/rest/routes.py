@@ -75,7 +75,8 @@ router = APIRouter(prefix="/api/v1")
 
 @router.get("/whoami", summary="Who am I, shown how, acting through what")
 async def whoami(call: Caller) -> shapes.Who:
-    return shapes.Who.of(call.principal)
+    roles = await call.rooms.access.roles(call.principal)
+    return shapes.Who.of(call.principal, roles=[str(role) for role in roles])
 
 
 @router.post("/users", status_code=201, summary="Add a person or service identity")

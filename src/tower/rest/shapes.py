@@ -17,7 +17,7 @@ from tower.clock import utc
 from tower.control.apikeys import KeyRow
 from tower.control.identities import BindingRow, UserRow
 from tower.errors import Invalid
-from tower.identity.principal import Principal
+from tower.identity.principal import Ceiling, Principal
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SPAN = re.compile(r"([0-9]{1,9})([smhdw])")
@@ -208,6 +208,13 @@ class Credential(BaseModel):
     expires_at: datetime | None
 
 
+def _limit(ceiling: Ceiling) -> str:
+    role = f"at most {ceiling.role} " if ceiling.role else ""
+    place = f"in {ceiling.project}/{ceiling.domain} " if (ceiling.project, ceiling.domain) != ("*", "*") else ""
+    off = f"without {', '.join(sorted(ceiling.forbidden))} " if ceiling.forbidden else ""
+    return f"{role}{place}{off}({ceiling.source})"
+
+
 class Who(BaseModel):
     """The caller as Tower sees them."""
 
@@ -218,10 +225,12 @@ class Who(BaseModel):
     credential: Credential
     via_app: str
     actors: list[str]
+    roles: list[str] = []
+    limits: list[str] = []
 
     @classmethod
-    def of(cls, principal: Principal) -> Who:
-        """From the principal."""
+    def of(cls, principal: Principal, *, roles: list[str]) -> Who:
+        """From the principal. `roles` and limits are for people to read."""
         shown = principal.credential
         return cls(
             subject=principal.subject,
@@ -236,6 +245,8 @@ class Who(BaseModel):
             ),
             via_app=principal.via_app,
             actors=[str(actor) for actor in principal.actors],
+            roles=roles,
+            limits=[_limit(ceiling) for ceiling in principal.ceilings],
         )
 
 
