@@ -210,7 +210,8 @@ class Credential(BaseModel):
 
 def _limit(ceiling: Ceiling) -> str:
     role = f"at most {ceiling.role} " if ceiling.role else ""
-    place = f"in {ceiling.project}/{ceiling.domain} " if (ceiling.project, ceiling.domain) != ("*", "*") else ""
+    everywhere = (ceiling.project, ceiling.domain) == ("*", "*")
+    place = "" if everywhere else f"in {ceiling.project}/{ceiling.domain} "
     off = f"without {', '.join(sorted(ceiling.forbidden))} " if ceiling.forbidden else ""
     return f"{role}{place}{off}({ceiling.source})"
 
