@@ -19,7 +19,16 @@ import structlog
 from tower.audit import Checkpoint, Entry, Event
 from tower.clock import Clock
 from tower.control.access import Access
-from tower.control.proving import FORM, Proof, checkpoint_line, prove, record_line, sign, signed_by_us
+from tower.control.proving import (
+    FORM,
+    Genuine,
+    Proof,
+    checkpoint_line,
+    prove,
+    record_line,
+    sign,
+    signed_by_us,
+)
 from tower.errors import Fault, Invalid, Precondition
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Principal
@@ -140,7 +149,9 @@ class Auditing:
         through = await self._db.read(lambda reader: store.checkpoint_before(reader, before))
         if through is None:
             return Pruned(0, 0)
-        proof = await asyncio.to_thread(self._db.read_now, lambda reader: _prove(reader, self._key, None))
+        proof = await asyncio.to_thread(
+            self._db.read_now, lambda reader: _prove(reader, signed_by_us(self._key), None)
+        )
         if proof.broken is not None:
             raise Precondition("The audit chain does not hold.", hint="Run tower audit verify.")
 
@@ -200,17 +211,19 @@ class Auditing:
                 _log.error("audit.checkpoint", problem=str(error))
 
 
-def prove_home(home: Path, reader: Reader) -> Proof:
-    """Look at the chain in a home, also that of a running Tower: `reader` is a read-only connection."""
-    key = SigningKey.load_or_create(home / "signing.key")
-    return _prove(reader, key, _kept(home / HEAD_FILE))
+def prove_home(home: Path, reader: Reader, *, genuine: Genuine | None = None) -> Proof:
+    """Look at the chain in a home, also that of a running Tower: `reader` has not read anything yet.
+
+    `genuine` checks signatures in place of the home's own key.
+    """
+    kept = _kept(home / HEAD_FILE)  # before the snapshot of the database: it must not be ahead of that
+    return _prove(reader, genuine or signed_by_us(SigningKey.load_or_create(home / "signing.key")), kept)
 
 
-def _prove(reader: Reader, key: SigningKey, kept: Checkpoint | None) -> Proof:
+def _prove(reader: Reader, genuine: Genuine, kept: Checkpoint | None) -> Proof:
     known = store.checkpoints(reader)
-    # one snapshot serves both reads; a checkpoint kept meanwhile by a running Tower may be ahead of it
     extra = [] if kept is None or kept in known else [kept]
-    return prove(store.whole(reader), [*known, *extra], genuine=signed_by_us(key))
+    return prove(store.whole(reader), [*known, *extra], genuine=genuine)
 
 
 def _keep(path: Path, checkpoint: Checkpoint) -> None:

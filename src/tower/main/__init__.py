@@ -6,6 +6,7 @@ The only room that knows everyone.
 from __future__ import annotations
 
 from tower.main.house import House, compose
+from tower.main.proof import exported, prove
 from tower.main.server import up
 
-__all__ = ["House", "compose", "up"]
+__all__ = ["House", "compose", "exported", "prove", "up"]

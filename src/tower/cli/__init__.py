@@ -1,0 +1,74 @@
+"""`tower`: start the server, and administer it on the machine itself.
+
+Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 refused · 4 not found · 5 conflict (it exists
+already, or is in a state that does not allow it) · 6 the audit chain or a policy case does not hold.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import rich_click as click
+
+from tower.cli.administration import HOME, Administration, composition_root, faults, span
+from tower.cli.audit import audit
+from tower.cli.keys import keys
+from tower.cli.policy import policy
+from tower.cli.users import users
+from tower.settings import Settings
+
+
+@click.group()
+@click.version_option(package_name="flyte-tower")
+@HOME
+def cli() -> None:
+    """Tower: an identity-aware control plane for Flyte tasks and apps."""
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--port", default=8080, show_default=True, help="The port to listen on; 0 takes a free one.")
+@click.option(
+    "--tls", is_flag=True, help="Serve HTTPS, with --cert and --key or with an own local authority."
+)
+@click.option(
+    "--cert", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="A certificate (PEM)."
+)
+@click.option(
+    "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its private key (PEM)."
+)
+@click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
+@HOME
+@click.pass_obj
+@faults
+def up(
+    tower: Administration,
+    *,
+    host: str,
+    port: int,
+    tls: bool,
+    cert: Path | None,
+    key: Path | None,
+    audit_retention: str | None,
+) -> None:
+    """Start everything in one process. Prints `ready URL` once it answers."""
+    settings = Settings(
+        home=tower.home,
+        host=host,
+        port=port,
+        tls=tls,
+        tls_cert=cert,
+        tls_key=key,
+        audit_retention=span(audit_retention),
+    )
+    settings.validate()
+    composition_root().up(settings)
+
+
+for group in (users, keys, policy, audit):
+    cli.add_command(group)
+
+
+def main() -> None:
+    """The entry point of the distribution."""
+    cli()

@@ -1,0 +1,106 @@
+"""`tower audit`: prove, export and prune the audit chain. The first two also work beside a running server."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+
+import rich_click as click
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from tower.cli.administration import JSON, Administration, composition_root, fail, faults, span
+from tower.identity.signing import SigningKey
+
+NOT_WHOLE = 6
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.group()
+def audit() -> None:
+    """The audit chain: is it whole, and a copy of it."""
+
+
+@audit.command("verify")
+@click.option("--file", type=_FILE, help="An exported file instead of the database.")
+@click.option(
+    "--key", type=_FILE, help="The public key (PEM) that must have signed. Default: that of the home."
+)
+@JSON
+@click.pass_obj
+@faults
+def verify(tower: Administration, *, file: Path | None, key: Path | None, output: str) -> None:
+    """Find any record that was edited, deleted, reordered or cut off, and name the first.
+
+    Ends with 6 when the chain does not hold. What no signature covers yet is counted as unsigned.
+    """
+    proof = composition_root().prove(tower.home, file=file, key=key)
+    unsigned = proof.last - max(proof.signed, proof.first - 1)
+    if output == "json":
+        broken = (
+            None
+            if proof.broken is None
+            else {
+                "record": proof.broken.seq,
+                "damage": proof.broken.damage.value,
+            }
+        )
+        found = {
+            "whole": broken is None,
+            "broken": broken,
+            "records": proof.records,
+            "first": proof.first,
+            "last": proof.last,
+            "signed_through": proof.signed,
+        }
+        print(json.dumps(found, indent=2))
+    elif proof.broken is None:
+        print(
+            f"whole: {proof.records} records, {proof.first} to {proof.last}; unsigned at the end: {unsigned}"
+        )
+    if proof.broken is not None:
+        fail(f"The audit chain is broken at {proof.broken}.", NOT_WHOLE)
+
+
+@audit.command("export")
+@click.option(
+    "--to", type=click.Path(path_type=Path, dir_okay=False), help="A new file. Default: the output."
+)
+@click.pass_obj
+@faults
+def export(tower: Administration, *, to: Path | None) -> None:
+    """Write the whole chain as JSON lines, which `tower audit verify --file` takes."""
+    with closing(composition_root().exported(tower.home)) as lines:
+        if to is None:
+            sys.stdout.writelines(lines)
+            return
+        with to.open("x") as file:
+            file.writelines(lines)
+    print(f"written to {to}")
+
+
+@audit.command("prune")
+@click.option(
+    "--older-than", required=True, metavar="SPAN", help="An age: 365d. A signed checkpoint that old stays."
+)
+@click.pass_obj
+@faults
+def prune(tower: Administration, older_than: str) -> None:
+    """Remove old records. The chain stays provable: it goes on from a signed checkpoint."""
+    seconds = span(older_than) or 0.0
+    done = tower.call("POST", "/audit/prune", {"before": time.time() - seconds})
+    print(f"removed {done['records']} records, through {done['through']}")
+
+
+@audit.command("key")
+@click.pass_obj
+@faults
+def key(tower: Administration) -> None:
+    """Print the public key that checkpoints are signed with: keep it elsewhere, for `verify --key`."""
+    private = SigningKey.load_or_create(tower.home / "signing.key").key.private_key
+    assert isinstance(private, Ed25519PrivateKey)
+    print(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(), end="")
