@@ -220,6 +220,11 @@ def _digest(seq: int, at: float, *facts: str) -> str:
 
 def seal(record: Record, *, after: Head) -> Entry:
     """Give a record its place after `after`. Raises TypeError or ValueError for a `detail` unfit for JSON."""
+    return Entry(*sealed(record, after=after))
+
+
+def sealed(record: Record, *, after: Head) -> tuple[Any, ...]:
+    """The values of the entry that `seal` makes, in the order of its fields."""
     facts = (
         after.seq + 1,
         float(record.at),
@@ -239,7 +244,7 @@ def seal(record: Record, *, after: Head) -> Entry:
         _run(record),
         after.hash,
     )
-    return Entry(*facts, _digest(*facts))
+    return (*facts, _digest(*facts))
 
 
 def _run(record: Record) -> str:

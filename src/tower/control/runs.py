@@ -144,7 +144,7 @@ class Runs:
             tx.after_commit(lambda: self._events.publish(("queue",), ("runs", project, domain)))
 
         try:
-            await self._db.write(insert)
+            await self._db.write(insert, simple=True)
         except IntegrityError:
             row = await self._earlier(asked, definition, row)
         return Launched(row, person(principal), definition)

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from tower.audit import Break, Checkpoint, Entry, Head, Outcome, Record, seal, verify
+from tower.audit import Break, Checkpoint, Entry, Head, Outcome, Record, sealed, verify
 from tower.store.schema import audit, audit_checkpoints
 from tower.store.transaction import Reader, Transaction
 
@@ -21,10 +21,11 @@ def append(tx: Transaction, record: Record) -> int:
     The end of the chain is kept with the writer and undone with the transaction, so nothing is read here.
     """
     end = tx.recall(_HEAD) or head(tx)
-    entry = seal(record, after=end)
-    tx.insert(audit, **{name: getattr(entry, name) for name in _COLUMNS})
-    tx.remember(_HEAD, Head(entry.seq, entry.hash))
-    return entry.seq
+    values = sealed(record, after=end)
+    tx.insert_row(audit, _COLUMNS, values)
+    seq: int = values[0]
+    tx.remember(_HEAD, Head(seq, values[-1]))
+    return seq
 
 
 def head(reader: Reader) -> Head:
@@ -169,5 +170,5 @@ def _entries(reader: Reader, query: Select[*tuple[Any, ...]]) -> list[Entry]:
     return [Entry(**row._mapping) for row in reader.execute(query)]
 
 
-_COLUMNS = tuple(audit.c.keys())
-assert set(_COLUMNS) == set(Entry.__dataclass_fields__)
+_COLUMNS = tuple(Entry.__dataclass_fields__)
+assert set(_COLUMNS) == set(audit.c.keys())

@@ -60,16 +60,23 @@ class Database:
         """
         return cls(address(target), clock=clock, migrate=migrate, read_only=read_only)
 
-    async def write(self, function: Callable[[Transaction], T]) -> T:
+    async def write(
+        self, function: Callable[[Transaction], T], *, durable: bool = True, simple: bool = False
+    ) -> T:
         """Run `function` in the writer thread; return when its changes are on the disk.
 
         Functions waiting together share one transaction, each in a savepoint of its own: one that raises
         undoes its own work and raises here. When the commit fails, each of its callers gets Unavailable.
         A cancelled caller's function still runs, wholly or not at all.
+
+        With `durable=False` it returns after the commit without waiting for the disk: the end of the process
+        takes nothing away, a power cut may take this change (never an earlier one of others). No audit
+        record goes with such a write. `simple=True` promises that the function inserts rows, leaves errors
+        of the database alone and may be run twice, the first time undone: many of them are then one insert.
         """
         if self._writer is None:
             raise Precondition("This database was opened for reading only.")
-        return await self._writer.submit(function)
+        return await self._writer.submit(function, durable=durable, simple=simple)
 
     async def read(self, function: Callable[[Connection], T]) -> T:
         """Run `function` in a reader thread on a snapshot that holds every write answered before the call."""
@@ -102,6 +109,7 @@ class Database:
         self._closed = True
         loop = asyncio.get_running_loop()
         if self._writer is not None:
+            self._writer.hand_over()
             await loop.run_in_executor(None, self._writer.close)
         await loop.run_in_executor(None, self._readers.shutdown)
         for connection in self._connections:

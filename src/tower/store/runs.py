@@ -156,7 +156,7 @@ FIELDS: dict[str, ColumnElement[Any]] = {
 
 def insert(tx: Transaction, row: ActionRow) -> None:
     """Add an action. The name, or the caller's request id, may be taken: sqlalchemy's IntegrityError."""
-    tx.insert(actions, **dict(zip(_NAMES, _VALUES(row), strict=True)))
+    tx.insert_row(actions, _NAMES, _VALUES(row))
 
 
 _NAMES = tuple(field.name for field in fields(ActionRow))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias, TypeVarTuple, overload
 
-from sqlalchemy import CursorResult, Table
+from sqlalchemy import CursorResult, LargeBinary, Table
 from sqlalchemy import insert as insert_into
 from sqlalchemy.engine import Connection, Dialect
 from sqlalchemy.exc import DBAPIError
@@ -17,51 +17,69 @@ _Ts = TypeVarTuple("_Ts")
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+_MOST_ROWS = 32
+_MOST_PARAMETERS = 900
+"""Of one statement: the least that an SQLite may be built with is 999."""
+
+
 class _Prepared:
     """An INSERT compiled once for a table and a list of columns."""
 
-    sql: str
-    names: tuple[str, ...]  # in the order of the driver's parameters
-    converters: tuple[tuple[str, Callable[[Any], Any]], ...]
-    positional: bool
+    __slots__ = ("_converters", "_group", "_order", "_sql", "most", "names")
+
+    def __init__(self, table: Table, columns: tuple[str, ...], dialect: Dialect) -> None:
+        compiled = insert_into(table).compile(dialect=dialect, column_keys=list(columns))
+        self._sql = str(compiled)
+        self._group = ", " + self._sql[self._sql.rindex("VALUES") + 6 :].strip()
+        self._converters = tuple(
+            (place, convert)
+            for place, name in enumerate(columns)
+            if (convert := _converter(table.c[name].type, dialect)) is not None
+        )
+        positions = compiled.positiontup
+        self.names = columns if positions is None else None
+        self._order = None if positions is None else tuple(columns.index(name) for name in positions)
+        if self._order == tuple(range(len(columns))):
+            self._order = None
+        several = dialect.name == "sqlite" and self._sql.endswith(")")
+        self.most = max(1, min(_MOST_ROWS, _MOST_PARAMETERS // len(columns))) if several else 1
+
+    def arguments(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """The values of a row as the driver takes them, in its order."""
+        if self._converters:
+            converted = list(values)
+            for place, convert in self._converters:
+                converted[place] = convert(converted[place])
+            values = tuple(converted)
+        return values if self._order is None else tuple([values[place] for place in self._order])
+
+    def sql(self, rows: int = 1) -> str:
+        """The statement for as many rows."""
+        return self._sql + self._group * (rows - 1)
 
 
 class Session:
     """The writer's connection with what is worth keeping between transactions. Used by one thread."""
 
-    __slots__ = ("_inserts", "_raw", "connection")
+    __slots__ = ("_held", "_inserts", "_raw", "connection", "holding")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self.holding = False
+        """Whether rows wait for one another, to be inserted many at a time by `flush`."""
+        self._held: dict[tuple[Table, tuple[str, ...]], list[tuple[Any, ...]]] = {}
         self._raw = connection.connection.driver_connection
         self._inserts: dict[tuple[Table, tuple[str, ...]], _Prepared] = {}
 
-    def run(self, sql: str) -> None:
-        """Run a statement without parameters at driver level."""
+    def run(self, sql: str, arguments: Any = ()) -> None:
+        """Run a statement at driver level; driver errors come as those of SQLAlchemy."""
         assert self._raw is not None
         cursor = self._raw.cursor()
         try:
-            cursor.execute(sql)
-        finally:
-            cursor.close()
-
-    def insert(self, table: Table, values: dict[str, Any]) -> None:
-        """Insert one row at driver level; driver errors come as those of SQLAlchemy."""
-        assert self._raw is not None
-        key = (table, tuple(values))
-        prepared = self._inserts.get(key)
-        if prepared is None:
-            prepared = self._inserts[key] = _prepare(table, key[1], self.connection.dialect)
-        for name, convert in prepared.converters:
-            values[name] = convert(values[name])
-        arguments = tuple([values[name] for name in prepared.names]) if prepared.positional else values
-        cursor = self._raw.cursor()
-        try:
-            cursor.execute(prepared.sql, arguments)
+            cursor.execute(sql, arguments)
         except self.connection.dialect.loaded_dbapi.Error as error:
             raise DBAPIError.instance(
-                prepared.sql,
+                sql,
                 None,
                 error,
                 self.connection.dialect.loaded_dbapi.Error,
@@ -70,6 +88,41 @@ class Session:
             ) from error
         finally:
             cursor.close()
+
+    def insert(self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
+        """Insert one row, or hold it for `flush`."""
+        key = (table, columns)
+        prepared = self._inserts.get(key)
+        if prepared is None:
+            prepared = self._inserts[key] = _Prepared(table, columns, self.connection.dialect)
+        if self.holding and prepared.most > 1:
+            self._held.setdefault(key, []).append(prepared.arguments(values))
+            return
+        arguments = prepared.arguments(values)
+        named = prepared.names
+        self.run(prepared.sql(), arguments if named is None else dict(zip(named, arguments, strict=True)))
+
+    def flush(self) -> None:
+        """Insert what is held, table by table in the order in which they came up.
+
+        Each statement lets go of the interpreter once, and on a busy server getting it back costs more than
+        the row: hence many rows in one. They come in few sizes, since each is a statement to prepare.
+        """
+        if not self._held:
+            return
+        held, self._held = self._held, {}
+        for key, rows in held.items():
+            prepared = self._inserts[key]
+            place, left = 0, len(rows)
+            while left:
+                size = min(prepared.most, 1 << (left.bit_length() - 1))
+                together = tuple(chain.from_iterable(rows[place : place + size]))
+                self.run(prepared.sql(size), together)
+                place, left = place + size, left - size
+
+    def forget(self) -> None:
+        """Drop what is held."""
+        self._held = {}
 
 
 class Transaction:
@@ -101,6 +154,7 @@ class Transaction:
     def execute(self, statement: Executable, parameters: Parameters | None = None, /) -> CursorResult[Any]:
         """Run a statement of SQLAlchemy Core; a list of parameters runs it for each."""
         self._check()
+        self._session.flush()
         return self._session.connection.execute(statement, parameters)
 
     def insert(self, table: Table, /, **values: Any) -> None:
@@ -109,7 +163,12 @@ class Transaction:
         Columns not named get their server default. Raises sqlalchemy.exc.IntegrityError as `execute` does.
         """
         self._check()
-        self._session.insert(table, values)
+        self._session.insert(table, tuple(values), tuple(values.values()))
+
+    def insert_row(self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], /) -> None:
+        """`insert` where the columns are always the same."""
+        self._check()
+        self._session.insert(table, columns, values)
 
     def after_commit(self, callback: Callable[[], object], /) -> None:
         """Have `callback` called in the event loop once the commit is durable, before the caller resumes."""
@@ -139,12 +198,8 @@ Reader: TypeAlias = Connection | Transaction
 """What a reading query takes: the connection of a read or a transaction."""
 
 
-def _prepare(table: Table, columns: tuple[str, ...], dialect: Dialect) -> _Prepared:
-    compiled = insert_into(table).compile(dialect=dialect, column_keys=list(columns))
-    names = tuple(compiled.positiontup) if compiled.positiontup is not None else columns
-    converters = []
-    for name in columns:
-        convert = table.c[name].type.dialect_impl(dialect).bind_processor(dialect)
-        if convert is not None:
-            converters.append((name, convert))
-    return _Prepared(str(compiled), names, tuple(converters), positional=compiled.positiontup is not None)
+def _converter(type_: Any, dialect: Dialect) -> Callable[[Any], Any] | None:
+    if isinstance(type_, LargeBinary) and dialect.name == "sqlite":
+        return None  # its driver takes bytes as they are
+    convert: Callable[[Any], Any] | None = type_.dialect_impl(dialect).bind_processor(dialect)
+    return convert

@@ -22,10 +22,12 @@ _LARGEST_BATCH = 256
 class Request:
     """One function on its way through the writer, with the future that its caller waits on."""
 
-    __slots__ = ("callbacks", "error", "function", "future", "loop", "result")
+    __slots__ = ("callbacks", "durable", "error", "function", "future", "loop", "result", "simple")
 
-    def __init__(self, function: Callable[[Transaction], Any]) -> None:
+    def __init__(self, function: Callable[[Transaction], Any], *, durable: bool, simple: bool) -> None:
         self.function = function
+        self.durable = durable
+        self.simple = simple
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
         self.callbacks: list[Callable[[], object]] = []
@@ -53,14 +55,19 @@ class Writer:
     def __init__(self, engine: Engine, *, clock: Clock) -> None:
         self._engine = engine
         self._clock = clock
-        self._queue: SimpleQueue[Request | None] = SimpleQueue()
+        self._queue: SimpleQueue[list[Request] | None] = SimpleQueue()
+        self._gathered: list[Request] = []
+        self._home: asyncio.AbstractEventLoop | None = None
+        self._durable = True
         self._session: Session | None = None
         self._memory: dict[str, Any] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="tower-writer", daemon=True)
         self._thread.start()
 
-    def submit(self, function: Callable[[Transaction], T]) -> asyncio.Future[T]:
+    def submit(
+        self, function: Callable[[Transaction], T], *, durable: bool = True, simple: bool = False
+    ) -> asyncio.Future[T]:
         """Queue a function; the future is done after its commit. Raises Unavailable once closed.
 
         The function runs also when its caller is cancelled meanwhile: a client that hangs up cannot erase
@@ -68,12 +75,26 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("The server is stopping.", hint="Try again in a moment.")
-        request = Request(function)
-        self._queue.put(request)
+        request = Request(function, durable=durable, simple=simple)
+        if self._home is None:
+            self._home = request.loop
+        if request.loop is not self._home:
+            self._queue.put([request])
+            return request.future
+        # what one turn of the loop asks for goes over together: the thread is woken once
+        self._gathered.append(request)
+        if len(self._gathered) == 1:
+            request.loop.call_soon(self.hand_over)
         return request.future
 
+    def hand_over(self) -> None:
+        """Give the thread what was gathered. In the event loop."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._queue.put(gathered)
+
     def close(self) -> None:
-        """Finish what is queued, then end the thread. Blocks."""
+        """Finish what is queued, then end the thread. Blocks; `hand_over` comes first."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -85,8 +106,8 @@ class Writer:
             batch: list[Request] = []
             entry = self._queue.get()
             while entry is not None:
-                batch.append(entry)
-                if len(batch) == _LARGEST_BATCH:
+                batch += entry
+                if len(batch) >= _LARGEST_BATCH:
                     break
                 try:
                     entry = self._queue.get_nowait()
@@ -101,8 +122,9 @@ class Writer:
     def _process(self, batch: list[Request]) -> None:
         memory = dict(self._memory)
         try:
-            session = self._begin()
-            for request in batch:
+            session = self._begin(durable=any(request.durable for request in batch))
+            left = self._together(session, batch, memory) if len(batch) > 1 else batch
+            for request in left:
                 self._perform(session, request, memory, alone=len(batch) == 1)
             if len(batch) == 1 and batch[0].error is not None:
                 session.connection.rollback()
@@ -113,11 +135,49 @@ class Writer:
         else:
             self._memory = memory
 
-    def _begin(self) -> Session:
+    def _begin(self, *, durable: bool) -> Session:
         if self._session is None:
             self._session = Session(self._engine.connect())
+            self._durable = True
+        if durable is not self._durable and self._engine.dialect.name == "sqlite":
+            # WAL: a later durable commit brings the others before it to the disk as well
+            self._session.run(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
         self._session.connection.begin()
         return self._session
+
+    def _together(self, session: Session, batch: list[Request], memory: dict[str, Any]) -> list[Request]:
+        """Run the simple functions of a batch with their rows inserted together; answers those left to run.
+
+        When one fails, nothing of theirs stays, and each of them runs again by itself.
+        """
+        simple = [request for request in batch if request.simple]
+        if len(simple) < 2:
+            return batch
+        learnt = dict(memory)
+        session.run("SAVEPOINT simple")
+        session.holding = True
+        try:
+            for request in simple:
+                transaction = Transaction(session, now=self._clock.now(), memory=learnt)
+                request.result = request.function(transaction)
+                _refuse_lazy(request.result)
+                request.callbacks, own = transaction._end()
+                learnt.update(own)
+            session.flush()
+        except Exception:  # noqa: BLE001  (whose it is shows when each runs by itself)
+            session.forget()
+            session.holding = False
+            for request in simple:
+                request.result, request.callbacks = None, []
+            session.run("ROLLBACK TO simple")
+            session.run("RELEASE simple")
+            return batch
+        finally:
+            session.holding = False
+        session.run("RELEASE simple")
+        memory.update(learnt)
+        return [request for request in batch if not request.simple]
 
     def _perform(self, session: Session, request: Request, memory: dict[str, Any], *, alone: bool) -> None:
         """Run one function inside its savepoint; alone in its batch, the transaction itself serves as one."""
