@@ -153,10 +153,16 @@ class _Door:
     def judge(self, caller: Peer) -> bool | None:
         """Whether this peer may speak; None when nobody can say yet."""
         if self.kind is Kind.ADMIN:
-            return caller.uid == os.getuid()
+            return caller.uid == os.getuid() and not self._hosted(caller)
         if not self.registered.is_set():
             return None
         return self._root is not None and descends(caller.pid, self._root)
+
+    @staticmethod
+    def _hosted(caller: Peer) -> bool:
+        """Whether this is a task or an app: they run as the server's user, but never administer it (T1)."""
+        server = birth(os.getpid())
+        return caller.pid != os.getpid() and (server is None or descends(caller.pid, server))
 
     def workload(self, caller: Peer) -> object:
         return self.owner.name(self.kind, self.workload_id, caller.pid)

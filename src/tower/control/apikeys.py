@@ -79,6 +79,7 @@ class ApiKeys:
         if expires_in is not None and not 1 <= expires_in <= MAX_LIFE:
             raise Invalid("The field expires_in is not between a second and ten years.")
         made = generate()
+        ends = await self._end(principal)
 
         def write(tx: Transaction) -> NewKey:
             holder = store.user(tx, owner)
@@ -95,7 +96,7 @@ class ApiKeys:
                 role=role,
                 project=project,
                 domain=domain,
-                expires_at=_earliest(principal, None if expires_in is None else tx.now + expires_in),
+                expires_at=_earliest(ends, None if expires_in is None else tx.now + expires_in),
                 now=tx.now,
                 by=principal.subject,
             )
@@ -137,6 +138,14 @@ class ApiKeys:
 
         await self._db.write(write)
         return row
+
+    async def _end(self, principal: Principal) -> float | None:
+        """When the key ends that the caller showed, or that the caller's access token lives from (T35)."""
+        credential = principal.credential
+        if credential.kind is CredentialKind.ACCESS_TOKEN:
+            key = await self._directory.key(credential.parent)
+            return None if key is None else key.expires_at
+        return credential.expires_at if credential.kind is CredentialKind.API_KEY else None
 
     async def _own_or_managed(
         self, principal: Principal, name: str, request_id: str
@@ -210,9 +219,5 @@ def key_row(
     )
 
 
-def _earliest(principal: Principal, wanted: float | None) -> float | None:
-    """When the new key ends: not after the key that made it."""
-    limit = principal.credential.expires_at
-    if principal.credential.kind is not CredentialKind.API_KEY or limit is None:
-        return wanted
-    return limit if wanted is None else min(wanted, limit)
+def _earliest(*ends: float | None) -> float | None:
+    return min((end for end in ends if end is not None), default=None)

@@ -44,6 +44,7 @@ IDENTITY_ACTIONS = frozenset(
         Action.POLICY_MANAGE.value,
         Action.SECRET_CREATE.value,
         Action.ACT_AS.value,
+        Action.APP_RAW.value,
         Action.AUDIT_PRUNE.value,
     }
 )

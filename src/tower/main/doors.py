@@ -39,7 +39,8 @@ class Doors:
         path: str = scope["path"]
         for prefix, app in self._prefixes:
             if path.startswith(prefix):
-                await app(scope, receive, send)
+                # only the gateway and the console speak websocket, and the console only to refuse it
+                await (app if scope["type"] == "http" else nothing_here)(scope, receive, send)
                 return
         await self._otherwise(scope, receive, send)
 

@@ -245,7 +245,7 @@ async def audit(
     outcome: str | None = None,
     since: float | None = None,
     until: float | None = None,
-    before: int | None = None,
+    before: Annotated[int | None, Query(ge=0, lt=2**63)] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> shapes.Records:
     entries = await call.rooms.access.audit_page(

@@ -30,6 +30,8 @@ def call(path, header=b"x-flyte-agent: 1\\r\\n"):
             answer += chunk
     except OSError as error:
         return type(error).__name__
+    finally:
+        s.close()
     return answer.split(b" ")[1].decode() + " " + answer.rpartition(b"\\r\\n\\r\\n")[2].decode()
 """
 
@@ -242,13 +244,22 @@ async def test_two_workloads_are_two_doors(
 
 
 async def test_the_administration_socket_asks_for_the_user(
-    sockets: AgentSockets, path: Path, script: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+    sockets: AgentSockets, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await sockets.open("admin", "admin", path)
-    caller = await script()
-    assert (await caller.ask(f"call({str(path)!r})")).startswith("200")
+    names: dict[str, Any] = {}
+    exec(CALL, names)
+    assert (await asyncio.to_thread(names["call"], str(path))).startswith("200")
     monkeypatch.setattr(os, "getuid", lambda: 4711)
-    assert (await caller.ask(f"call({str(path)!r})")).startswith("403")
+    assert (await asyncio.to_thread(names["call"], str(path))).startswith("403")
+
+
+async def test_the_administration_socket_refuses_what_the_server_started(
+    sockets: AgentSockets, path: Path, script: Callable[[], Any]
+) -> None:
+    await sockets.open("admin", "admin", path)
+    hosted = await script()
+    assert (await hosted.ask(f"call({str(path)!r})")).startswith("403")
 
 
 async def test_the_socket_is_private(sockets: AgentSockets, path: Path) -> None:

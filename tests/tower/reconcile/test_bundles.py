@@ -149,3 +149,44 @@ async def test_another_content_or_place_is_refused(
     with pytest.raises(Invalid):
         await bundles.ready(*change(uri, digest))
     assert list((tmp_path / "code").iterdir()) == []
+
+
+def _announcing(kind: bytes, size: int) -> bytes:
+    member = tarfile.TarInfo("x")
+    member.type, member.size = kind, size
+    return member.tobuf(tarfile.USTAR_FORMAT)
+
+
+def _padded(text: bytes) -> bytes:
+    return text.ljust(512, b"\0")
+
+
+HEADERS = {
+    "an extended header": _announcing(tarfile.XHDTYPE, 64 << 20),
+    "a global header": _announcing(tarfile.XGLTYPE, 64 << 20),
+    "a long name": _announcing(tarfile.GNUTYPE_LONGNAME, 64 << 20),
+    "a chain of headers": (_announcing(tarfile.XGLTYPE, 7) + _padded(b"7 a=b\n")) * 3000,
+    "an old sparse file": _announcing(tarfile.GNUTYPE_SPARSE, 1 << 20),
+    "a sparse file": _announcing(tarfile.XHDTYPE, 44)
+    + _padded(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n")
+    + _announcing(tarfile.REGTYPE, 64 << 20)
+    + b"99999999999\n",
+}
+
+
+@pytest.mark.parametrize("header", list(HEADERS.values()), ids=list(HEADERS))
+def test_headers_that_would_fill_the_memory_are_refused(
+    folder: Path, header: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    largest = 0
+    read = tarfile._Stream.read  # type: ignore[attr-defined]
+
+    def noted(self: object, size: int) -> bytes:
+        nonlocal largest
+        largest = max(largest, size)
+        return bytes(read(self, size))
+
+    monkeypatch.setattr(tarfile._Stream, "read", noted)  # type: ignore[attr-defined]
+    with pytest.raises(Invalid):
+        unpack(io.BytesIO(gzip.compress(header + b"0\n" * (1 << 20))), folder)
+    assert largest <= 64 * 1024
