@@ -22,6 +22,8 @@ from ._command import Group, narrowed, options
         "abort": "abort:abort",
         "logs": "logs:logs",
         "whoami": "whoami:whoami",
+        "update": "_admin:update",
+        "auth": "_auth:auth",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

@@ -10,9 +10,20 @@ from ._command import Group, Target, call, narrowed, options
 from ._output import print_json
 
 
-@click.group("create", cls=Group)
+@click.group(
+    "create",
+    cls=Group,
+    lazy={
+        "user": "_admin:create_user",
+        "service": "_admin:create_service",
+        "group": "_admin:create_group",
+        "role": "_admin:create_role",
+        "binding": "_admin:create_binding",
+        "policy": "_admin:create_policy",
+    },
+)
 def create() -> None:
-    """Make an API key."""
+    """Make an API key, a user, service, group, role, binding or policy."""
 
 
 @create.command("api-key")

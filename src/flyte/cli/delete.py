@@ -9,9 +9,20 @@ import rich_click as click
 from ._command import Group, Target, remote
 
 
-@click.group("delete", cls=Group)
+@click.group(
+    "delete",
+    cls=Group,
+    lazy={
+        "user": "_admin:delete_user",
+        "service": "_admin:delete_service",
+        "group": "_admin:delete_group",
+        "role": "_admin:delete_role",
+        "binding": "_admin:delete_binding",
+        "policy": "_admin:delete_policy",
+    },
+)
 def delete() -> None:
-    """Delete an API key."""
+    """Delete an API key, a user, service, group, role, binding or policy."""
 
 
 @delete.command("api-key")

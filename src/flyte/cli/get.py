@@ -15,9 +15,21 @@ _LIMIT = click.option(
 )
 
 
-@click.group("get", cls=Group)
+@click.group(
+    "get",
+    cls=Group,
+    lazy={
+        "user": "_admin:get_user",
+        "service": "_admin:get_service",
+        "group": "_admin:get_group",
+        "role": "_admin:get_role",
+        "binding": "_admin:get_binding",
+        "policy": "_admin:get_policy",
+        "audit": "_audit:audit",
+    },
+)
 def get() -> None:
-    """Show runs, tasks, apps or API keys."""
+    """Show runs, tasks, apps, API keys, the audit trail, or who may do what."""
 
 
 @get.command("run")

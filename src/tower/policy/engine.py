@@ -202,8 +202,7 @@ class Engine:
     ) -> Decision:
         owned = bool(resource.owner) and resource.owner == subject
         type_, name = resource.type, resource.name
-        place = (kind_of(type_), resource.project, resource.domain, name)
-        if type_ not in self._names and (not name or place not in bindings.named):
+        if type_ not in self._names and not (name and bindings.named and bindings.name(resource)):
             name = ""
         shown = call if self.rules.policies and not limited else _DIRECT
         key = (

@@ -86,6 +86,14 @@ class Bindings:
         named = frozenset((each.kind, each.project, each.domain, each.name) for each in unique if each.kind)
         return cls(unique, hashlib.sha256(text.encode()).hexdigest()[:16], inside_of, by_scope, named)
 
+    def name(self, resource: Resource) -> bool:
+        """Whether one of them is for this very thing."""
+        kind = kind_of(resource.type)
+        return any(
+            (kind, *scope, resource.name) in self.named
+            for scope in covering(resource.project, resource.domain)
+        )
+
     def reaching(self, scopes: Iterable[Scope]) -> tuple[Binding, ...]:
         """Those that hold in one of the scopes."""
         return tuple(binding for scope in scopes for binding in self.by_scope.get(scope, ()))
