@@ -77,11 +77,20 @@ def open_session(
     elif home is not None and home.endpoint.same_place(settings.endpoint):
         credentials = Workload(home.name)
     else:
-        credentials = Nobody()
+        credentials = _login(settings) or Nobody()
     if home is None or not home.endpoint.same_place(settings.endpoint):
         return Session(settings, credentials)
     # The public name, scheme included, is the platform's to say: pages are shown there.
     return Session(dataclasses.replace(settings, endpoint=home.endpoint), credentials, socket=home.path)
+
+
+def _login(settings: _config.Settings) -> Credentials | None:
+    """What `flyte login` kept for this very endpoint. Never in a process that the platform hosts."""
+    if _config.variable(_config.INJECTED_ENDPOINT, _config.AGENT_SOCKET) is not None:
+        return None
+    from flyte.transport.login import credential
+
+    return credential.find(settings.endpoint, ca_file=settings.ca_file)
 
 
 def _lives_on(agent: workload.Agent | None, *, key: ApiKey | None, passthrough: bool) -> bool:
@@ -150,7 +159,8 @@ async def init(
 
     :param endpoint: `host`, `host:port`, `dns:///host`, `https://host`, or `http://localhost:port`. Without
         it: the platform's injected variable, `FLYTE_ENDPOINT`, the configuration file.
-    :param api_key: the key to act with. Without it: in a task the task's own identity, else `FLYTE_API_KEY`.
+    :param api_key: the key to act with. Without it: in a task the task's own identity, else `FLYTE_API_KEY`,
+        else what `flyte login` kept for this endpoint.
     :param auth_type: `"Passthrough"` makes this the same as `init_passthrough`.
     :param insecure: plain HTTP instead of TLS. Credentials are sent all the same.
     :param project: default project.

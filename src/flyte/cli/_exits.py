@@ -42,8 +42,8 @@ STATUS: dict[type[errors.FlyteError], Exit] = {
 
 _REMEDY = {
     Exit.UNAUTHENTICATED: (
-        "Set FLYTE_API_KEY to a key of this control plane. An administrator makes the first one by "
-        "`tower keys create NAME --user USER`."
+        "Sign in with `flyte login`, or set FLYTE_API_KEY to a key of this control plane. "
+        "An administrator makes the first one by `tower keys create NAME --user USER`."
     ),
 }
 

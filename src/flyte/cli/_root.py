@@ -21,7 +21,10 @@ from ._command import Group, narrowed, options
         "delete": "delete:delete",
         "abort": "abort:abort",
         "logs": "logs:logs",
+        "login": "login:login",
+        "logout": "login:logout",
         "whoami": "whoami:whoami",
+        "doctor": "doctor:doctor",
         "update": "_admin:update",
         "auth": "_auth:auth",
     },
@@ -34,9 +37,9 @@ def flyte(context: click.Context, /, **given: Any) -> None:
     """Deploy tasks and apps, run them as yourself, and see what became of them.
 
     The control plane is named by --endpoint, FLYTE_ENDPOINT or ~/.flyte/config.yaml; you are named by the
-    key in FLYTE_API_KEY, otherwise by the key that `flyte create api-key --default` stored for that control
-    plane. Project and domain are --project and --domain, FLYTE_PROJECT and FLYTE_DOMAIN, what the
-    configuration file says, or flytesnacks and development.
+    key in FLYTE_API_KEY, otherwise by `flyte login`, otherwise by the key that `flyte create api-key
+    --default` stored for that control plane. Project and domain are --project and --domain, FLYTE_PROJECT
+    and FLYTE_DOMAIN, what the configuration file says, or flytesnacks and development.
 
     Exit status: 0 done, 1 failure, 2 wrong usage, 3 not authenticated, 4 not allowed, 5 not found,
     6 control plane unavailable, 7 the run did not succeed. With FLYTE_DEBUG=1 errors show their traceback.

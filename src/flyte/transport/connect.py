@@ -306,7 +306,7 @@ class Connect:
             case httpcore.ReadTimeout():
                 return _Failure(DeadlineExceededError(f"{place} did not answer in time."), sent=True)
             case httpcore.ConnectError() | httpcore.ConnectTimeout() | httpcore.PoolTimeout() | OSError():
-                return _Failure(_unreachable(place, error), sent=False)
+                return _Failure(unreachable(place, error), sent=False)
             case httpcore.LocalProtocolError() | httpcore.UnsupportedProtocol():
                 return _Failure(ServerError("The request cannot be sent over HTTP."), sent=False)
             case _:
@@ -327,7 +327,7 @@ _HTTP_ERRORS = (
 )
 
 
-def _unreachable(place: str, error: Exception) -> FlyteError:
+def unreachable(place: str, error: Exception) -> FlyteError:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__

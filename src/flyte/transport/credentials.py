@@ -10,12 +10,12 @@ import binascii
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from flyte import _context
 from flyte.errors import InitializationError, MissingCallerError, UnauthenticatedError
 
-Mode = Literal["passthrough", "api_key", "workload", "anonymous"]
+Mode = Literal["passthrough", "api_key", "login", "workload", "anonymous"]
 Header = tuple[bytes, bytes]
 
 _RESERVED: Final = frozenset(
@@ -49,6 +49,17 @@ class Credentials(Protocol):
 
         Raises like `headers`.
         """
+
+
+@runtime_checkable
+class Renewable(Credentials, Protocol):
+    """A credential that ends within minutes and can be had anew."""
+
+    async def ready(self) -> None:
+        """See to it that it holds for a moment. Before `headers`. Raises UnauthenticatedError."""
+
+    async def renew(self) -> bool:
+        """After the server refused it: whether there is another one to try. Raises UnauthenticatedError."""
 
 
 def check_pairs(pairs: tuple[tuple[str, str], ...]) -> _context.Pairs:
@@ -102,7 +113,8 @@ def _checked_value(name: str, value: object) -> str:
     return stripped
 
 
-def _digest(kind: str, *parts: str) -> str:
+def digest(kind: str, *parts: str) -> str:
+    """A fingerprint of these parts that is worth nothing outside this process."""
     hasher = hashlib.blake2b(key=_SALT, digest_size=16)
     for part in (kind, *parts):
         encoded = part.encode("utf-8", "surrogatepass")
@@ -123,7 +135,7 @@ class Static:
         return ((b"authorization", b"Bearer " + self.key.encode("ascii")),)
 
     def fingerprint(self) -> str:
-        return _digest("api_key", self.key)
+        return digest("api_key", self.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ class Passthrough:
         return tuple((name.encode("ascii"), value.encode("latin-1")) for name, value in self._pairs())
 
     def fingerprint(self) -> str:
-        return _digest("passthrough", *(part for pair in sorted(self._pairs()) for part in pair))
+        return digest("passthrough", *(part for pair in sorted(self._pairs()) for part in pair))
 
     @staticmethod
     def _pairs() -> _context.Pairs:
@@ -158,7 +170,7 @@ class Workload:
         return ()
 
     def fingerprint(self) -> str:
-        return _digest("workload", self.identity)
+        return digest("workload", self.identity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +182,11 @@ class Nobody:
     def headers(self) -> tuple[Header, ...]:
         raise UnauthenticatedError(
             "This session has no credential, so nothing was sent.",
-            hint="Pass api_key=... to flyte.init, or set FLYTE_API_KEY.",
+            hint="Sign in with `flyte login`, set FLYTE_API_KEY, or pass api_key=... to flyte.init.",
         )
 
     def fingerprint(self) -> str:
-        return _digest("anonymous")
+        return digest("anonymous")
 
 
 def refuse_caller_metadata() -> None:

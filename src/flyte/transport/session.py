@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 import warnings
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from flyte import _config, _context
-from flyte.errors import InitializationError
-from flyte.transport.credentials import Credentials, Header, Mode
+from flyte.errors import InitializationError, UnauthenticatedError
+from flyte.transport.credentials import Credentials, Header, Mode, Renewable
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from flyte.transport.connect import Connect
 
 M = TypeVar("M", bound="Message")
+T = TypeVar("T")
 
 CALL_SECONDS = 120.0
 
@@ -119,14 +121,36 @@ class Session:
         :param deduplicated: the server knows a repetition by its request id.
         :param seconds: how long to wait for the answer; None waits for ever.
         """
-        headers = self._headers(request_id)
-        return await self._client().unary(
-            path, request, response, headers=headers, repeatable=idempotent or deduplicated, seconds=seconds
+        repeatable = idempotent or deduplicated
+        return await self._as_caller(
+            lambda headers: self._client().unary(
+                path, request, response, headers=headers, repeatable=repeatable, seconds=seconds
+            ),
+            request_id,
         )
 
     def stream(self, path: str, request: Message, response: type[M]) -> AsyncGenerator[M, None]:
         """The messages of a server stream, as the caller of this moment, however long it lasts."""
+        if isinstance(self.credentials, Renewable):
+            return self._stream_of_login(self.credentials, path, request, response)
         return self._client().stream(path, request, response, headers=self._headers(None))
+
+    async def _stream_of_login(
+        self, login: Renewable, path: str, request: Message, response: type[M]
+    ) -> AsyncGenerator[M, None]:
+        await login.ready()
+        for again in (True, False):
+            headers = self._headers(None)
+            begun = False
+            try:
+                async with aclosing(self._client().stream(path, request, response, headers=headers)) as items:
+                    async for item in items:
+                        begun = True
+                        yield item
+                return
+            except UnauthenticatedError:
+                if begun or not again or not await login.renew():
+                    raise
 
     async def json(self, method: str, path: str, body: Any = None, *, idempotent: bool = False) -> Any:
         """Make one request of the JSON interface, as the caller of this moment. Raises FlyteError.
@@ -136,8 +160,10 @@ class Session:
         :param body: what goes into the request as JSON; None sends no body.
         :return: the answer's document; None for an empty answer.
         """
-        return await self._client().json(
-            method, path, body, headers=self._headers(None), repeatable=idempotent or method == "GET"
+        repeatable = idempotent or method == "GET"
+        return await self._as_caller(
+            lambda headers: self._client().json(method, path, body, headers=headers, repeatable=repeatable),
+            None,
         )
 
     async def put(
@@ -159,6 +185,22 @@ class Session:
         """Close the connections that belong to the running loop. The session stays usable."""
         if self._connect is not None:
             await self._connect.aclose()
+
+    async def _as_caller(
+        self, call: Callable[[tuple[Header, ...]], Awaitable[T]], request_id: str | None
+    ) -> T:
+        """Call; where the credential is a login that the server refused, once more with a renewed one."""
+        login = self.credentials if isinstance(self.credentials, Renewable) else None
+        if login is None:
+            return await call(self._headers(request_id))
+        await login.ready()
+        request_id = request_id or new_request_id()
+        try:
+            return await call(self._headers(request_id))
+        except UnauthenticatedError:
+            if not await login.renew():
+                raise
+        return await call(self._headers(request_id))
 
     def _headers(self, request_id: str | None) -> tuple[Header, ...]:
         named = self.credentials.headers()
