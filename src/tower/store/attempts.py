@@ -34,7 +34,7 @@ class End:
 
 
 def queued(reader: Reader, limit: int) -> list[ActionKey]:
-    """The actions that wait longest."""
+    """The next actions: what runs ask for before new runs, the deepest first; then what waits longest."""
     return [ActionKey(*row) for row in reader.execute(_NEXT, {"limit": limit})]
 
 
@@ -190,7 +190,7 @@ _PHASE = select(actions.c.phase).where(_KEY)
 _NEXT = (
     select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
     .where(_QUEUED)
-    .order_by(actions.c.queued_at)
+    .order_by(actions.c.turn, actions.c.queued_at)
     .limit(bindparam("limit"))
 )
 _LEASE = (

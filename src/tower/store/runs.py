@@ -91,6 +91,7 @@ class ActionRow:
     abort_reason: str
     aborted_by: str
     outputs: bytes | None = None
+    turn: int = 0
 
     @property
     def key(self) -> ActionKey:

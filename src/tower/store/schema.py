@@ -333,6 +333,7 @@ actions = Table(
     Column("error", Text, nullable=False, server_default=""),  # JSON: message, kind user|system, code
     Column("abort_reason", Text, nullable=False, server_default=""),
     Column("aborted_by", String, nullable=False, server_default=""),
+    Column("turn", Integer, nullable=False, server_default="0"),  # the lowest starts first; -1 for each asker
     Index(
         "ix_actions_request",
         "executed_by",
@@ -346,9 +347,20 @@ actions = Table(
     Index(
         "ix_actions_open",
         "phase",
+        "turn",
         "queued_at",
         sqlite_where=text("phase < 5"),
         postgresql_where=text("phase < 5"),
+    ),
+    Index(
+        "ix_actions_children",
+        "project",
+        "domain",
+        "run",
+        "parent",
+        "phase",
+        sqlite_where=text("parent IS NOT NULL"),
+        postgresql_where=text("parent IS NOT NULL"),
     ),
 )
 

@@ -57,12 +57,21 @@ def upgrade() -> None:  # noqa: PLR0915  (one statement a table)
         sa.Column("error", sa.Text(), server_default="", nullable=False),
         sa.Column("abort_reason", sa.Text(), server_default="", nullable=False),
         sa.Column("aborted_by", sa.String(), server_default="", nullable=False),
+        sa.Column("turn", sa.Integer(), server_default="0", nullable=False),
         sa.PrimaryKeyConstraint("project", "domain", "run", "action", name=op.f("pk_actions")),
+    )
+    op.create_index(
+        "ix_actions_children",
+        "actions",
+        ["project", "domain", "run", "parent", "phase"],
+        unique=False,
+        sqlite_where=sa.text("parent IS NOT NULL"),
+        postgresql_where=sa.text("parent IS NOT NULL"),
     )
     op.create_index(
         "ix_actions_open",
         "actions",
-        ["phase", "queued_at"],
+        ["phase", "turn", "queued_at"],
         unique=False,
         sqlite_where=sa.text("phase < 5"),
         postgresql_where=sa.text("phase < 5"),
