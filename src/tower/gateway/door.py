@@ -112,9 +112,11 @@ class Gateway:
         raw: bytes = scope.get("raw_path") or b""
         if raw.startswith(paths.PREFIX):
             return True
-        host = headers.first(scope["headers"], b"host") or b""
-        name = host.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
-        return name.endswith(self._suffix)
+        for name, value in scope["headers"]:
+            if name == b"host":
+                host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
+                return host.endswith(self._suffix)
+        return False
 
     async def close(self) -> None:
         """Close the connections to the apps."""

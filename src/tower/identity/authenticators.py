@@ -19,7 +19,7 @@ from __future__ import annotations
 from tower.clock import Clock
 from tower.errors import Unauthenticated
 from tower.identity import keys, sessions, tokens
-from tower.identity.directory import Attempts, Keys, Parents, Sessions, SubjectFacts
+from tower.identity.directory import Attempts, KeyFacts, Keys, Parents, Sessions, SubjectFacts
 from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import (
     Actor,
@@ -41,6 +41,7 @@ MACHINE = Principal(
 """The caller on the administration socket. No user may take this subject."""
 
 _NO_SUCH_KEY = keys.digest("")
+_REMEMBERED = 8192
 
 
 class ApiKeys:
@@ -49,6 +50,7 @@ class ApiKeys:
     def __init__(self, *, directory: Keys, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
+        self._named: dict[str, tuple[KeyFacts, SubjectFacts, Principal]] = {}
 
     async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
         """The owner of the key, limited by the key's ceiling."""
@@ -66,18 +68,31 @@ class ApiKeys:
         owner = _enabled(await self._directory.subject(facts.subject))
         self._directory.used(facts.id)
         workload = presented.workload
-        through_app = workload is not None and workload.kind is WorkloadKind.APP
-        return Principal(
-            subject=owner.subject,
-            kind=owner.kind,
-            name=owner.name,
-            email=owner.email,
-            credential=Credential(
-                CredentialKind.API_KEY, facts.id, attested=through_app, expires_at=facts.expires_at
-            ),
-            actors=(Actor(ActorKind.APP, workload.id),) if workload is not None and through_app else (),
-            ceilings=facts.ceilings,
-        )
+        if workload is not None and workload.kind is WorkloadKind.APP:
+            return _owner(facts, owner, app=workload.id)
+        # the same facts make the same principal, which others then know again without comparing
+        known = self._named.get(facts.id)
+        if known is not None and known[0] is facts and known[1] is owner:
+            return known[2]
+        if len(self._named) >= _REMEMBERED:
+            self._named.clear()
+        principal = _owner(facts, owner)
+        self._named[facts.id] = facts, owner, principal
+        return principal
+
+
+def _owner(facts: KeyFacts, owner: SubjectFacts, *, app: str = "") -> Principal:
+    return Principal(
+        subject=owner.subject,
+        kind=owner.kind,
+        name=owner.name,
+        email=owner.email,
+        credential=Credential(
+            CredentialKind.API_KEY, facts.id, attested=bool(app), expires_at=facts.expires_at
+        ),
+        actors=(Actor(ActorKind.APP, app),) if app else (),
+        ceilings=facts.ceilings,
+    )
 
 
 class BrowserSessions:

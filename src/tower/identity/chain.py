@@ -46,6 +46,8 @@ class Chain:
         offered = offers.read(presented)
         if not offered:
             raise self._nothing(presented)
+        if len(offered) == 1:
+            return await self._ask(offered[0], presented)
         named = [await self._ask(offer, presented) for offer in offered]
         first = named[0]
         if any((other.kind, other.subject) != (first.kind, first.subject) for other in named[1:]):

@@ -17,6 +17,7 @@ Audience = Literal["rpc", "gateway", "console", "rest"]
 MAX_CREDENTIAL = 8192
 KEY_HEADERS = ("x-api-key", "x-flyte-token")
 
+_NAMING = {name.encode(): name for name in ("authorization", "cookie", *KEY_HEADERS)}
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1, b64token
 
 
@@ -59,31 +60,35 @@ def read(presented: Presented) -> tuple[Offer, ...]:
     Raises Unauthenticated for a repeated, folded, foreign-scheme or malformed one: whoever sent it meant to
     be authenticated, and guessing which part counts is how requests get smuggled (T21).
     """
-    found: dict[str, list[str]] = {"authorization": [], "cookie": [], **{name: [] for name in KEY_HEADERS}}
+    found: dict[str, list[str]] = {}
     for raw_name, raw_value in presented.headers:
-        values = found.get(raw_name.decode("latin-1").lower())
-        if values is not None:
-            values.append(raw_value.decode("latin-1").strip())
+        name = _NAMING.get(raw_name) or _NAMING.get(raw_name.lower())
+        if name is not None:
+            found.setdefault(name, []).append(raw_value.decode("latin-1").strip())
 
     offers: list[Offer] = []
     if presented.workload is not None and presented.workload.kind is not WorkloadKind.APP:
         offers.append(Offer(Source.SOCKET, ""))
-    if (value := _single("authorization", found["authorization"])) is not None:
+    if (value := _single("authorization", found)) is not None:
         offers.append(Offer(Source.AUTHORIZATION, _bearer(value)))
     offers += [
         Offer(Source.KEY_HEADER, _token(name, value))
         for name in KEY_HEADERS
-        if (value := _single(name, found[name])) is not None
+        if (value := _single(name, found)) is not None
     ]
-    if (value := sessions.from_cookies(found["cookie"], secure=presented.secure)) is not None:
+    cookies = found.get("cookie")
+    if cookies and (value := sessions.from_cookies(cookies, secure=presented.secure)) is not None:
         offers.append(Offer(Source.COOKIE, value))
     return tuple(offers)
 
 
-def _single(name: str, values: list[str]) -> str | None:
+def _single(name: str, found: dict[str, list[str]]) -> str | None:
+    values = found.get(name)
+    if values is None:
+        return None
     if len(values) > 1:
         raise Unauthenticated(f"The header {name} came more than once.", hint="Send it once.")
-    return values[0] if values else None
+    return values[0]
 
 
 def _bearer(value: str) -> str:

@@ -7,6 +7,7 @@ headers it gets those of the protocol alone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
@@ -17,7 +18,6 @@ from typing import Any
 import structlog
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
-from connectrpc.server import ConnectASGIApplication
 from google.protobuf import descriptor_pool
 
 from tower.errors import Unsupported
@@ -34,6 +34,8 @@ Send = Callable[[Message], Awaitable[None]]
 
 _log = structlog.get_logger("tower.rpc")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
+_USUAL = "application/proto"
+_USUAL_BYTES = _USUAL.encode()
 _PROTOCOL_HEADERS = frozenset(
     {
         b"content-type",
@@ -47,7 +49,7 @@ _PROTOCOL_HEADERS = frozenset(
 )
 
 
-def methods(application: ConnectASGIApplication[Any]) -> list[str]:
+def methods(application: wire.Application) -> list[str]:
     """The paths of a mounted service: `/package.Service/Method`."""
     service = descriptor_pool.Default().FindServiceByName(application.path.removeprefix("/"))
     return [f"{application.path}/{method.name}" for method in service.methods]
@@ -58,7 +60,7 @@ class Door:
 
     def __init__(
         self,
-        applications: Sequence[ConnectASGIApplication[Any]],
+        applications: Sequence[wire.Application],
         *,
         chain: Chain,
         origin: Origin,
@@ -71,9 +73,11 @@ class Door:
         """
         mounted = {path: each for each in applications for path in methods(each)}
         check_complete(mounted)
-        self._routes: dict[str, tuple[ConnectASGIApplication[Any] | None, Row]] = {
+        self._routes: dict[str, tuple[wire.Application | None, Row]] = {
             path: (mounted.get(path), row) for path, row in METHODS.items()
         }
+        self._unary = {path: each.unary[path] for path, each in mounted.items() if path in each.unary}
+        self._gzip = wire.Gzip(max_body)
         self.prefixes = tuple(sorted({path.rpartition("/")[0] for path in self._routes}))
         self._chain = chain
         self._origin = origin
@@ -95,6 +99,7 @@ class _Request:
         "content_type",
         "door",
         "exchange",
+        "first",
         "length",
         "presented",
         "protocol_headers",
@@ -110,7 +115,7 @@ class _Request:
         self.subject = ""
         self.call: Token[Call] | None = None
         headers = tuple(scope["headers"])
-        first: dict[bytes, bytes] = {}
+        self.first = first = dict[bytes, bytes]()
         self.protocol_headers: list[tuple[bytes, bytes]] = []
         for pair in headers:
             first.setdefault(*pair)
@@ -119,8 +124,9 @@ class _Request:
         sent = first.get(b"x-request-id", b"")
         request_id = sent.decode("ascii") if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
         self.exchange = Exchange(scope["path"], request_id, self._renew)
+        said = first.get(b"content-type", b"")
         self.content_type = (
-            first.get(b"content-type", b"").decode("latin-1").partition(";")[0].strip().lower()
+            _USUAL if said == _USUAL_BYTES else said.decode("latin-1").partition(";")[0].strip().lower()
         )
         self.length = first.get(b"content-length", b"")
         state = scope.get("state") or {}
@@ -137,7 +143,7 @@ class _Request:
         started = time.perf_counter()
         outcome = "cancelled"
         try:
-            await self._run(receive, self._answering(send))
+            await self._run(receive, send)
             outcome = "ok"
             if self.exchange.fault or self.status != 200:
                 outcome = "cancelled" if self._cancelled() else "fault"
@@ -158,6 +164,8 @@ class _Request:
     def _record(self, outcome: str, seconds: float) -> None:
         """One line for each call. What was allowed to change something has its audit record besides."""
         # at thousands of calls a second a written line costs as much as the call
+        if outcome == "ok" and not _log.is_enabled_for(logging.DEBUG):
+            return
         (_log.debug if outcome == "ok" else _log.info)(
             "rpc",
             method=self.exchange.method,
@@ -171,7 +179,8 @@ class _Request:
     def _cancelled(self) -> bool:
         return self.exchange.left or self.exchange.fault == Code.CANCELED.value or self.status == 499
 
-    async def _run(self, receive: Receive, send: Send) -> None:
+    async def _run(self, receive: Receive, plain_send: Send) -> None:
+        send = self._answering(plain_send)
         route = self.door._routes.get(self.scope["path"])
         if route is None:
             await _plain(send, 404)
@@ -197,9 +206,49 @@ class _Request:
             await self._refuse(translated, send)
             return
         assert application is not None
+        unary = self.door._unary.get(self.scope["path"])
+        if unary is not None and unary.plain(self.first):
+            await self._call(unary, receive, send)
+            return
         exchange.set(self.exchange)
         inner = {**self.scope, "headers": self.protocol_headers, "root_path": ""}
         await application(inner, self._bounded(receive), send)
+
+    async def _call(self, unary: wire.Unary, receive: Receive, send: Send) -> None:
+        """One request and one answer in the usual form, without the generated code's way through headers."""
+        try:
+            answer = await unary.call(await self._body(receive))
+        except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
+            translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
+            self.exchange.fault = translated.code.value
+            await self._refuse(translated, send)
+            return
+        headers = [(b"content-type", _USUAL_BYTES)]
+        if len(answer) >= wire.SMALL:
+            headers.append((b"vary", b"Accept-Encoding"))
+            if b"gzip" in map(bytes.strip, self.first.get(b"accept-encoding", b"").split(b",")):
+                answer = self.door._gzip.compress(answer)
+                headers.append((b"content-encoding", b"gzip"))
+        headers.append((b"content-length", b"%d" % len(answer)))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer})
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The whole body, up to the limit."""
+        chunks: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self.exchange.leave()
+                raise ConnectError(Code.CANCELED, "The client is gone.")
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self.door._max_body:
+                raise wire.too_large(self.door._max_body)
+            chunks.append(chunk)
+            more = message.get("more_body", False)
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
     async def _authenticate(self) -> None:
         principal = await self.door._chain.authenticate(self.presented)

@@ -10,14 +10,14 @@ import gzip
 import json
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from importlib import import_module
 from typing import Any
 
 from connectrpc.code import Code
 from connectrpc.codec import Codec, proto_binary_codec, proto_json_codec
 from connectrpc.errors import ConnectError
-from connectrpc.server import ConnectASGIApplication
+from connectrpc.server import ConnectASGIApplication, Endpoint
 from google.protobuf.json_format import ParseError
 from google.protobuf.message import DecodeError
 
@@ -25,7 +25,10 @@ from tower.rpc.codes import HTTP
 
 UNARY = frozenset({"application/proto", "application/json"})
 STREAM = frozenset({"application/connect+proto", "application/connect+json"})
-_SMALL = 1024
+SMALL = 1024
+"""Messages of fewer bytes are not deflated."""
+
+_ENDPOINT: Any = type(Endpoint.unary(method=None, function=None))  # type: ignore[arg-type]  # it has no public name
 
 
 class Gzip:
@@ -40,7 +43,7 @@ class Gzip:
 
     def compress(self, data: bytes | bytearray | memoryview) -> bytes:
         """Compress; a small message is only wrapped, where deflating costs more than it saves."""
-        return gzip.compress(data, compresslevel=0 if len(data) < _SMALL else 1, mtime=0)
+        return gzip.compress(data, compresslevel=0 if len(data) < SMALL else 1, mtime=0)
 
     def decompress(self, data: bytes | bytearray | memoryview) -> bytes:
         """Decompress one member up to the limit."""
@@ -82,19 +85,61 @@ class Strict:
 class _StrictApplication(ConnectASGIApplication[Any]):
     """Stands behind the generated class in the order of bases, which offers no argument for codecs."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(
+        self, *, service: Any, endpoints: Callable[[Any], Mapping[str, Any]], **options: Any
+    ) -> None:
         codecs = [Strict(proto_binary_codec()), Strict(proto_json_codec())]
-        super().__init__(**options, codecs=codecs)
+        super().__init__(service=service, endpoints=endpoints, **options, codecs=codecs)
+        self.unary = {
+            path: Unary(endpoint.method.input, endpoint.function, codecs[0])
+            for path, endpoint in endpoints(service).items()
+            if isinstance(endpoint, _ENDPOINT)
+        }
+
+
+class Unary:
+    """A method with one request and one answer, called without the generated code's way through headers.
+
+    What it does not know (other encodings, other versions) goes that way: see `plain`.
+    """
+
+    __slots__ = ("_codec", "_function", "_input")
+
+    def __init__(
+        self, input_: type[Any], function: Callable[[Any, Any], Awaitable[Any]], codec: Strict
+    ) -> None:
+        self._input = input_
+        self._function = function
+        self._codec = codec
+
+    @staticmethod
+    def plain(headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request is of the usual form: binary, version 1, not compressed."""
+        timeout = headers.get(b"connect-timeout-ms", b"0")
+        return (
+            headers.get(b"content-type") == b"application/proto"
+            and headers.get(b"content-encoding", b"identity") == b"identity"
+            and headers.get(b"connect-protocol-version", b"1") == b"1"
+            and timeout.isdigit()
+            and len(timeout) <= 10
+        )
+
+    async def call(self, body: bytes) -> bytes:
+        """The answer to a request, both as bytes. Raises ConnectError and whatever the method raises."""
+        return self._codec.encode(await self._function(self._codec.decode(body, self._input()), None))
+
+
+Application = _StrictApplication
 
 
 def application(
     generated: type[Any], service: object, *, interceptors: Iterable[object], limit: int
-) -> ConnectASGIApplication[Any]:
+) -> Application:
     """The generated ASGI application of a service, with strict codecs and messages up to `limit` bytes."""
     # the stub of a service need not load its descriptor, which the chain lists the methods from
     import_module(generated.__module__.removesuffix("_connect") + "_pb2")
     strict = type(generated.__name__, (generated, _StrictApplication), {"path": generated.path})
-    made: ConnectASGIApplication[Any] = strict(
+    made: Application = strict(
         service, interceptors=interceptors, read_max_bytes=limit, compressions=[Gzip(limit)]
     )
     return made
