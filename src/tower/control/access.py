@@ -105,6 +105,15 @@ class Access:
             call=_call(principal),
         )
 
+    async def looks_at_names(self, principal: Principal, type_: ResourceType) -> bool:
+        """Whether the caller can get different answers about two things of this sort in one scope."""
+        if principal.kind is Kind.MACHINE:
+            return False
+        if any(ceiling.tasks is not None for ceiling in self._ceilings(principal)):
+            return True
+        bindings = await self._directory.bindings(principal.subject)
+        return self._engine.looks_at_names(bindings, type_)
+
     async def explain(self, principal: Principal, action: Action, resource: Resource) -> Explanation:
         """The decision with what led to it. Records nothing."""
         decision = await self.check(principal, action, resource)

@@ -194,7 +194,9 @@ class Apps:
     ) -> tuple[list[AppRow], str]:
         """One page of the apps that the caller may view, and the token of the next one."""
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS, special=store.status_filter)
-        scopes = await self._projects.viewable(principal, Action.APP_VIEW, project=project, domain=domain)
+        scopes = await self._projects.listable(
+            principal, Action.APP_VIEW, store.app_names, project=project, domain=domain
+        )
         if not scopes:
             return [], ""
         rows = await self._db.read(lambda reader: store.page_apps(reader, asked, scopes=scopes))

@@ -79,6 +79,7 @@ class Directory:
         self._keys.clear()
         self._logins.clear()
         self._tokens.clear()
+        self._apps.clear()
 
     async def subject(self, subject: str) -> SubjectFacts | None:
         """The subject, or None."""

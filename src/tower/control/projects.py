@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sqlalchemy.exc import IntegrityError
 
@@ -15,13 +15,19 @@ from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.settings import DOMAINS
 from tower.store import definitions as store
-from tower.store.database import Database, Transaction
+from tower.store.database import Database, Reader, Transaction
 from tower.store.definitions import ProjectRow
+from tower.store.listing import Seen
 
 __all__ = ["ProjectRow", "Projects"]
 
 MAX_DESCRIPTION = 300
 MAX_PROJECTS = 1000
+_LISTED = {
+    Action.TASK_VIEW: ResourceType.TASK,
+    Action.RUN_VIEW: ResourceType.RUN,
+    Action.APP_VIEW: ResourceType.APP,
+}
 RESERVED = frozenset({"system"})
 
 
@@ -134,17 +140,48 @@ class Projects:
         self, principal: Principal, action: Action, *, project: str = "", domain: str = ""
     ) -> list[tuple[str, str]]:
         """The (project, domain) pairs, within those asked for, where the caller may do what a list shows."""
-        names = [project] if project else sorted(self._projects())
-        known = self._projects()
-        pairs = [
-            (name, each) for name in names if name in known for each in ([domain] if domain else DOMAINS)
-        ]
         allowed = []
-        for name, each in pairs:
-            place = Resource(ResourceType.DOMAIN, project=name, domain=each)
+        for name, each in self._pairs(project, domain):
+            place = Resource(_LISTED.get(action, ResourceType.DOMAIN), project=name, domain=each)
             if (await self._access.check(principal, action, place)).allowed:
                 allowed.append((name, each))
         return allowed
+
+    async def listable(
+        self,
+        principal: Principal,
+        action: Action,
+        names: Callable[[Reader, str, str], list[str]],
+        *,
+        project: str = "",
+        domain: str = "",
+    ) -> list[Seen]:
+        """What a list shows the caller, within the scopes asked for.
+
+        Where a role, a policy or a limit is about single things, each of the `names` there is decided on: the
+        list must not tell more than looking at the thing does.
+        """
+        if not await self._access.looks_at_names(principal, _LISTED[action]):
+            pairs = await self.viewable(principal, action, project=project, domain=domain)
+            return [Seen(*pair) for pair in pairs]
+        found = []
+        for pair in self._pairs(project, domain):
+            there = await self._db.read(lambda reader, pair=pair: names(reader, *pair))  # type: ignore[misc]
+            seen = [
+                name
+                for name in there
+                if (
+                    await self._access.check(principal, action, Resource(_LISTED[action], *pair, name))
+                ).allowed
+            ]
+            if seen:
+                found.append(Seen(*pair, tuple(seen)))
+        return found
+
+    def _pairs(self, project: str, domain: str) -> list[tuple[str, str]]:
+        known = self._projects()
+        names = [project] if project else sorted(known)
+        return [(name, each) for name in names if name in known for each in ([domain] if domain else DOMAINS)]
 
     def open_for_work(self, project: str) -> None:
         """Raise unless the project takes work: NotFound when there is none, Precondition when archived."""

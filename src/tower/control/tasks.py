@@ -167,7 +167,9 @@ class Tasks:
         With a filter on `version` every version counts.
         """
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
-        scopes = await self._projects.viewable(principal, Action.TASK_VIEW, project=project, domain=domain)
+        scopes = await self._projects.listable(
+            principal, Action.TASK_VIEW, store.task_names, project=project, domain=domain
+        )
         if not scopes:
             return [], ""
         every = any(condition.field == "version" for condition in query.filters)

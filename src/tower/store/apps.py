@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, delete, func, select, update
 
 from tower.errors import Invalid
 from tower.states import AppStatus, Desired
 from tower.store.database import Reader, Transaction
-from tower.store.listing import Filter, Page, compare
+from tower.store.listing import Filter, Page, Seen, compare, within
 from tower.store.schema import app_revisions, apps
 
 
@@ -104,11 +104,15 @@ def everything(reader: Reader) -> list[AppRow]:
     return [_app(row) for row in reader.execute(select(*_COLUMNS).order_by(*TIES))]
 
 
-def page_apps(reader: Reader, page: Page, *, scopes: Sequence[tuple[str, str]]) -> list[AppRow]:
-    """One page of the apps of these (project, domain) pairs."""
-    statement = select(*_COLUMNS).where(
-        or_(*(and_(apps.c.project == project, apps.c.domain == domain) for project, domain in scopes))
-    )
+def app_names(reader: Reader, project: str, domain: str) -> list[str]:
+    """The names of the apps of one scope."""
+    query = select(apps.c.name).where(apps.c.project == project, apps.c.domain == domain)
+    return [row.name for row in reader.execute(query.order_by(apps.c.name))]
+
+
+def page_apps(reader: Reader, page: Page, *, scopes: Sequence[Seen]) -> list[AppRow]:
+    """One page of the apps of these scopes."""
+    statement = select(*_COLUMNS).where(within(apps, scopes))
     return [_app(row) for row in reader.execute(page.apply(statement, ties=TIES))]
 
 

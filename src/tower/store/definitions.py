@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, Select, and_, exists, func, select, update
 
 from tower.store.database import Reader, Transaction
-from tower.store.listing import Page
+from tower.store.listing import Page, Seen, within
 from tower.store.schema import projects, tasks, users
 
 TaskKey = tuple[str, str, str]
@@ -131,13 +131,11 @@ def page_tasks(
     reader: Reader,
     page: Page,
     *,
-    scopes: Sequence[tuple[str, str]],
+    scopes: Sequence[Seen],
     latest_only: bool,
 ) -> list[TaskRow]:
-    """One page of the tasks of these (project, domain) pairs: of each its latest version, or all versions."""
-    statement = _tasks().where(
-        or_(*(and_(tasks.c.project == project, tasks.c.domain == domain) for project, domain in scopes))
-    )
+    """One page of the tasks of these scopes: of each its latest version, or all versions."""
+    statement = _tasks().where(within(tasks, scopes))
     if latest_only:
         newer = _newer.c
         same = and_(
@@ -145,6 +143,12 @@ def page_tasks(
         )
         statement = statement.where(~exists().where(same, newer.serial > tasks.c.serial))
     return [_task(row) for row in reader.execute(page.apply(statement, ties=TIES))]
+
+
+def task_names(reader: Reader, project: str, domain: str) -> list[str]:
+    """The names of the tasks of one scope."""
+    query = select(tasks.c.name).where(tasks.c.project == project, tasks.c.domain == domain).distinct()
+    return [row.name for row in reader.execute(query.order_by(tasks.c.name))]
 
 
 def page_versions(reader: Reader, page: Page, *, key: TaskKey) -> list[TaskRow]:

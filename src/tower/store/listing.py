@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import ColumnElement, Float, Integer, Select, and_, func, not_, or_
+from sqlalchemy import ColumnElement, Float, Integer, Select, Table, and_, false, func, not_, or_
 from sqlalchemy import tuple_ as tuples
 
 from tower.errors import Invalid
@@ -30,6 +30,24 @@ MAX_FILTERS = 20
 MAX_VALUES = 100
 MAX_TEXT = 1024
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+class Seen(NamedTuple):
+    """What of a scope a caller sees: everything, or the things of these names only."""
+
+    project: str
+    domain: str
+    names: tuple[str, ...] | None = None
+
+
+def within(table: Table, scopes: Sequence[Seen]) -> ColumnElement[bool]:
+    """The condition for rows of these scopes."""
+    return or_(false(), *(_within(table, scope) for scope in scopes))
+
+
+def _within(table: Table, scope: Seen) -> ColumnElement[bool]:
+    place = and_(table.c.project == scope.project, table.c.domain == scope.domain)
+    return place if scope.names is None else and_(place, table.c.name.in_(scope.names))
 
 
 class Op(StrEnum):
