@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tower.errors import Invalid
+from tower.issuers import IssuerSettings, check_all
 
 DOMAINS = ("development", "staging", "production")
 """The domains that every project has."""
@@ -42,6 +43,8 @@ class Settings:
     idle_app_seconds: float = 900.0
     drain_seconds: float = 20.0
     audit_retention: float | None = None
+    issuers: tuple[IssuerSettings, ...] = ()
+    """Identity providers whose people are let in."""
     reserved_env: frozenset[str] = field(
         default=frozenset(
             {
@@ -81,3 +84,4 @@ class Settings:
             raise Invalid("A certificate and its key go together.", hint="Give both --cert and --key.")
         if self.tls_cert is not None and not self.tls:
             raise Invalid("A certificate was given without TLS.", hint="Add --tls.")
+        check_all(self.issuers)

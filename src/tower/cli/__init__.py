@@ -10,6 +10,7 @@ from pathlib import Path
 
 import rich_click as click
 
+from tower import issuers
 from tower.cli.administration import HOME, Administration, composition_root, faults, span
 from tower.cli.audit import audit
 from tower.cli.keys import keys
@@ -37,6 +38,11 @@ def cli() -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its private key (PEM)."
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Identity providers (TOML). Default: config.toml in the home, if there is one.",
+)
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -49,6 +55,7 @@ def up(
     tls: bool,
     cert: Path | None,
     key: Path | None,
+    config: Path | None,
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -59,6 +66,7 @@ def up(
         tls=tls,
         tls_cert=cert,
         tls_key=key,
+        issuers=issuers.configured(tower.home, config),
         audit_retention=span(audit_retention),
     )
     settings.validate()

@@ -18,6 +18,7 @@ from tower.console.device import DevicePages
 from tower.console.pages import AppPages, Runs
 from tower.console.parts import Parts
 from tower.console.passwords import Passwords
+from tower.console.providers import RETURN, SIGN_IN, Providers
 from tower.console.requests import shows_key, visit
 from tower.console.signin import SignIn, to_sign_in
 from tower.console.templates import STATIC, nothing, page
@@ -155,7 +156,7 @@ class Console:
 
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
     signin, runs, apps = SignIn(parts), Runs(parts), AppPages(parts)
-    passwords, devices = Passwords(parts), DevicePages(parts)
+    passwords, devices, providers = Passwords(parts), DevicePages(parts), Providers(parts)
     return [
         ("GET", "/", runs.index),
         ("GET", "/v2/domain/{domain}/project/{project}/runs", runs.index),
@@ -169,6 +170,8 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("POST", "/signin", signin.paste),
         ("GET", "/signin/{code}", signin.follow),
         ("POST", "/signin/{code}", signin.confirm),
+        ("GET", SIGN_IN, providers.begin),
+        ("GET", RETURN, providers.finish),
         ("GET", "/login", signin.ask),
         ("POST", "/login", passwords.enter),
         ("GET", "/device", devices.ask),

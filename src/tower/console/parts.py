@@ -10,6 +10,7 @@ from tower.control.accounts import Accounts
 from tower.control.apps import Apps
 from tower.control.data import Data
 from tower.control.directory import Directory
+from tower.control.federation import Federation
 from tower.control.logins import Logins
 from tower.control.oauth import Devices
 from tower.control.projects import Projects
@@ -29,6 +30,7 @@ class Parts:
     directory: Directory
     logins: Logins
     accounts: Accounts
+    federation: Federation
     devices: Devices
     projects: Projects
     watching: Watching

@@ -34,5 +34,11 @@ class Passwords:
             )
         except (Unauthenticated, Exhausted) as fault:
             status = 429 if isinstance(fault, Exhausted) else 401
-            return page("signin.html", status=status, following=following, wrong=fault.public)
+            return page(
+                "signin.html",
+                status=status,
+                following=following,
+                wrong=fault.public,
+                providers=self._parts.federation.offered,
+            )
         return signed_in(request, opened, following, by_form=True)

@@ -37,8 +37,8 @@ class SignIn:
     async def ask(self, request: Request) -> Response:
         """The page that tells how to get a link; it also takes the link or its code."""
         following = local(request.query_params.get("next", "/"))
-        answer = page("signin.html", following=following, wrong="")
-        answer.headers.append("set-cookie", _remember(following, secure=secure(request)))
+        answer = page("signin.html", following=following, wrong="", providers=self._parts.federation.offered)
+        answer.headers.append("set-cookie", remember(following, secure=secure(request)))
         return answer
 
     async def paste(self, request: Request) -> Response:
@@ -50,7 +50,13 @@ class SignIn:
         try:
             return await self._open(request, code, following, by_form=True)
         except Unauthenticated as fault:
-            return page("signin.html", status=401, following=following, wrong=fault.public)
+            return page(
+                "signin.html",
+                status=401,
+                following=following,
+                wrong=fault.public,
+                providers=self._parts.federation.offered,
+            )
 
     async def follow(self, request: Request) -> Response:
         """The link itself. Opened by the person it is used up; led to by another site it asks first.
@@ -62,12 +68,12 @@ class SignIn:
         code = request.path_params["code"]
         if came_by_link(request):
             return page("confirm.html", action=f"/signin/{quote(code, safe='')}")
-        return await self._open(request, code, _remembered(request), by_form=False)
+        return await self._open(request, code, remembered(request), by_form=False)
 
     async def confirm(self, request: Request) -> Response:
         """The person's yes to a link that another site led to."""
         own_page(request)
-        return await self._open(request, request.path_params["code"], _remembered(request), by_form=True)
+        return await self._open(request, request.path_params["code"], remembered(request), by_form=True)
 
     async def leave(self, request: Request) -> Response:
         """End the session, here and on the hosts of apps."""
@@ -138,15 +144,17 @@ def signed_in(request: Request, opened: SignedIn, following: str, *, by_form: bo
         answer = page("onward.html", following=following)
     life = int(opened.row.expires_at - opened.row.created_at)
     answer.headers.append("set-cookie", set_cookie(opened.text, secure=secure(request), max_age=life))
-    answer.headers.append("set-cookie", _remember("", secure=secure(request)))
+    answer.headers.append("set-cookie", remember("", secure=secure(request)))
     return answer
 
 
-def _remember(following: str, *, secure: bool) -> str:
+def remember(following: str, *, secure: bool) -> str:
+    """The cookie that keeps where to go on to after signing in."""
     age = _NEXT_SECONDS if following else 0
     flags = "; HttpOnly; SameSite=Lax" + ("; Secure" if secure else "")
     return f"{NEXT_COOKIE}={quote(following, safe='')}; Path=/signin; Max-Age={age}{flags}"
 
 
-def _remembered(request: Request) -> str:
+def remembered(request: Request) -> str:
+    """Where to go on to, as it was kept."""
     return local(unquote(request.cookies.get(NEXT_COOKIE, "/")))

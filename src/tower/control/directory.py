@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from tower.clock import Clock
@@ -17,6 +18,7 @@ from tower.errors import Broken, Fault
 from tower.identity.accesstokens import LOGIN_PREFIX
 from tower.identity.clients import Scope
 from tower.identity.directory import KeyFacts, LoginFacts, SessionFacts, SubjectFacts
+from tower.identity.oidc.claims import ends_at
 from tower.identity.principal import (
     Actor,
     ActorKind,
@@ -27,10 +29,11 @@ from tower.identity.principal import (
     Principal,
 )
 from tower.identity.tokens import actor_from_text, ceiling_from_json
+from tower.issuers import IssuerSettings
 from tower.policy.actions import Action
 from tower.policy.rules import NOTHING, Binding, Bindings
+from tower.store import externals, oauth, webhooks
 from tower.store import identities as store
-from tower.store import oauth
 from tower.store import policies as rules
 from tower.store.database import Database, Reader
 from tower.store.identities import AttemptRow
@@ -59,9 +62,11 @@ V = TypeVar("V")
 class Directory:
     """One per process; it is the `Keys`, `Sessions`, `Parents` and `Attempts` of the authenticators."""
 
-    def __init__(self, *, db: Database, clock: Clock) -> None:
+    def __init__(self, *, db: Database, clock: Clock, issuers: tuple[IssuerSettings, ...] = ()) -> None:
+        """`issuers` say which groups of theirs are groups of Tower's or have roles."""
         self._db = db
         self._clock = clock
+        self._issuers = {each.issuer: each for each in issuers}
         self._people: _Remembered[tuple[SubjectFacts, Bindings]] = _Remembered()
         self._keys: _Remembered[KeyFacts] = _Remembered()
         self._apps: _Remembered[tuple[Ceiling, ...]] = _Remembered()
@@ -191,6 +196,11 @@ class Directory:
                 if login is None or login.revoked or login.subject != subject:
                     return False
                 return login.expires_at > self._clock.now()
+            case CredentialKind.OIDC_TOKEN:
+                return ends_at(public_id) > self._clock.now()
+            case CredentialKind.WEBHOOK:
+                hook = self._db.read_now(lambda reader: webhooks.by_id(reader, public_id))
+                return hook is not None and hook.maps_to(subject)
             case CredentialKind.WORKLOAD:
                 principal = await self.attempt(public_id)
                 return principal is not None and principal.subject == subject
@@ -241,7 +251,7 @@ class Directory:
         remembered = "\0".join((subject, *groups))
         known = self._people.get(remembered)
         if known is None:
-            found = self._db.read_now(lambda reader: _read_person(reader, subject, groups))
+            found = self._db.read_now(lambda reader: _read_person(reader, subject, groups, self._issuers))
             if found is None:
                 return None
             known = found
@@ -303,17 +313,29 @@ def app_ceiling(row: CeilingRow) -> Ceiling:
 
 
 def _read_person(
-    reader: Reader, subject: str, external: tuple[str, ...]
+    reader: Reader, subject: str, external: tuple[str, ...], issuers: Mapping[str, IssuerSettings]
 ) -> tuple[SubjectFacts, Bindings] | None:
     row = store.user(reader, subject)
     if row is None:
         return None
-    names = rules.groups_of(reader, subject, external)
+    claimed = [
+        (issuers[source], name.partition(":")[2])
+        for source, name in externals.external_names(reader, subject)
+        if source in issuers
+    ]
+    mapped = {settings.groups[name] for settings, name in claimed if name in settings.groups}
+    names = sorted({*rules.groups_of(reader, subject, external), *mapped})
     given = [(each, "") for each in store.bindings_of(reader, subject)]
     given += [(each, name) for name in names for each in store.bindings_of(reader, rules.GROUP + name)]
     facts = SubjectFacts(row.subject, Kind(row.kind), row.name, row.email, row.disabled_at is not None)
     roles = [
         Binding(each.role, each.project, each.domain, each.kind, each.name, group) for each, group in given
+    ]
+    roles += [
+        Binding(each.role, each.project, each.domain, group=f"{settings.alias}:{name}")
+        for settings, name in claimed
+        for each in settings.roles
+        if each.group == name
     ]
     return facts, Bindings.of(roles, names)
 

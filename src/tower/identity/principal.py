@@ -22,6 +22,9 @@ class CredentialKind(StrEnum):
     SESSION = "session"
     APP_TOKEN = "app_token"  # noqa: S105  (a name of a kind, not a secret)
     ACCESS_TOKEN = "access_token"  # noqa: S105  (a name of a kind, not a secret)
+    OIDC_TOKEN = "oidc_token"  # noqa: S105  (a name of a kind, not a secret)
+    WEBHOOK = "webhook"
+    """A signed delivery of a third party."""
     WORKLOAD = "workload"
     MACHINE = "machine"
 

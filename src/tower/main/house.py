@@ -35,6 +35,7 @@ from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.main.governance import governance
 from tower.main.oauth import FOLDER, OAuth, oauth
+from tower.main.oidc import Oidc, oidc
 from tower.policy.engine import Engine
 from tower.rest import door as rest_door
 from tower.rest.routes import Governance
@@ -68,6 +69,7 @@ class House:
     logins: Logins
     oauth: OAuth
     governance: Governance
+    oidc: Oidc
     projects: Projects
     definitions: Definitions
     inputs: Inputs
@@ -116,17 +118,29 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     key = SigningKey.load_or_create(settings.home / "signing.key")
     events = Events()
     blobs = Blobs(settings.home / "blobs")
-    directory = Directory(db=db, clock=clock)
+    directory = Directory(db=db, clock=clock, issuers=settings.issuers)
     access = Access(db=db, engine=Engine(), directory=directory)
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
     access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
     grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
+    logins = Logins(db=db, access=access, settings=settings)
+    foreign = oidc(
+        settings=settings,
+        db=db,
+        clock=clock,
+        access=access,
+        directory=directory,
+        logins=logins,
+        secret=key,
+        ours=origin.ours,
+    )
     chain = Chain(
         [
             authenticators.Sockets(attempts=directory),
             authenticators.ApiKeys(directory=directory, clock=clock),
+            foreign.tokens,
             AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
             authenticators.ExchangedTokens(tokens=tokens, directory=directory),
             authenticators.BrowserSessions(directory=directory, clock=clock),
@@ -135,7 +149,6 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     )
     identities = Identities(db=db, access=access, directory=directory)
     api_keys = ApiKeys(db=db, access=access, directory=directory)
-    logins = Logins(db=db, access=access, settings=settings)
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
@@ -174,6 +187,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         logins=logins,
         oauth=signing_in,
         governance=rules,
+        oidc=foreign,
         projects=projects,
         definitions=definitions,
         inputs=inputs,

@@ -176,6 +176,7 @@ def _console_parts(house: House) -> ConsoleParts:
         directory=house.directory,
         logins=house.logins,
         accounts=house.oauth.accounts,
+        federation=house.oidc.federation,
         devices=house.oauth.devices,
         projects=house.projects,
         watching=house.watching,

@@ -290,6 +290,8 @@ ROUTES: dict[str, Row] = {
     "console POST /signin": _ANONYMOUS,
     "console GET /signin/{code}": _ANONYMOUS,
     "console POST /signin/{code}": _ANONYMOUS,
+    "console GET /signin/with/{alias}": _ANONYMOUS,
+    "console GET /signin/with/{alias}/callback": _ANONYMOUS,
     "console GET /login": _ANONYMOUS,
     "console POST /login": _ANONYMOUS,
     "console GET /device": _SELF,

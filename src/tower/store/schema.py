@@ -102,6 +102,15 @@ external_groups = Table(
     Column("name", String, primary_key=True),
 )
 
+external_identities = Table(
+    "external_identities",
+    metadata,
+    Column("issuer", String, primary_key=True),
+    Column("sub", String, primary_key=True),
+    Column("subject", String, nullable=False, unique=True),
+    Column("created_at", Float, nullable=False),
+)
+
 policies = Table(
     "policies",
     metadata,
@@ -417,6 +426,31 @@ app_revisions = Table(
     Column("spec", LargeBinary, nullable=False),
     Column("deployed_by", String, nullable=False),
     Column("created_at", Float, nullable=False),
+)
+
+webhooks = Table(
+    "webhooks",
+    metadata,
+    Column("project", String, primary_key=True),
+    Column("domain", String, primary_key=True),
+    Column("app", String, primary_key=True),
+    Column("path", String, primary_key=True),
+    Column("id", String, nullable=False, unique=True),  # public; a new one with each change
+    Column("scheme", String, nullable=False),  # github | slack | standard | hmac
+    Column("secret", LargeBinary, nullable=False),  # sealed, see tower.control.webhooks
+    Column("subject", String, nullable=False, server_default=""),  # whom a delivery runs as; "" for nobody
+    Column("senders", Text, nullable=False, server_default="{}"),  # JSON object: sender to subject
+    Column("created_at", Float, nullable=False),
+    Column("created_by", String, nullable=False),
+)
+
+webhook_deliveries = Table(
+    "webhook_deliveries",
+    metadata,
+    # what was let through once, so that it is not let through again
+    Column("webhook", String, primary_key=True),
+    Column("digest", LargeBinary, primary_key=True),
+    Column("ends_at", Float, nullable=False, index=True),
 )
 
 audit = Table(

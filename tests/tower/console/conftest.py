@@ -114,6 +114,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
                 directory=rooms.directory,
                 logins=rooms.logins,
                 accounts=rooms.oauth.accounts,
+                federation=rooms.oidc.federation,
                 devices=rooms.oauth.devices,
                 projects=rooms.projects,
                 watching=rooms.watching,

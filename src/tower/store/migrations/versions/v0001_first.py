@@ -252,6 +252,39 @@ def upgrade() -> None:  # noqa: PLR0915  (one statement a table)
         sa.PrimaryKeyConstraint("subject", "source", "name", name=op.f("pk_external_groups")),
     )
     op.create_table(
+        "external_identities",
+        sa.Column("issuer", sa.String(), nullable=False),
+        sa.Column("sub", sa.String(), nullable=False),
+        sa.Column("subject", sa.String(), nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("issuer", "sub", name=op.f("pk_external_identities")),
+        sa.UniqueConstraint("subject", name=op.f("uq_external_identities_subject")),
+    )
+    op.create_table(
+        "webhooks",
+        sa.Column("project", sa.String(), nullable=False),
+        sa.Column("domain", sa.String(), nullable=False),
+        sa.Column("app", sa.String(), nullable=False),
+        sa.Column("path", sa.String(), nullable=False),
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("scheme", sa.String(), nullable=False),
+        sa.Column("secret", sa.LargeBinary(), nullable=False),
+        sa.Column("subject", sa.String(), server_default="", nullable=False),
+        sa.Column("senders", sa.Text(), server_default="{}", nullable=False),
+        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_by", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("project", "domain", "app", "path", name=op.f("pk_webhooks")),
+        sa.UniqueConstraint("id", name=op.f("uq_webhooks_id")),
+    )
+    op.create_table(
+        "webhook_deliveries",
+        sa.Column("webhook", sa.String(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("ends_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("webhook", "digest", name=op.f("pk_webhook_deliveries")),
+    )
+    op.create_index(op.f("ix_webhook_deliveries_ends_at"), "webhook_deliveries", ["ends_at"], unique=False)
+    op.create_table(
         "policies",
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("text", sa.Text(), nullable=False),

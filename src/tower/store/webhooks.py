@@ -1,0 +1,105 @@
+"""Rows of signed webhooks of third parties, and of the deliveries that were let through."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sqlalchemy import ColumnElement, and_, bindparam, select
+from sqlalchemy import insert as insert_into
+
+from tower.store.schema import webhook_deliveries, webhooks
+from tower.store.transaction import Reader, Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRow:
+    """One path of one app. `secret` is sealed; `subject` "" runs nobody that `senders` does not name."""
+
+    project: str
+    domain: str
+    app: str
+    path: str
+    id: str
+    scheme: str
+    secret: bytes = field(repr=False)
+    subject: str
+    senders: Mapping[str, str]
+    created_at: float
+    created_by: str
+
+    def maps_to(self, subject: str) -> bool:
+        """Whether a delivery can run as this subject."""
+        return bool(subject) and (subject == self.subject or subject in self.senders.values())
+
+
+def put(tx: Transaction, row: WebhookRow) -> None:
+    """Set what holds for a path; what was delivered under the former one counts no more."""
+    remove(tx, row.project, row.domain, row.app, row.path)
+    values = {name: getattr(row, name) for name in WebhookRow.__dataclass_fields__}
+    tx.execute(insert_into(webhooks).values(**{**values, "senders": json.dumps(dict(row.senders))}))
+
+
+def remove(tx: Transaction, project: str, domain: str, app: str, path: str) -> bool:
+    """Forget a path; False when there was nothing."""
+    row = at(tx, project, domain, app, path)
+    if row is None:
+        return False
+    tx.execute(webhook_deliveries.delete().where(webhook_deliveries.c.webhook == row.id))
+    return tx.execute(webhooks.delete().where(webhooks.c.id == row.id)).rowcount > 0
+
+
+def at(reader: Reader, project: str, domain: str, app: str, path: str) -> WebhookRow | None:
+    """What holds for this path, or None."""
+    place = {"project": project, "domain": domain, "app": app, "path": path}
+    return _row(reader.execute(_AT, place).first())
+
+
+def by_id(reader: Reader, webhook_id: str) -> WebhookRow | None:
+    """The one of this public id, or None."""
+    return _row(reader.execute(_BY_ID, {"id": webhook_id}).first())
+
+
+def everything(reader: Reader, project: str = "", domain: str = "", app: str = "") -> list[WebhookRow]:
+    """All of them, or those of one app, by their place."""
+    query = select(*_COLUMNS).order_by(webhooks.c.project, webhooks.c.domain, webhooks.c.app, webhooks.c.path)
+    if app:
+        query = query.where(webhooks.c.project == project, webhooks.c.domain == domain, webhooks.c.app == app)
+    return [row for found in reader.execute(query) if (row := _row(found)) is not None]
+
+
+def add_delivery(tx: Transaction, webhook_id: str, digest: bytes, ends_at: float) -> bool:
+    """Remember a delivery until then; False when it is known already."""
+    tx.execute(webhook_deliveries.delete().where(webhook_deliveries.c.ends_at <= tx.now))
+    known = tx.execute(select(webhook_deliveries.c.ends_at).where(_delivery(webhook_id, digest))).first()
+    if known is not None:
+        return False
+    tx.execute(insert_into(webhook_deliveries).values(webhook=webhook_id, digest=digest, ends_at=ends_at))
+    return True
+
+
+def forget_delivery(tx: Transaction, webhook_id: str, digest: bytes) -> None:
+    """Take it back: it did not reach the app."""
+    tx.execute(webhook_deliveries.delete().where(_delivery(webhook_id, digest)))
+
+
+def _delivery(webhook_id: str, digest: bytes) -> ColumnElement[bool]:
+    return and_(webhook_deliveries.c.webhook == webhook_id, webhook_deliveries.c.digest == digest)
+
+
+def _row(found: object) -> WebhookRow | None:
+    if found is None:
+        return None
+    values = dict(found._mapping)  # type: ignore[attr-defined]
+    return WebhookRow(**{**values, "senders": json.loads(values["senders"])})
+
+
+_COLUMNS = tuple(webhooks.c[name] for name in WebhookRow.__dataclass_fields__)
+_AT = select(*_COLUMNS).where(
+    webhooks.c.project == bindparam("project"),
+    webhooks.c.domain == bindparam("domain"),
+    webhooks.c.app == bindparam("app"),
+    webhooks.c.path == bindparam("path"),
+)
+_BY_ID = select(*_COLUMNS).where(webhooks.c.id == bindparam("id"))
