@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.flyte.login.person import give_password
 from tests.tower_process import Tower
 
 
@@ -23,6 +24,14 @@ def tower_tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tower]:
     with Tower.started(tmp_path_factory.mktemp("tower-tls"), "--tls") as running:
         running.add_people()
         yield running
+
+
+@pytest.fixture(scope="session")
+def town(tower: Tower) -> Tower:
+    """The running Tower, where alice and bob have a password."""
+    for name in ("alice", "bob"):
+        give_password(tower, name)
+    return tower
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tests.flyte.login.person import PASSWORD
 from tests.tower_process import BIN, Tower, clean_environment
 
 
@@ -52,23 +51,6 @@ class Terminal:
                 process.wait(60)
             finally:
                 process.kill()
-
-
-@pytest.fixture(scope="session")
-def town(tower: Tower) -> Tower:
-    """The running Tower, where alice and bob have passwords."""
-    for name in ("alice", "bob"):
-        done = subprocess.run(
-            [BIN / "tower", "users", "password", name, "--stdin"],
-            env=clean_environment({"TOWER_HOME": str(tower.home)}),
-            input=f"{PASSWORD}\n",
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        assert PASSWORD not in done.stdout + done.stderr
-    return tower
 
 
 @pytest.fixture

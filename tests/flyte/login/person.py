@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import re
+import ssl
+import subprocess
 from html import unescape
 from pathlib import Path
 from typing import Self
 from urllib.parse import urljoin
 
 import httpx
+from tests.tower_process import BIN, Tower, clean_environment
 
 PASSWORD = "rain falls on the old harbour"
+
+
+def give_password(tower: Tower, name: str) -> None:
+    """What the machine's operator does, once per person."""
+    done = subprocess.run(
+        [BIN / "tower", "users", "password", name, "--stdin"],
+        env=clean_environment({"TOWER_HOME": str(tower.home)}),
+        input=f"{PASSWORD}\n",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert PASSWORD not in done.stdout + done.stderr
 
 
 class Browser:
@@ -18,7 +35,12 @@ class Browser:
 
     def __init__(self, url: str, ca: Path | None = None) -> None:
         self.url = url
-        self.http = httpx.Client(base_url=url, verify=str(ca) if ca else True, trust_env=False, timeout=30.0)
+        self.http = httpx.Client(
+            base_url=url,
+            verify=ssl.create_default_context(cafile=ca) if ca else True,
+            trust_env=False,
+            timeout=30.0,
+        )
 
     def __enter__(self) -> Self:
         return self
