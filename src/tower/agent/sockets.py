@@ -18,10 +18,10 @@ from typing import Any
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from tower.agent.attest import Birth, Peer, birth, descends, peer
+from tower.protocol import Bounded
 
 _HEADER = (b"x-flyte-agent", b"1")
 _BACKLOG = 128
@@ -180,7 +180,7 @@ class _Door:
                 self._path.unlink(missing_ok=True)
 
 
-class _Attested(HttpToolsProtocol):
+class _Attested(Bounded):
     """A connection that is read only after the kernel's word on its peer was checked."""
 
     def __init__(self, door: _Door) -> None:

@@ -41,6 +41,7 @@ from tower.main.doors import App, Doors, nothing_here
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
 from tower.oauth import door as oauth
+from tower.protocol import Bounded
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.transfer import Transfer
 from tower.settings import Settings
@@ -219,7 +220,7 @@ class _Server(uvicorn.Server):
 def _config(app: Doors, *, certificate: tls.Certificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Bounded,
         ws="websockets-sansio",
         loop="none",
         lifespan="off",

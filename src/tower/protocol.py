@@ -1,0 +1,89 @@
+"""HTTP/1.1 connections with bounds that the parser does not have: on heads, trailers and patience (T45).
+
+Whoever connects, known or not, could otherwise fill the memory with one endless header, or hold descriptors
+with requests that never begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+MAX_HEAD = 128 * 1024
+"""Bytes of request line and headers; the gateway allows less."""
+
+HEAD_SECONDS = 30.0
+"""How long a head may take to arrive, counted from the connection or from its first byte."""
+
+_PER_BODY_BYTE = 8  # the smallest chunks that somebody may send in earnest: one byte with its length
+_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 31\r\n"
+    b"connection: close\r\n\r\nThe request's head is too large"
+)
+
+
+class Bounded(HttpToolsProtocol):
+    """uvicorn's protocol; set `http` of its configuration to this class."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._in_head = True
+        self._around = 0  # bytes since the request began that are no body
+        self._body = 0
+        self._patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._hurry()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        body = self._body
+        super().data_received(data)
+        if self.transport.is_closing():
+            return
+        self._around += len(data) - max(0, self._body - body)
+        if self._around > MAX_HEAD + self._body * _PER_BODY_BYTE:
+            self.transport.write(_TOO_LARGE)
+            self.transport.close()
+        elif self._in_head and self._patience is None:
+            self._hurry()
+
+    def on_message_begin(self) -> None:
+        self._in_head, self._around, self._body = True, 0, 0
+        super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # what follows a chunked body is no header: nothing that decides about a request may come after it
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
+            raise ValueError("RFC 9112 section 3.2: one Host header")  # answered with 400
+        self._in_head = False
+        self._forget()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._body += len(body)
+        super().on_body(body)
+
+    def _hurry(self) -> None:
+        self._patience = self.loop.call_later(HEAD_SECONDS, self._late)
+
+    def _late(self) -> None:
+        self._patience = None
+        if self._in_head and not self.transport.is_closing():
+            self.transport.close()
+
+    def _forget(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None
