@@ -207,6 +207,7 @@ _MEANING = {
 }
 
 _FACTS = tuple(name for name in Entry.__dataclass_fields__ if name != "hash")
+_quoted = json.encoder.encode_basestring_ascii
 _compact = json.JSONEncoder(separators=(",", ":"))
 _sorted = json.JSONEncoder(separators=(",", ":"), sort_keys=True, allow_nan=False)
 
@@ -240,11 +241,19 @@ def sealed(record: Record, *, after: Head) -> tuple[Any, ...]:
         record.request_id,
         record.decision,
         record.policy_revision,
-        _sorted.encode(dict(record.detail)) if record.detail else "{}",
+        _json(record.detail) if record.detail else "{}",
         _run(record),
         after.hash,
     )
     return (*facts, _digest(*facts))
+
+
+def _json(detail: Mapping[str, Any]) -> str:
+    for each in detail.values():
+        if type(each) is not str:
+            return _sorted.encode(dict(detail))
+    # the usual kind, all text: what the encoder would write, without setting it up
+    return "{" + ",".join([f"{_quoted(name)}:{_quoted(detail[name])}" for name in sorted(detail)]) + "}"
 
 
 def _run(record: Record) -> str:

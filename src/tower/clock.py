@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
+import struct
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Protocol
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
@@ -26,7 +27,7 @@ class SystemClock:
     """The machine's clock and its random source."""
 
     def __init__(self) -> None:
-        self._random = iter(b"")
+        self._random: Iterator[tuple[int, ...]] = iter(())
 
     def now(self) -> float:
         """Seconds since the epoch, UTC."""
@@ -34,15 +35,17 @@ class SystemClock:
 
     def name(self, prefix: str) -> str:
         """A fresh sortable name: 9 characters of milliseconds, 10 (50 bits) of randomness."""
-        return prefix + _base32(int(time.time() * 1000), 9) + self._letters(10)
+        return prefix + _base32(int(time.time() * 1000)) + self._letters()
 
-    def _letters(self, count: int) -> str:
-        """Random letters, drawn many at a time: at each draw a busy thread may take the interpreter away."""
-        letters = [ALPHABET[byte & 31] for byte in islice(self._random, count)]
-        if len(letters) < count:
-            self._random = iter(secrets.token_bytes(4096))
-            letters += [ALPHABET[byte & 31] for byte in islice(self._random, count - len(letters))]
-        return "".join(letters)
+    def _letters(self) -> str:
+        """Ten random letters; many are drawn at once, since each draw may cost the thread its turn."""
+        while True:
+            drawn = next(self._random, None)
+            if drawn is not None:
+                return f"{_PAIRS[drawn[0] & 1023]}{_PAIRS[drawn[1] & 1023]}{_PAIRS[drawn[2] & 1023]}" + (
+                    f"{_PAIRS[drawn[3] & 1023]}{_PAIRS[drawn[4] & 1023]}"
+                )
+            self._random = struct.iter_unpack("5H", secrets.token_bytes(5120))
 
 
 def utc(seconds: float) -> datetime:
@@ -50,9 +53,12 @@ def utc(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC)
 
 
-def _base32(number: int, width: int) -> str:
-    digits = []
-    for _ in range(width):
-        number, rest = divmod(number, 32)
-        digits.append(ALPHABET[rest])
-    return "".join(reversed(digits))
+_PAIRS = [first + second for first in ALPHABET for second in ALPHABET]
+
+
+def _base32(number: int) -> str:
+    """45 bits as 9 digits."""
+    return (
+        f"{ALPHABET[(number >> 40) & 31]}{_PAIRS[(number >> 30) & 1023]}{_PAIRS[(number >> 20) & 1023]}"
+        f"{_PAIRS[(number >> 10) & 1023]}{_PAIRS[number & 1023]}"
+    )

@@ -115,7 +115,7 @@ class Gateway:
         for name, value in scope["headers"]:
             if name == b"host":
                 host = value.decode("latin-1").lower().rsplit(":", 1)[0].rstrip(".")
-                return host.endswith(self._suffix)
+                return bool(host.endswith(self._suffix))
         return False
 
     async def close(self) -> None:

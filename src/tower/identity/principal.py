@@ -109,4 +109,6 @@ class Principal:
     @property
     def via_app(self) -> str:
         """`project/domain/name` of the app nearest to the person, or "" for a direct caller."""
+        if not self.actors:
+            return ""
         return next((actor.id for actor in self.actors if actor.kind is ActorKind.APP), "")

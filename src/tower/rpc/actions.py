@@ -14,6 +14,7 @@ from typing import Any
 from flyteidl2.common import identifier_pb2
 from flyteidl2.task import run_pb2
 from flyteidl2.workflow import run_definition_pb2 as pb
+from flyteidl2.workflow import run_service_pb2
 
 from tower.clock import utc
 from tower.control.watching import ActionKey, ActionRow, AttemptRow, Person, Seen
@@ -35,11 +36,16 @@ def key_of(action: identifier_pb2.ActionIdentifier) -> ActionKey:
 
 def own_labels(row: ActionRow) -> dict[str, str]:
     """What Tower itself says about a run."""
-    labels = {"tower/credential-kind": row.credential_kind, "tower/credential-id": row.credential_id}
-    if row.via_app:
-        labels["tower/via-app"] = row.via_app
+    labels = _own_labels(row.credential_kind, row.credential_id, row.via_app)
     if row.started_at is not None:  # until then the start time of the status is this one
         labels["tower/created-at"] = utc(row.created_at).isoformat()
+    return labels
+
+
+def _own_labels(kind: str, credential: str, app: str) -> dict[str, str]:
+    labels = {"tower/credential-kind": kind, "tower/credential-id": credential}
+    if app:
+        labels["tower/via-app"] = app
     return labels
 
 
@@ -49,6 +55,45 @@ def run(row: ActionRow, executor: Person) -> pb.Run:
     if row.labels != "{}":
         labels = {**json.loads(row.labels), **labels}
     return pb.Run(action=action(row, executor), labels=labels)
+
+
+def created(row: ActionRow, executor: Person) -> run_service_pb2.CreateRunResponse:
+    """The answer to a CreateRun."""
+    if row.labels != "{}" or row.started_at is not None or row.ended_at is not None:
+        return run_service_pb2.CreateRunResponse(run=run(row, executor))
+    credential = (row.credential_kind, row.credential_id, row.via_app)
+    task = (row.task_project, row.task_domain, row.task_name, row.task_version)
+    made = run_service_pb2.CreateRunResponse.FromString(
+        _usual(task, executor, row.parent or "", (row.project, row.domain), credential)
+    )
+    shown = made.run.action
+    shown.id.run.name = row.run
+    shown.id.name = row.action
+    status = shown.status
+    status.phase = int(row.phase)
+    status.attempts = max(1, row.attempts)
+    begun, whole = status.start_time, round(row.created_at * 1e6)
+    begun.seconds, part = divmod(whole, 1_000_000)
+    begun.nanos = part * 1000
+    return made
+
+
+@lru_cache(maxsize=1024)
+def _usual(
+    task: tuple[str, str, str, str],
+    executor: Person,
+    parent: str,
+    place: tuple[str, str],
+    credential: tuple[str, str, str],
+) -> bytes:
+    """What the answers about all new runs of a task by one person with one credential share."""
+    made = run_service_pb2.CreateRunResponse()
+    made.run.action.metadata.CopyFrom(_described(task, executor, parent))
+    made.run.action.id.run.project, made.run.action.id.run.domain = place
+    for label, value in _own_labels(*credential).items():
+        made.run.labels[label] = value
+    data: bytes = made.SerializeToString()
+    return data
 
 
 def action(row: ActionRow, executor: Person) -> pb.Action:

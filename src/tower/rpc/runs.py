@@ -28,7 +28,7 @@ class RunService:
         """Accept a run. Owner, source and parent come from the caller's identity alone (T10, T38)."""
         call = current()
         launched = await self._runs.launch(call.principal, _launch(request), request_id=call.request_id)
-        return run_service_pb2.CreateRunResponse(run=actions.run(launched.row, launched.executor))
+        return actions.created(launched.row, launched.executor)
 
     async def abort_run(self, request: Any, ctx: Any) -> Any:
         """End all of a run."""
