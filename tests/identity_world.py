@@ -108,7 +108,7 @@ class World:
             directory=directory,
             access=access,
             identities=Identities(db=db, access=access, directory=directory),
-            api_keys=ApiKeys(db=db, access=access, directory=directory),
+            api_keys=ApiKeys(db=db, access=access, directory=directory, clock=clock),
             logins=logins,
             tokens=tokens,
             grants=grants,

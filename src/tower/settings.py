@@ -45,6 +45,7 @@ class Settings:
     audit_retention: float | None = None
     issuers: tuple[IssuerSettings, ...] = ()
     """Identity providers whose people are let in."""
+    max_key_life: float | None = None
     reserved_env: frozenset[str] = field(
         default=frozenset(
             {
@@ -82,6 +83,8 @@ class Settings:
             raise Invalid(f"The port {self.port} is not between 0 and 65535.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise Invalid("A certificate and its key go together.", hint="Give both --cert and --key.")
+        if self.max_key_life is not None and self.max_key_life < 1:
+            raise Invalid("The longest life of a key is shorter than a second.")
         if self.tls_cert is not None and not self.tls:
             raise Invalid("A certificate was given without TLS.", hint="Add --tls.")
         check_all(self.issuers)

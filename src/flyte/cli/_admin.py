@@ -188,9 +188,9 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
 # update
 
 
-@click.group("update", cls=Group)
+@click.group("update", cls=Group, lazy={"api-key": "_rotate:api_key"})
 def update() -> None:
-    """Change users, services, groups, roles or policies."""
+    """Change API keys, users, services, groups, roles or policies."""
 
 
 @update.command("user")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from ._command import Group, Target, call, narrowed, options
 from ._output import print_json
+
+if TYPE_CHECKING:
+    from ._keystore import Keystore
 
 
 @click.group(
@@ -30,6 +33,7 @@ def create() -> None:
 @click.option("--name", required=True, help="What to call it.")
 @click.option("--user", help="Whose key; another's needs the right to manage keys. [default: yours]")
 @click.option("--role", help="The most that the key may do: admin, contributor or viewer.")
+@click.option("--action", "actions", multiple=True, help="An action it may do, as task:run; may be repeated.")
 @click.option("--expires", metavar="SPAN", help="How long it holds: 3600, 12h, 30d. [default: for ever]")
 @click.option(
     "--format",
@@ -48,8 +52,8 @@ def api_key(context: click.Context, /, **given: Any) -> None:
     The key alone goes to standard output. It is also kept in ~/.flyte/keys.json (or $FLYTE_HOME), readable by
     you alone, so that `flyte get api-key NAME` can print it again on this machine.
 
-    --role, and --project and --domain behind `api-key`, are a ceiling: the key never has more than its
-    owner's rights within it.
+    --role, --action, and --project and --domain behind `api-key`, are a ceiling: the key never has more than
+    its owner's rights within it.
     """
     ceiling = {name: given.get(name) for name in ("project", "domain")}
     target = narrowed(context.obj, given)
@@ -62,6 +66,7 @@ async def _create(
     name: str,
     user: str | None,
     role: str | None,
+    actions: tuple[str, ...],
     expires: str | None,
     form: str,
     is_default: bool,
@@ -69,20 +74,31 @@ async def _create(
 ) -> None:
     from flyte._init import current_session
 
-    from ._keystore import Keystore, KeystoreError, StoredKey
+    from ._keystore import Keystore
 
     session = current_session()
     store = Keystore()
     store.find(session.endpoint, name=name)  # a file that cannot be used is reported before a key exists
     asked = {"name": name, "user": user, "role": role, "expires_in": expires, "format": form, **ceiling}
-    body = {field: value for field, value in asked.items() if value is not None}
+    body: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
+    if actions:
+        body["actions"] = list(actions)
     made: dict[str, Any] = await session.json("POST", "/api/v1/keys", body)
+    show_once(target, made, store=store, is_default=is_default)
+
+
+def show_once(target: Target, made: dict[str, Any], *, store: Keystore, is_default: bool) -> None:
+    """Print a key just made and keep it for its owner."""
+    from flyte._init import current_session
+
+    from ._keystore import KeystoreError, StoredKey
+
     if target.output == "json":
         print_json(made)
     else:
         click.echo(made["key"])
     kept = StoredKey(
-        endpoint=session.endpoint.url,
+        endpoint=current_session().endpoint.url,
         name=made["name"],
         id=made["id"],
         user=made["user"],

@@ -110,7 +110,7 @@ async def api_key(target: Target, name: str | None) -> None:
     session = current_session()
     if name is None:
         answer = await session.json("GET", "/api/v1/keys")
-        columns = ("name", "user", "role", "project", "domain", "expires_at", "last_used_at")
+        columns = ("name", "user", "role", "project", "domain", "disabled", "expires_at", "last_used_at")
         print_records(answer["keys"], columns=columns, output=target.output)
         return
     record: dict[str, Any] = await session.json("GET", f"/api/v1/keys/{quote(name, safe='')}")
@@ -126,7 +126,7 @@ async def api_key(target: Target, name: str | None) -> None:
     if text is None:
         click.echo(
             f"This machine does not have the key, and the control plane keeps only its hash. To replace it: "
-            f"flyte delete api-key {name}; flyte create api-key --name {name}",
+            f"flyte update api-key {name} --rotate",
             err=True,
         )
 

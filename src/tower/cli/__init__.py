@@ -43,6 +43,7 @@ def cli() -> None:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Identity providers (TOML). Default: config.toml in the home, if there is one.",
 )
+@click.option("--max-key-life", metavar="SPAN", help="No new API key lives longer: 90d. Default: no cap.")
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -56,6 +57,7 @@ def up(
     cert: Path | None,
     key: Path | None,
     config: Path | None,
+    max_key_life: str | None,
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -67,6 +69,7 @@ def up(
         tls_cert=cert,
         tls_key=key,
         issuers=issuers.configured(tower.home, config),
+        max_key_life=span(max_key_life),
         audit_retention=span(audit_retention),
     )
     settings.validate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 from urllib.parse import quote, urlencode
 
 import rich_click as click
@@ -21,6 +22,7 @@ def keys() -> None:
 @ROLE
 @PROJECT
 @DOMAIN
+@click.option("--action", "actions", multiple=True, help="An action it may do, as task:run; may be repeated.")
 @click.option("--expires", help="When it ends, from now: 12h, 30d, 4w. Default: never.")
 @click.option("--format", "form", type=click.Choice(["twr", "flyte"]), default="twr", show_default=True)
 @click.pass_obj
@@ -33,6 +35,7 @@ def create_key(
     role: str | None,
     project: str,
     domain: str,
+    actions: tuple[str, ...],
     expires: str | None,
     form: str,
 ) -> None:
@@ -43,6 +46,7 @@ def create_key(
         "role": role,
         "project": project,
         "domain": domain,
+        "actions": list(actions) or None,
         "expires_in": expires,
         "format": form,
     }
@@ -65,13 +69,57 @@ def list_keys(tower: Administration, user: str | None, output: str) -> None:
             key["name"],
             key["user"],
             key["id"],
-            f"{key['role'] or 'any role'} in {key['project']}/{key['domain']}",
+            _ceiling(key),
+            "disabled" if key["disabled"] else "replaced" if key["replaced_by"] else "in use",
             key["expires_at"] or "never",
             key["last_used_at"] or "never",
         )
         for key in found
     ]
-    table(("NAME", "USER", "ID", "CEILING", "EXPIRES", "LAST USED"), rows)
+    table(("NAME", "USER", "ID", "CEILING", "STATE", "EXPIRES", "LAST USED"), rows)
+
+
+@keys.command("rotate")
+@click.argument("name")
+@click.option(
+    "--overlap", default="1h", show_default=True, help="How long the old one still holds: 0, 1h, 7d."
+)
+@click.option(
+    "--expires", help="When the new one ends. Default: it lives as long as the old one was made for."
+)
+@click.option("--format", "form", type=click.Choice(["twr", "flyte"]), default="twr", show_default=True)
+@click.pass_obj
+@faults
+def rotate_key(tower: Administration, *, name: str, overlap: str, expires: str | None, form: str) -> None:
+    """Make a new key under the same name and print it, alone and once. The old one ends after the overlap."""
+    wanted = {"overlap": overlap, "expires_in": expires, "format": form}
+    print(tower.call("POST", f"/keys/{quote(name, safe='')}/rotate", wanted)["key"])
+
+
+@keys.command("disable")
+@click.argument("name")
+@click.pass_obj
+@faults
+def disable_key(tower: Administration, name: str) -> None:
+    """Refuse a key from its next call on, and what was made from it, until it is enabled again."""
+    tower.call("POST", f"/keys/{quote(name, safe='')}/disable")
+    print(f"disabled {name}")
+
+
+@keys.command("enable")
+@click.argument("name")
+@click.pass_obj
+@faults
+def enable_key(tower: Administration, name: str) -> None:
+    """Let a key that was disabled hold again."""
+    tower.call("POST", f"/keys/{quote(name, safe='')}/enable")
+    print(f"enabled {name}")
+
+
+def _ceiling(key: dict[str, Any]) -> str:
+    only = f" only {', '.join(key['actions'])}" if key["actions"] else ""
+    below = f" below {key['maker']}" if key["maker"] else ""
+    return f"{key['role'] or 'any role'} in {key['project']}/{key['domain']}{only}{below}"
 
 
 @keys.command("delete")

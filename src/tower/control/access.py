@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
@@ -95,15 +96,36 @@ class Access:
             if facts is None or facts.disabled:
                 return Decision(False, ("account-disabled",), engine.revision, action.value, str(resource))
             bindings = await self._directory.bindings(principal.subject)
-        return engine.decide(
+        ceilings = self._ceilings(principal)
+        decision = engine.decide(
             subject=principal.subject,
             kind=principal.kind,
             bindings=bindings,
-            ceilings=self._ceilings(principal),
+            ceilings=ceilings,
             action=action,
             resource=resource,
             call=_call(principal),
         )
+        for ceiling in ceilings if decision.allowed else ():
+            if ceiling.person and not await self._maker_may(engine, ceiling.person, action, resource):
+                return replace(decision, allowed=False, policies=(f"below {ceiling.source}",))
+        return decision
+
+    async def _maker_may(self, engine: Engine, person: str, action: Action, resource: Resource) -> bool:
+        """Whether the one who made a key for somebody else may do this themselves now (T35)."""
+        if action is Action.SELF_VIEW:
+            return True
+        facts = await self._directory.subject(person)
+        if facts is None or facts.disabled:
+            return False
+        return engine.decide(
+            subject=person,
+            kind=facts.kind,
+            bindings=await self._directory.bindings(person),
+            ceilings=(),
+            action=action,
+            resource=resource,
+        ).allowed
 
     async def looks_at_names(self, principal: Principal, type_: ResourceType) -> bool:
         """Whether the caller can get different answers about two things of this sort in one scope."""
@@ -120,7 +142,7 @@ class Access:
         if decision.policies == ("account-disabled",):
             return Explanation(decision, (), ())
         machine = principal.kind is Kind.MACHINE
-        return self._engine.explain(
+        found = self._engine.explain(
             subject=principal.subject,
             kind=principal.kind,
             bindings=NOTHING if machine else await self._directory.bindings(principal.subject),
@@ -129,6 +151,18 @@ class Access:
             resource=resource,
             call=_call(principal),
         )
+        limits = [
+            (
+                ceiling,
+                allows
+                and (
+                    not ceiling.person
+                    or await self._maker_may(self._engine, ceiling.person, action, resource)
+                ),
+            )
+            for ceiling, allows in found.ceilings
+        ]
+        return replace(found, decision=decision, ceilings=tuple(limits))
 
     def _ceilings(self, principal: Principal) -> tuple[Ceiling, ...]:
         """Those of the principal, and those that the apps on the way have now."""

@@ -1,11 +1,15 @@
-"""API keys: made, listed, ended, and recorded in the same transaction."""
+"""API keys: made, listed, rotated, disabled, ended, and recorded in the same transaction."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tower.audit import Event
+from tower.clock import Clock
 from tower.control.access import Access, not_found
 from tower.control.directory import Directory
 from tower.control.identities import check_scope, user_resource
@@ -20,12 +24,15 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import KeyRow
 
-__all__ = ["MAX_LIFE", "ApiKeys", "KeyRow", "NewKey", "key_row"]
+__all__ = ["MAX_LIFE", "MAX_OVERLAP", "OVERLAP", "ApiKeys", "KeyRow", "NewKey", "key_row"]
 
 MAX_LIFE = 10 * 365 * 24 * 3600.0
+OVERLAP = 3600.0
+MAX_OVERLAP = 30 * 24 * 3600.0
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _ORG = Resource(ResourceType.ORG)
+_NOTHING: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,21 @@ class NewKey:
 class ApiKeys:
     """The use-cases of `/api/v1/keys`."""
 
-    def __init__(self, *, db: Database, access: Access, directory: Directory) -> None:
+    def __init__(
+        self,
+        *,
+        db: Database,
+        access: Access,
+        directory: Directory,
+        clock: Clock,
+        max_life: float | None = None,
+    ) -> None:
+        """`max_life`: no new key lives longer, in seconds; None lets keys live for ever."""
         self._db = db
         self._access = access
         self._directory = directory
+        self._clock = clock
+        self._max_life = max_life
 
     async def create(
         self,
@@ -53,18 +71,17 @@ class ApiKeys:
         role: str | None = None,
         project: str = ANY,
         domain: str = ANY,
+        actions: Collection[str] | None = None,
         expires_in: float | None = None,
         request_id: str = "",
     ) -> NewKey:
         """A key of the caller, or for another subject when the caller may manage all keys.
 
-        `role`, `project` and `domain` are its ceiling: never above what its owner may do at the time of use.
-        `expires_in` in seconds; a key made with an expiring key ends no later than that one (T35).
+        `role`, `project`, `domain` and `actions` are its ceiling. It is never above what its owner may do at
+        the time of use, nor above what the caller may do then, who makes it for somebody else (T35).
+        `expires_in` in seconds; a key made with an expiring key ends no later than that one.
         """
-        if principal.credential.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}:
-            decision = await self._access.check(principal, Action.KEY_MANAGE_OWN, Resource(ResourceType.KEY))
-            await self._access.refuse(principal, decision, request_id=request_id)
-            raise Denied("Tasks and apps make no keys.", hint="Make it with your own credential.")
+        await self._may_make(principal, request_id)
         owner = principal.subject if subject is None else subject
         if owner == MACHINE.subject:
             raise Invalid("The field user names whose key it is to be.")
@@ -76,8 +93,8 @@ class ApiKeys:
         )
         if not _NAME.fullmatch(name):
             raise Invalid("A key name has letters, digits and . _ - and starts with a letter or digit.")
-        if expires_in is not None and not 1 <= expires_in <= MAX_LIFE:
-            raise Invalid("The field expires_in is not between a second and ten years.")
+        life = self._life(expires_in)
+        listed = _actions(actions)
         made = generate()
         ends = await self._end(principal)
 
@@ -96,27 +113,37 @@ class ApiKeys:
                 role=role,
                 project=project,
                 domain=domain,
-                expires_at=_earliest(ends, None if expires_in is None else tx.now + expires_in),
+                actions=listed,
+                expires_at=_earliest(ends, None if life is None else tx.now + life),
                 now=tx.now,
                 by=principal.subject,
+                maker=_maker(principal, owner),
             )
             self.insert(tx, principal, decision, row, made, request_id=request_id)
             return NewKey(row, made)
 
         return await self._db.write(write)
 
+    async def _listed(self, subject: str | None) -> list[KeyRow]:
+        now = self._clock.now()
+        rows = await self._db.read(lambda reader: store.live_keys(reader, subject=subject))
+        return [row for row in rows if not row.replaced_by or (row.expires_at or now) > now]
+
     async def list(
         self, principal: Principal, *, subject: str | None = None, request_id: str = ""
     ) -> list[KeyRow]:
-        """The live keys by name: all, or those of `subject`, for who manages keys; else the caller's own."""
+        """The live keys by name: all, or those of `subject`, for who manages keys; else the caller's own.
+
+        A key that was rotated stands behind the one that has its name, until it ends.
+        """
         everyone = await self._access.check(principal, Action.KEY_MANAGE, _ORG)
         if everyone.allowed:
-            return await self._db.read(lambda reader: store.live_keys(reader, subject=subject))
+            return await self._listed(subject)
         if subject not in {None, principal.subject}:
             await self._access.require(principal, Action.KEY_MANAGE, _ORG, request_id=request_id)
         own = Resource(ResourceType.KEY, owner=principal.subject)
         await self._access.require(principal, Action.KEY_MANAGE_OWN, own, request_id=request_id)
-        return await self._db.read(lambda reader: store.live_keys(reader, subject=principal.subject))
+        return await self._listed(principal.subject)
 
     async def get(self, principal: Principal, name: str, *, request_id: str = "") -> KeyRow:
         """One live key. Somebody else's looks like one that is not there."""
@@ -124,20 +151,132 @@ class ApiKeys:
         return row
 
     async def delete(self, principal: Principal, name: str, *, request_id: str = "") -> KeyRow:
-        """End a key. The next call with it, or with a token made from it, is refused."""
+        """End a key, and those it was rotated from.
+
+        The next call with one of them, or with a token made from it, is refused.
+        """
         row, decision = await self._own_or_managed(principal, name, request_id)
 
         def write(tx: Transaction) -> None:
-            if not store.delete_key(tx, row.id, tx.now):
+            found = store.keys_of_name(tx, name)
+            if row.id not in {each.id for each in found}:
                 raise not_found(Resource(ResourceType.KEY, name=name))
-            detail = {"key": row.id, "user": row.subject}
-            self._access.record(
-                tx, principal, decision, event=Event.KEY_DELETE, request_id=request_id, detail=detail
-            )
-            tx.after_commit(self._directory.forget)
+            for each in found:
+                store.delete_key(tx, each.id, tx.now)
+                self._record(tx, principal, decision, event=Event.KEY_DELETE, row=each, request_id=request_id)
 
         await self._db.write(write)
         return row
+
+    async def set_disabled(
+        self, principal: Principal, name: str, *, disabled: bool, request_id: str = ""
+    ) -> KeyRow:
+        """Disable or enable a key, with those it was rotated from. Seen at the very next call."""
+        row, decision = await self._own_or_managed(principal, name, request_id)
+
+        def write(tx: Transaction) -> KeyRow:
+            event = Event.KEY_DISABLE if disabled else Event.KEY_ENABLE
+            for each in store.keys_of_name(tx, name):
+                store.set_key_disabled(tx, each.id, tx.now if disabled else None)
+                self._record(tx, principal, decision, event=event, row=each, request_id=request_id)
+            changed = store.live_key(tx, name)
+            if changed is None or changed.id != row.id:
+                raise not_found(Resource(ResourceType.KEY, name=name))
+            return changed
+
+        return await self._db.write(write)
+
+    async def rotate(
+        self,
+        principal: Principal,
+        name: str,
+        *,
+        overlap: float = OVERLAP,
+        expires_in: float | None = None,
+        request_id: str = "",
+    ) -> NewKey:
+        """Make a new key under the same name, with the same owner and the same ceiling.
+
+        The old one holds for `overlap` seconds more and no longer than it would have; runs that it asked for
+        go on. The new one lives as long as the old one was made for, or `expires_in` seconds.
+        """
+        await self._may_make(principal, request_id)
+        row, decision = await self._own_or_managed(principal, name, request_id)
+        if not 0 <= overlap <= MAX_OVERLAP:
+            raise Invalid("The field overlap is not between 0 and 30 days.")
+        if expires_in is None and row.expires_at is not None:
+            expires_in = max(1.0, row.expires_at - row.created_at)
+        life = self._life(expires_in)
+        made = generate()
+        ends = await self._end(principal)
+
+        def write(tx: Transaction) -> NewKey:
+            old = store.live_key(tx, name)
+            if old is None or old.id != row.id:
+                raise Precondition(f"The key {name} was changed meanwhile.", hint="Look at it and try again.")
+            if old.disabled_at is not None:
+                raise Precondition(f"The key {name} is disabled.", hint="Enable it first.")
+            holder = store.user(tx, old.subject)
+            if holder is None or holder.disabled_at is not None:
+                raise Precondition(f"The account {old.subject} is disabled.", hint="Enable it first.")
+            until = tx.now + overlap
+            store.replace_key(tx, old.id, by=made.id, ends=min(until, old.expires_at or until))
+            new = key_row(
+                made,
+                name=name,
+                subject=old.subject,
+                role=old.role,
+                project=old.project,
+                domain=old.domain,
+                actions=old.actions,
+                expires_at=_earliest(ends, None if life is None else tx.now + life),
+                now=tx.now,
+                by=principal.subject,
+                maker=_maker(principal, old.subject),
+            )
+            detail = {"replaces": old.id, "overlap": overlap}
+            self.insert(
+                tx, principal, decision, new, made, request_id=request_id, event=Event.KEY_ROTATE, more=detail
+            )
+            return NewKey(new, made)
+
+        return await self._db.write(write)
+
+    def _record(
+        self,
+        tx: Transaction,
+        principal: Principal,
+        decision: Decision,
+        *,
+        event: Event,
+        row: KeyRow,
+        request_id: str,
+    ) -> None:
+        detail = {"key": row.id, "user": row.subject}
+        self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
+        tx.after_commit(self._directory.forget)
+
+    def _life(self, expires_in: float | None) -> float | None:
+        """How long a new key lives, in seconds. Raises Invalid for longer than it may."""
+        longest = MAX_LIFE if self._max_life is None else self._max_life
+        if expires_in is None:
+            return self._max_life
+        if not 1 <= expires_in <= MAX_LIFE:
+            raise Invalid("The field expires_in is not between a second and ten years.")
+        if expires_in > longest:
+            raise Invalid(f"No key of this installation lives longer than {longest / 86400:g} days.")
+        return expires_in
+
+    async def _may_make(self, principal: Principal, request_id: str) -> None:
+        """Raise Denied for a caller who acts for somebody, or below a limit that a new key would lack."""
+        hosted = principal.credential.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}
+        if not hosted and not any(not ceiling.person for ceiling in principal.ceilings):
+            return
+        decision = await self._access.check(principal, Action.KEY_MANAGE_OWN, Resource(ResourceType.KEY))
+        await self._access.refuse(principal, decision, request_id=request_id)
+        if hosted:
+            raise Denied("Tasks and apps make no keys.", hint="Make it with your own credential.")
+        raise Denied("A limited credential makes no keys.", hint="Use one without a limit.")
 
     async def _end(self, principal: Principal) -> float | None:
         """When the key ends that the caller showed, or that the caller's access token lives from (T35)."""
@@ -173,6 +312,8 @@ class ApiKeys:
         made: ApiKey,
         *,
         request_id: str = "",
+        event: Event = Event.KEY_CREATE,
+        more: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """Inside a transaction whose caller was authorised."""
         if not store.add_key(tx, row, digest=digest(made.secret)):
@@ -184,10 +325,11 @@ class ApiKeys:
             "project": row.project,
             "domain": row.domain,
             "expires_at": row.expires_at,
+            **({} if row.actions is None else {"actions": json.loads(row.actions)}),
+            **({"maker": row.maker} if row.maker else {}),
+            **more,
         }
-        self._access.record(
-            tx, principal, decision, event=Event.KEY_CREATE, request_id=request_id, detail=detail
-        )
+        self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
         tx.after_commit(self._directory.forget)
 
 
@@ -201,7 +343,9 @@ def key_row(
     role: str | None = None,
     project: str = ANY,
     domain: str = ANY,
+    actions: str | None = None,
     expires_at: float | None = None,
+    maker: str = "",
 ) -> KeyRow:
     """The row of a key just made."""
     return KeyRow(
@@ -216,7 +360,29 @@ def key_row(
         expires_at=expires_at,
         last_used_at=None,
         deleted_at=None,
+        actions=actions,
+        maker=maker,
     )
+
+
+def _maker(principal: Principal, owner: str) -> str:
+    """Whom a new key of `owner` is not above: its maker, or the maker of the key that it is made with."""
+    if principal.subject not in {owner, MACHINE.subject}:
+        return principal.subject
+    return next((ceiling.person for ceiling in principal.ceilings if ceiling.person), "")
+
+
+def _actions(names: Collection[str] | None) -> str | None:
+    """The column of a list of actions. Raises Invalid for an unknown one."""
+    if names is None:
+        return None
+    unknown = sorted(set(names) - set(Action))
+    if unknown or not names:
+        raise Invalid(
+            f"There is no action {unknown[0][:60]}." if unknown else "The field actions is empty.",
+            hint=f"Actions are {', '.join(Action)}.",
+        )
+    return json.dumps(sorted(set(names)))
 
 
 def _earliest(*ends: float | None) -> float | None:

@@ -111,7 +111,7 @@ class Directory:
         return known
 
     async def key(self, key_id: str) -> KeyFacts | None:
-        """The key of this public id, deleted ones included."""
+        """The key of this public id, those that are off included."""
         known = self._keys.get(key_id)
         if known is None:
             stored = self._db.read_now(lambda reader: store.key(reader, key_id))
@@ -128,6 +128,9 @@ class Directory:
                 domain=row.domain,
                 expires_at=row.expires_at,
                 deleted=row.deleted_at is not None,
+                disabled=row.disabled_at is not None,
+                actions=None if row.actions is None else frozenset(json.loads(row.actions)),
+                maker=row.maker,
             )
             self._keys.put(key_id, known)
         return known
@@ -181,7 +184,7 @@ class Directory:
         match kind:
             case CredentialKind.API_KEY:
                 facts = await self.key(public_id)
-                if facts is None or facts.deleted or facts.subject != subject:
+                if facts is None or facts.off or facts.subject != subject:
                     return False
                 return facts.expires_at is None or facts.expires_at > self._clock.now()
             case CredentialKind.SESSION:
@@ -208,7 +211,7 @@ class Directory:
                 return False
 
     async def attempt(self, attempt_id: str) -> Principal | None:
-        """Whom a running attempt acts for; None once it is over, the person disabled or the key deleted."""
+        """Whom a running attempt acts for; None once it is over, or the person or the key is off."""
         parts = attempt_id.split("/")
         if len(parts) != 5 or not parts[4].isdecimal() or len(parts[4]) > 6:
             return None
@@ -218,7 +221,7 @@ class Directory:
                 reader, project=project, domain=domain, run=run, action=action, attempt=int(number)
             )
         )
-        if row is None or await self._key_deleted(row):
+        if row is None or await self._key_off(row):
             return None
         person = await self.subject(row.executed_by)
         if person is None or person.disabled:
@@ -266,13 +269,13 @@ class Directory:
             return False
         return not row.parent or self._session_alive(row.parent, subject)
 
-    async def _key_deleted(self, row: AttemptRow) -> bool:
-        """Whether the key that asked for the run was deleted. Its mere expiry ends no run (T6)."""
+    async def _key_off(self, row: AttemptRow) -> bool:
+        """Whether the key that asked for the run is off. Its mere expiry ends no run (T6)."""
         if row.credential_kind == CredentialKind.API_KEY:
             facts = await self.key(row.credential_id)
-            return facts is None or facts.deleted
+            return facts is None or facts.off
         facts = await self.key(row.credential_id) if row.credential_id else None
-        return facts is not None and facts.deleted
+        return facts is not None and facts.off
 
 
 def principal_of_run(row: AttemptRow, person: SubjectFacts) -> Principal:

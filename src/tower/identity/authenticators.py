@@ -63,6 +63,10 @@ class ApiKeys:
         genuine = keys.matches(key.secret, _NO_SUCH_KEY if facts is None else facts.hash)
         if facts is None or facts.deleted or not genuine:
             raise _no_key()
+        if facts.disabled:
+            raise Unauthenticated(
+                "The API key is disabled.", hint="Its owner or an administrator enables it."
+            )
         if facts.expires_at is not None and facts.expires_at <= self._clock.now():
             raise Unauthenticated("The API key has expired.", hint="Make a new one: tower keys create.")
         owner = _enabled(await self._directory.subject(facts.subject))

@@ -21,7 +21,10 @@ class SubjectFacts:
 
 @dataclass(frozen=True, slots=True)
 class KeyFacts:
-    """An API key as it stands now; `role`, `project` and `domain` are its ceiling."""
+    """An API key as it stands now; `role`, `project`, `domain` and `actions` are its ceiling.
+
+    `maker` is who made it for its owner, when that was somebody else: it is never above them either.
+    """
 
     id: str
     name: str
@@ -32,18 +35,38 @@ class KeyFacts:
     domain: str = "*"
     expires_at: float | None = None
     deleted: bool = False
+    disabled: bool = False
+    actions: frozenset[str] | None = None
+    maker: str = ""
+
+    @property
+    def off(self) -> bool:
+        """Whether it was deleted or disabled: nothing that came from it holds either."""
+        return self.deleted or self.disabled
 
     @property
     def limited(self) -> bool:
         """Whether the key carries a ceiling of its own."""
-        return self.role is not None or self.project != "*" or self.domain != "*"
+        somewhere = self.project != "*" or self.domain != "*"
+        return self.role is not None or somewhere or self.actions is not None
 
     @property
     def ceilings(self) -> tuple[Ceiling, ...]:
-        """The limit that it puts on its owner."""
-        if not self.limited:
-            return ()
-        return (Ceiling(f"key:{self.id}", role=self.role, project=self.project, domain=self.domain),)
+        """The limits that it puts on its owner."""
+        found = []
+        if self.limited:
+            found.append(
+                Ceiling(
+                    f"key:{self.id}",
+                    role=self.role,
+                    project=self.project,
+                    domain=self.domain,
+                    actions=self.actions,
+                )
+            )
+        if self.maker:
+            found.append(Ceiling(f"maker:{self.maker}", person=self.maker))
+        return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +104,7 @@ class Keys(Subjects, Protocol):
     """Looks up API keys."""
 
     async def key(self, key_id: str) -> KeyFacts | None:
-        """The key of this public id as of the last commit, deleted ones included, or None."""
+        """The key of this public id as of the last commit, those that are off included, or None."""
 
     def used(self, key_id: str) -> None:
         """Note that the key was used now. Returns at once; the store learns of it later."""

@@ -57,6 +57,8 @@ class Ceiling:
     `role` None means no limit by role; project and domain "*" mean everywhere. `forbidden` names
     actions (values of `tower.policy.actions.Action`) that are off below this ceiling. `actions`, `projects`
     and `tasks` are all that is left of them, None for no such limit; a task is `project/domain/name`.
+    `person`, where it is named, is somebody whose own rights at the time of use are the limit: the maker of
+    a key for somebody else (T35).
     """
 
     source: str
@@ -67,6 +69,7 @@ class Ceiling:
     actions: frozenset[str] | None = None
     projects: frozenset[str] | None = None
     tasks: frozenset[str] | None = None
+    person: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class AccessTokenBearers:
         return login.ceilings
 
     def _of_key(self, key: KeyFacts | None, subject: str) -> tuple[Ceiling, ...]:
-        if key is None or key.deleted or key.subject != subject:
+        if key is None or key.off or key.subject != subject:
             raise _ended()
         if key.expires_at is not None and key.expires_at <= self._clock.now():
             raise Unauthenticated("The API key behind the access token has expired.")

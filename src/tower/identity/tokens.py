@@ -174,6 +174,8 @@ def ceiling_to_json(ceiling: Ceiling) -> dict[str, Any]:
         out["project"] = ceiling.project
     if ceiling.domain != "*":
         out["domain"] = ceiling.domain
+    if ceiling.person:
+        out["person"] = ceiling.person
     if ceiling.forbidden:
         out["forbidden"] = sorted(ceiling.forbidden)
     for name in _LISTS:
@@ -190,12 +192,14 @@ def ceiling_from_json(value: Any) -> Ceiling:
         "role",
         "project",
         "domain",
+        "person",
         "forbidden",
         *_LISTS,
     }:
         raise ValueError("not a ceiling")
     forbidden = value.get("forbidden", [])
     texts = [value.get("source"), value.get("role", ""), value.get("project", "*"), value.get("domain", "*")]
+    texts.append(value.get("person", ""))
     lists = [forbidden, *(value[name] for name in _LISTS if name in value)]
     if not all(isinstance(each, list) for each in lists):
         raise ValueError("not a ceiling")
@@ -207,6 +211,7 @@ def ceiling_from_json(value: Any) -> Ceiling:
         project=value.get("project", "*"),
         domain=value.get("domain", "*"),
         forbidden=frozenset(forbidden),
+        person=value.get("person", ""),
         **{name: frozenset(value[name]) for name in _LISTS if name in value},
     )
 

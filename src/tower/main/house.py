@@ -148,7 +148,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         report=access.report_conflict,
     )
     identities = Identities(db=db, access=access, directory=directory)
-    api_keys = ApiKeys(db=db, access=access, directory=directory)
+    api_keys = ApiKeys(db=db, access=access, directory=directory, clock=clock, max_life=settings.max_key_life)
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from tower.control.access import Access
 from tower.control.accounts import Accounts
-from tower.control.apikeys import ApiKeys
+from tower.control.apikeys import ApiKeys, NewKey
 from tower.control.asking import Asking
 from tower.control.auditing import Auditing
 from tower.control.ceilings import Ceilings
@@ -188,8 +188,7 @@ async def remove_binding(
 
 @router.post("/keys", status_code=201, summary="Make an API key; its text is in this answer only")
 async def create_key(call: Caller, new: shapes.NewKey, response: Response) -> shapes.MadeKey:
-    if new.format not in {"twr", "flyte"}:
-        raise Invalid("The field format is neither twr nor flyte.")
+    _known_format(new.format)
     made = await call.rooms.api_keys.create(
         call.principal,
         name=new.name,
@@ -197,16 +196,11 @@ async def create_key(call: Caller, new: shapes.NewKey, response: Response) -> sh
         role=new.role,
         project=new.project,
         domain=new.domain,
+        actions=new.actions,
         expires_in=shapes.seconds(new.expires_in),
         request_id=call.request_id,
     )
-    response.headers["cache-control"] = "no-store"
-    text = made.key.text
-    if new.format == "flyte":
-        # a port only where it is not the default one: clients that split at the colon know no ports
-        endpoint = call.base_url.partition("://")[2].removesuffix(":443")
-        text = made.key.wrapped(endpoint=endpoint, org=call.rooms.org)
-    return shapes.MadeKey.made(made.row, text)
+    return _shown_once(call, made, new.format, response)
 
 
 @router.get("/keys", summary="List keys: all for who manages keys, else one's own")
@@ -223,6 +217,37 @@ async def get_key(call: Caller, name: str) -> shapes.Key:
 @router.delete("/keys/{name}", summary="End a key; its next call is refused")
 async def delete_key(call: Caller, name: str) -> shapes.Key:
     return shapes.Key.of(await call.rooms.api_keys.delete(call.principal, name, request_id=call.request_id))
+
+
+@router.post(
+    "/keys/{name}/rotate", status_code=201, summary="A new key under the name; the old one ends soon"
+)
+async def rotate_key(call: Caller, name: str, how: shapes.Rotation, response: Response) -> shapes.MadeKey:
+    _known_format(how.format)
+    made = await call.rooms.api_keys.rotate(
+        call.principal,
+        name,
+        overlap=shapes.seconds(how.overlap) or 0.0,
+        expires_in=shapes.seconds(how.expires_in),
+        request_id=call.request_id,
+    )
+    return _shown_once(call, made, how.format, response)
+
+
+@router.post("/keys/{name}/disable", summary="Refuse a key from its next call on")
+async def disable_key(call: Caller, name: str) -> shapes.Key:
+    row = await call.rooms.api_keys.set_disabled(
+        call.principal, name, disabled=True, request_id=call.request_id
+    )
+    return shapes.Key.of(row)
+
+
+@router.post("/keys/{name}/enable", summary="Let a key that was disabled hold again")
+async def enable_key(call: Caller, name: str) -> shapes.Key:
+    row = await call.rooms.api_keys.set_disabled(
+        call.principal, name, disabled=False, request_id=call.request_id
+    )
+    return shapes.Key.of(row)
 
 
 @router.post("/links", status_code=201, summary="Make a sign-in link that works once")
@@ -267,6 +292,21 @@ async def audit(
         records=[shapes.Record.of(entry) for entry in entries],
         next=entries[-1].seq if len(entries) == limit else None,
     )
+
+
+def _known_format(name: str) -> None:
+    if name not in {"twr", "flyte"}:
+        raise Invalid("The field format is neither twr nor flyte.")
+
+
+def _shown_once(call: Call, made: NewKey, form: str, response: Response) -> shapes.MadeKey:
+    response.headers["cache-control"] = "no-store"
+    text = made.key.text
+    if form == "flyte":
+        # a port only where it is not the default one: clients that split at the colon know no ports
+        endpoint = call.base_url.partition("://")[2].removesuffix(":443")
+        text = made.key.wrapped(endpoint=endpoint, org=call.rooms.org)
+    return shapes.MadeKey.made(made.row, text)
 
 
 async def _set_disabled(call: Call, name: str, *, disabled: bool) -> shapes.User:

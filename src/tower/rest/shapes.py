@@ -71,13 +71,25 @@ class ChangedUser(_Request):
 
 
 class NewKey(_Request):
-    """A key for the caller, or for `user`. `expires_in` in seconds or like "30d"; `format` twr or flyte."""
+    """A key for the caller, or for `user`. `expires_in` in seconds or like "30d"; `format` twr or flyte.
+
+    `role`, `project`, `domain` and `actions` are its ceiling.
+    """
 
     name: str
     user: str | None = None
     role: str | None = None
     project: str = "*"
     domain: str = "*"
+    actions: list[str] | None = Field(default=None, max_length=100)
+    expires_in: int | str | None = None
+    format: str = "twr"
+
+
+class Rotation(_Request):
+    """How to rotate a key: the old one holds for `overlap` more, in seconds or like "1h"."""
+
+    overlap: int | str = 3600
     expires_in: int | str | None = None
     format: str = "twr"
 
@@ -157,7 +169,11 @@ class Bindings(BaseModel):
 
 
 class Key(BaseModel):
-    """A key without its text: `id` is public, `role`, `project` and `domain` are its ceiling."""
+    """A key without its text: `id` is public; `role`, `project`, `domain` and `actions` are its ceiling.
+
+    It is not above `maker` either, who made it for its user. One that was rotated names its successor in
+    `replaced_by`, and ends soon.
+    """
 
     id: str
     name: str
@@ -165,6 +181,10 @@ class Key(BaseModel):
     role: str | None
     project: str
     domain: str
+    actions: list[str] | None
+    maker: str
+    disabled: bool
+    replaced_by: str
     created_at: datetime
     created_by: str
     expires_at: datetime | None
@@ -212,8 +232,11 @@ def _limit(ceiling: Ceiling) -> str:
     role = f"at most {ceiling.role} " if ceiling.role else ""
     everywhere = (ceiling.project, ceiling.domain) == ("*", "*")
     place = "" if everywhere else f"in {ceiling.project}/{ceiling.domain} "
+    if ceiling.person:
+        return f"at most what {ceiling.person} may ({ceiling.source})"
+    only = f"only {', '.join(sorted(ceiling.actions))} " if ceiling.actions is not None else ""
     off = f"without {', '.join(sorted(ceiling.forbidden))} " if ceiling.forbidden else ""
-    return f"{role}{place}{off}({ceiling.source})"
+    return f"{role}{place}{only}{off}({ceiling.source})"
 
 
 class Who(BaseModel):
@@ -332,7 +355,7 @@ def seconds(span: int | str | None) -> float | None:
         return float(span[:12])
     if found := _SPAN.fullmatch(span):
         return float(found[1]) * _SECONDS[found[2]]
-    raise Invalid("The field expires_in is no span of time.", hint="Write 3600, 12h, 30d or 4w.")
+    raise Invalid("That is no span of time.", hint="Write 3600, 12h, 30d or 4w.")
 
 
 def _key_fields(row: KeyRow) -> dict[str, Any]:
@@ -343,6 +366,10 @@ def _key_fields(row: KeyRow) -> dict[str, Any]:
         "role": row.role,
         "project": row.project,
         "domain": row.domain,
+        "actions": None if row.actions is None else json.loads(row.actions),
+        "maker": row.maker,
+        "disabled": row.disabled_at is not None,
+        "replaced_by": row.replaced_by,
         "created_at": utc(row.created_at),
         "created_by": row.created_by,
         "expires_at": _time(row.expires_at),

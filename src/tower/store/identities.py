@@ -42,7 +42,10 @@ class BindingRow:
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """An API key without its digest: everything of it that may be shown."""
+    """An API key without its digest: everything of it that may be shown.
+
+    `replaced_by` is the id of the key that it was rotated to; `actions` is a JSON list or None.
+    """
 
     id: str
     name: str
@@ -55,6 +58,10 @@ class KeyRow:
     expires_at: float | None
     last_used_at: float | None
     deleted_at: float | None
+    disabled_at: float | None = None
+    replaced_by: str = ""
+    actions: str | None = None
+    maker: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,15 +203,16 @@ def key(reader: Reader, key_id: str) -> tuple[KeyRow, bytes] | None:
 
 
 def live_key(reader: Reader, name: str) -> KeyRow | None:
-    """The key of this name that is not deleted, or None."""
-    query = select(*_KEY_COLUMNS).where(api_keys.c.name == name, api_keys.c.deleted_at.is_(None))
-    row = reader.execute(query).first()
+    """The key that has this name now, or None: neither a deleted one nor one that was rotated."""
+    current = and_(api_keys.c.deleted_at.is_(None), api_keys.c.replaced_by == "")
+    row = reader.execute(select(*_KEY_COLUMNS).where(api_keys.c.name == name, current)).first()
     return None if row is None else KeyRow(*row)
 
 
 def live_keys(reader: Reader, *, subject: str | None = None) -> list[KeyRow]:
-    """The keys that are not deleted, of everyone or of one subject, by name."""
-    query = select(*_KEY_COLUMNS).where(api_keys.c.deleted_at.is_(None)).order_by(api_keys.c.name)
+    """The keys that are not deleted, of everyone or of one subject, by name; rotated ones behind theirs."""
+    order = (api_keys.c.name, api_keys.c.replaced_by != "", api_keys.c.created_at.desc())
+    query = select(*_KEY_COLUMNS).where(api_keys.c.deleted_at.is_(None)).order_by(*order)
     if subject is not None:
         query = query.where(api_keys.c.subject == subject)
     return [KeyRow(*row) for row in reader.execute(query)]
@@ -222,6 +230,23 @@ def delete_key(tx: Transaction, key_id: str, at: float) -> bool:
     """Mark a key deleted; False when it is already."""
     live = and_(api_keys.c.id == key_id, api_keys.c.deleted_at.is_(None))
     return tx.execute(update(api_keys).where(live).values(deleted_at=at)).rowcount > 0
+
+
+def keys_of_name(reader: Reader, name: str) -> list[KeyRow]:
+    """The key of this name and those it was rotated from, none of them deleted."""
+    query = select(*_KEY_COLUMNS).where(api_keys.c.name == name, api_keys.c.deleted_at.is_(None))
+    return [KeyRow(*row) for row in reader.execute(query)]
+
+
+def replace_key(tx: Transaction, key_id: str, *, by: str, ends: float) -> None:
+    """Give a key's name to the key `by`; the old one ends then."""
+    values = {"replaced_by": by, "expires_at": ends}
+    tx.execute(update(api_keys).where(api_keys.c.id == key_id).values(**values))
+
+
+def set_key_disabled(tx: Transaction, key_id: str, at: float | None) -> None:
+    """Disable (a time) or enable (None) a key."""
+    tx.execute(update(api_keys).where(api_keys.c.id == key_id).values(disabled_at=at))
 
 
 def touch_keys(tx: Transaction, times: Mapping[str, float]) -> None:

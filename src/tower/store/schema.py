@@ -164,12 +164,18 @@ api_keys = Table(
     Column("expires_at", Float),
     Column("last_used_at", Float),
     Column("deleted_at", Float),
+    Column("disabled_at", Float),
+    Column("replaced_by", String, nullable=False, server_default=""),  # id of the key it was rotated to
+    Column("actions", Text),  # ceiling: a JSON list; NULL is none
+    Column(
+        "maker", String, nullable=False, server_default=""
+    ),  # who made it for another, whom it is not above
     Index(
         "ix_api_keys_live_name",
         "name",
         unique=True,
-        sqlite_where=text("deleted_at IS NULL"),
-        postgresql_where=text("deleted_at IS NULL"),
+        sqlite_where=text("deleted_at IS NULL AND replaced_by = ''"),
+        postgresql_where=text("deleted_at IS NULL AND replaced_by = ''"),
     ),
     Index("ix_api_keys_subject", "subject"),
 )

@@ -251,7 +251,7 @@ def test_k07_elsewhere_the_key_is_not_shown_but_what_is_known_and_how_to_replace
     assert elsewhere.status == 0
     assert "twr_" not in elsewhere.out
     assert "alice" in elsewhere.out
-    assert "flyte create api-key --name my-key" in elsewhere.err
+    assert "flyte update api-key my-key --rotate" in elsewhere.err
 
 
 def test_k07_a_key_that_was_made_anew_elsewhere_is_not_shown_in_its_old_form(shell: Shell) -> None:

@@ -64,7 +64,7 @@ class Tokens:
         self._attempts.begin(account=client, source=source)
         facts = await self._directory.key(client) if len(client) == keys.ID_LENGTH else None
         genuine = keys.matches(secret, _NO_SUCH_KEY if facts is None else facts.hash)
-        if facts is None or not genuine or facts.deleted:
+        if facts is None or not genuine or facts.off:
             raise invalid_client()
         if facts.expires_at is not None and facts.expires_at <= self._clock.now():
             raise invalid_client()

@@ -100,6 +100,10 @@ def upgrade() -> None:  # noqa: PLR0915  (one statement a table)
         sa.Column("expires_at", sa.Float(), nullable=True),
         sa.Column("last_used_at", sa.Float(), nullable=True),
         sa.Column("deleted_at", sa.Float(), nullable=True),
+        sa.Column("disabled_at", sa.Float(), nullable=True),
+        sa.Column("replaced_by", sa.String(), server_default="", nullable=False),
+        sa.Column("actions", sa.Text(), nullable=True),
+        sa.Column("maker", sa.String(), server_default="", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
     )
     op.create_index(
@@ -107,8 +111,8 @@ def upgrade() -> None:  # noqa: PLR0915  (one statement a table)
         "api_keys",
         ["name"],
         unique=True,
-        sqlite_where=sa.text("deleted_at IS NULL"),
-        postgresql_where=sa.text("deleted_at IS NULL"),
+        sqlite_where=sa.text("deleted_at IS NULL AND replaced_by = ''"),
+        postgresql_where=sa.text("deleted_at IS NULL AND replaced_by = ''"),
     )
     op.create_index("ix_api_keys_subject", "api_keys", ["subject"], unique=False)
     op.create_table(
