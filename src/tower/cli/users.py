@@ -150,3 +150,13 @@ def password(tower: Administration, name: str, *, piped: bool, remove: bool) -> 
         secret = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     tower.call("PUT", path, {"password": secret})
     print(f"{name} can sign in with the password")
+
+
+@users.command("logout")
+@click.argument("name")
+@click.pass_obj
+@faults
+def logout(tower: Administration, name: str) -> None:
+    """End a person's sessions and logins everywhere. Their API keys stay."""
+    tower.call("POST", f"/users/{quote(name, safe='')}/logout")
+    print(f"{name} is signed out everywhere")

@@ -78,6 +78,23 @@ class Accounts:
 
         await self._db.write(write)
 
+    async def end_logins(self, principal: Principal, subject: str, *, request_id: str = "") -> int:
+        """End the sessions and logins of a person, keys left alone; how many logins. Needs `user:manage`."""
+        decision = await self._manage(principal, subject, request_id)
+
+        def write(tx: Transaction) -> int:
+            if store.user(tx, subject) is None:
+                raise not_found(user_resource(subject))
+            ended = oauth.end_everything(tx, subject, tx.now)
+            detail = {"user": subject, "logins": len(ended)}
+            self._access.record(
+                tx, principal, decision, event=Event.LOGIN_REVOKE, request_id=request_id, detail=detail
+            )
+            tx.after_commit(self._directory.forget)
+            return len(ended)
+
+        return await self._db.write(write)
+
     async def change_password(
         self, principal: Principal, *, current: str, new: str, source: str, request_id: str = ""
     ) -> None:

@@ -119,11 +119,12 @@ class KeyRing:
 
     def _files(self) -> list[tuple[Path, float]]:
         found = []
-        for entry in os.scandir(self._folder):
-            stem, suffix = os.path.splitext(entry.name)
-            at, _, kid = stem.partition("-")
-            if suffix == ".pem" and at.isdigit() and kid:
-                found.append((Path(entry.path), int(at) / 1000))
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                stem, suffix = os.path.splitext(entry.name)
+                at, _, kid = stem.partition("-")
+                if suffix == ".pem" and at.isdigit() and kid:
+                    found.append((Path(entry.path), int(at) / 1000))
         return found
 
     def _keep(self, key: SigningKey, at: float) -> None:

@@ -263,6 +263,7 @@ ROUTES: dict[str, Row] = {
     "rest POST /api/v1/audit/prune": _effect(Action.AUDIT_PRUNE),
     "rest PUT /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
     "rest DELETE /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
+    "rest POST /api/v1/users/{name}/logout": _effect(Action.USER_MANAGE),
     "rest POST /api/v1/signing-keys/rotate": _effect(Action.USER_MANAGE),
     # who may have a token is decided by the grant: a code, a device code, a refresh token or a key's secret
     "oauth GET /.well-known/oauth-authorization-server": _ANONYMOUS,

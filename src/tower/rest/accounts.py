@@ -38,6 +38,12 @@ async def delete_password(call: Caller, name: str) -> Response:
     return Response(status_code=204)
 
 
+@router.post("/users/{name}/logout", status_code=204, summary="End a person's sessions and logins")
+async def end_logins(call: Caller, name: str) -> Response:
+    await call.rooms.accounts.end_logins(call.principal, name, request_id=call.request_id)
+    return Response(status_code=204)
+
+
 @router.post("/signing-keys/rotate", summary="Sign with a new key; on the machine itself only")
 async def rotate_signing_key(call: Caller) -> RotatedKey:
     return RotatedKey(kid=await call.rooms.signing_keys.rotate(call.principal, request_id=call.request_id))

@@ -134,20 +134,6 @@ def login(reader: Reader, login_id: str) -> LoginRow | None:
     return None if row is None else LoginRow(*row)
 
 
-def live_logins(reader: Reader, subject: str, now: float) -> list[LoginRow]:
-    """The logins of a subject that are not over, the newest first."""
-    query = (
-        select(*_columns(oauth_logins, LoginRow))
-        .where(
-            oauth_logins.c.subject == subject,
-            oauth_logins.c.revoked_at.is_(None),
-            oauth_logins.c.expires_at > now,
-        )
-        .order_by(oauth_logins.c.created_at.desc(), oauth_logins.c.id)
-    )
-    return [LoginRow(*row) for row in reader.execute(query)]
-
-
 def add_login(tx: Transaction, row: LoginRow) -> None:
     """Add a login."""
     tx.insert(oauth_logins, **_values(row))

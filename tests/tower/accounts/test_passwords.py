@@ -229,3 +229,19 @@ def test_memory_is_bounded_and_a_network_is_one_source() -> None:
         attempts.begin(account=f"v6-{number}", source=f"2001:db8::{number:x}")
     with pytest.raises(Exhausted):
         attempts.begin(account="v6-3", source="2001:db8::ffff:3")
+
+
+async def test_an_operator_signs_a_person_out_everywhere_but_their_keys(world: World) -> None:
+    accounts = world.oauth.accounts
+    await accounts.set_password(MACHINE, "alice", GOOD)
+    cookie = await sign_in(world)
+    key = await world.key("k", "alice")
+    await accounts.end_logins(MACHINE, "alice")
+    with pytest.raises(Unauthenticated):
+        await world.who(cookie=cookie, audience="console")
+    assert (await world.who(bearer=key)).subject == "alice"
+    assert (await world.who(cookie=await sign_in(world), audience="console")).subject == "alice"
+    with pytest.raises(NotFound):
+        await accounts.end_logins(MACHINE, "nobody")
+    with pytest.raises(Denied):
+        await accounts.end_logins(await world.who(bearer=key), "alice")

@@ -9,7 +9,7 @@ from tower.audit import Event, Outcome
 from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.oauth.authorisations import check_person
-from tower.control.oauth.issuing import Issued, Issuing, Opening, digest
+from tower.control.oauth.issuing import KEEP_SECONDS, Issued, Issuing, Opening, digest
 from tower.control.oauth.refusals import Refusal, invalid_grant, invalid_scope
 from tower.errors import Exhausted, NotFound, Precondition
 from tower.identity import clients
@@ -85,6 +85,7 @@ class Devices:
                 subject="",
                 authenticated_at=None,
             )
+            oauth.forget_old(tx, tx.now - KEEP_SECONDS)
             oauth.add_device(tx, row, digest=digest(text))
 
         await self._db.write(write)
