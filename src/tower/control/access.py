@@ -118,6 +118,8 @@ class Access:
         facts = await self._directory.subject(person)
         if facts is None or facts.disabled:
             return False
+        if action is Action.KEY_MANAGE_OWN:
+            action = Action.KEY_MANAGE  # what is the caller's own is somebody else's to the maker
         return engine.decide(
             subject=person,
             kind=facts.kind,

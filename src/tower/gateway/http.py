@@ -15,7 +15,8 @@ from tower.gateway.headers import first
 from tower.gateway.passage import Passage
 from tower.gateway.upstream import Upstreams
 
-RECHECK_SECONDS = 5.0
+RECHECK_SECONDS = 0.5
+"""How often it is asked again whether the caller of an open stream or websocket still may."""
 
 
 class Gone(Exception):

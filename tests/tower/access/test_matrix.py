@@ -48,6 +48,7 @@ BODIES: dict[str, Any] = {
     "POST /api/v1/users": {"name": "-"},
     "POST /api/v1/bindings": {"user": "x", "role": "viewer"},
     "POST /api/v1/keys": {"name": "-"},
+    "POST /api/v1/keys/{name}/rotate": {},
     "POST /api/v1/links": {"user": "x"},
     "POST /api/v1/authorize": {"action": "task:run", "resource": "task:flytesnacks/development/x"},
     "POST /api/v1/groups": {"name": "-"},
