@@ -67,7 +67,7 @@ FAULTY = {
             ["authorization", "Bearer x"],
             "xy",
             {"authorization": "Bearer x"},
-            {"a", "b"},
+            {"a"},
             True,
             1,
             b"xy",

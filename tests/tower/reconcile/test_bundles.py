@@ -87,7 +87,9 @@ def test_the_same_name_twice_is_refused(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no archive", gzip.compress(b"no tar" * 100), archive(file("a"))[:40]]
+    "data",
+    [b"", b"no archive", gzip.compress(b"no tar" * 100), archive(file("a"))[:40]],
+    ids=["empty", "no gzip", "no tar", "cut off"],
 )
 def test_damaged_archives_are_refused_or_empty(folder: Path, data: bytes) -> None:
     with pytest.raises(Invalid):
