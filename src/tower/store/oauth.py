@@ -8,14 +8,14 @@ from typing import Any
 from sqlalchemy import Column, Table, and_, bindparam, select, update
 from sqlalchemy import insert as insert_into
 
-from tower.store.schema import (
+from tower.store.schema import sessions
+from tower.store.schema_oauth import (
     oauth_codes,
     oauth_devices,
     oauth_logins,
     oauth_refresh_tokens,
     oauth_revoked_tokens,
     passwords,
-    sessions,
 )
 from tower.store.transaction import Reader, Transaction
 
