@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
+import json
 import math
 import os
 import random
 import resource
 import signal
+import socket
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import NoReturn
+
+from flyteidl2.task import common_pb2
 
 from flyte.runtime import task
 from flyte.runtime.start import Limits, Start
 
 EXIT_NOT_STARTED = 120
+LARGEST_MESSAGE = 128 * 1024
 _PR_SET_PDEATHSIG = 1
 
 
@@ -27,11 +34,35 @@ def become(start: Start, *, output: int, gate: int) -> NoReturn:
     :param output: the descriptor for standard output and standard error.
     :param gate: a pipe that closes when Tower has been told of this process.
     """
+    _become(start, output=output, gate=gate, prepared=False)
+
+
+def wait(channel: socket.socket, *, bundle: Path | None) -> NoReturn:
+    """Be a child that is ready before there is an attempt: it holds nothing of the template's and waits.
+
+    The start message comes over `channel` with two descriptors, the output and the gate. No code of the user
+    runs before that, and without a message none ever does.
+    """
+    try:
+        _die_with_template()
+        os.setsid()
+        _close_all(channel.fileno())
+        _warm()
+        packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, 2)
+        if len(received) == 2:
+            start = Start.parse(packet, bundle=bundle)
+            _become(start, output=received[0], gate=received[1], prepared=True)
+    finally:
+        os._exit(EXIT_NOT_STARTED)
+
+
+def _become(start: Start, *, output: int, gate: int, prepared: bool) -> NoReturn:
     code = EXIT_NOT_STARTED
     try:
         _redirect(output)
-        _die_with_template()
-        os.setsid()
+        if not prepared:
+            _die_with_template()
+            os.setsid()
         for path in start.groups:
             _enter_group(path)
         _limit(start.limits)
@@ -45,6 +76,15 @@ def become(start: Start, *, output: int, gate: int) -> NoReturn:
             os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
     finally:
         os._exit(code)
+
+
+def _warm() -> None:
+    """Use what every attempt uses: memory shared with the template is copied when it is touched first."""
+    common_pb2.Inputs.FromString(b"").SerializeToString()
+    json.loads("{}")
+    # a loop made by hand touches no policy and is nobody's current one: the attempt finds all that unused
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(asyncio.sleep(0))
 
 
 def _die_with_template() -> None:
@@ -89,10 +129,11 @@ def _redirect(output: int) -> None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
-def _close_all() -> None:
+def _close_all(keep: int = 2) -> None:
     """Nothing of the template's is open in an attempt: not its socket, not another attempt's output."""
     highest = max(int(name) for name in os.listdir("/proc/self/fd"))
-    os.closerange(3, highest + 1)
+    os.closerange(3, keep)
+    os.closerange(max(keep, 2) + 1, highest + 1)
 
 
 def _forget() -> None:

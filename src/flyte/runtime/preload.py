@@ -47,6 +47,11 @@ class Preload:
         """Note the descriptors that are open before any user code runs."""
         self._descriptors = _open_descriptors() | set(own)
 
+    @property
+    def imported(self) -> int:
+        """How many modules were imported here: a child forked before the last one lacks it."""
+        return len(self._modules)
+
     def prepare(self, start: Start, own: set[int]) -> str:
         """Import the module of an attempt, once; answers why it must not be forked, or an empty text."""
         if self._env is None:
@@ -61,7 +66,7 @@ class Preload:
             self._import(start, own)
         if start.module in self._unsafe:
             return self._unsafe[start.module]
-        return _threads()
+        return threads()
 
     def _import(self, start: Start, own: set[int]) -> None:
         # errors are not ours to tell: the child meets them again and reports them
@@ -73,7 +78,7 @@ class Preload:
             self._unsafe[start.module] = "its import left files open"
 
 
-def _threads() -> str:
+def threads() -> str:
     """Why the process cannot be forked now: threads, also those of libraries that Python knows nothing of."""
     return "other threads are running" if len(os.listdir("/proc/self/task")) > 1 else ""
 

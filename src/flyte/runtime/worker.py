@@ -16,15 +16,25 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flyte.runtime import child
-from flyte.runtime.preload import Preload
+from flyte.runtime.preload import Preload, threads
 from flyte.runtime.start import MessageError, Start
 
-_LARGEST_MESSAGE = 128 * 1024
 _DESCRIPTORS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A child that waits for an attempt; `imported` is how many modules it was forked with."""
+
+    pid: int
+    descriptor: int
+    channel: socket.socket
+    imported: int
 
 
 class Worker:
@@ -35,6 +45,7 @@ class Worker:
         self._bundle = bundle
         self._preload = Preload(bundle)
         self._children: dict[int, tuple[str, int]] = {}  # pid -> attempt id, pidfd
+        self._spare: _Spare | None = None
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -47,6 +58,7 @@ class Worker:
         for pid in self._children:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
+        self._drop_spare()
 
     def _turn(self) -> bool:
         for key, _ in self._selector.select():
@@ -60,7 +72,7 @@ class Worker:
     def _receive(self) -> bool:
         try:
             packet, ancillary, _, _ = self._control.recvmsg(
-                _LARGEST_MESSAGE, socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
+                child.LARGEST_MESSAGE, socket.CMSG_SPACE(_DESCRIPTORS * array.array("i").itemsize)
             )
         except ConnectionError:
             return False
@@ -71,7 +83,7 @@ class Worker:
             start = Start.parse(packet, bundle=self._bundle)
             if len(descriptors) != 1:
                 raise MessageError("a start message carries one descriptor")
-            self._start(start, descriptors[0])
+            self._start(start, descriptors[0], packet=packet)
         except MessageError as fault:
             print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
         finally:
@@ -79,34 +91,87 @@ class Worker:
                 os.close(descriptor)
         return True
 
-    def _start(self, start: Start, output: int) -> None:
+    def _start(self, start: Start, output: int, *, packet: bytes) -> None:
         reason = self._preload.prepare(start, self._own_descriptors() | {output})
         if reason:
             self._tell(event="unsafe", id=start.id, reason=reason)
             return
         gate, opener = os.pipe()
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        gc.freeze()  # a collection in a child would copy every page that the template shares with it
-        pid = os.fork()
+        pid, descriptor = self._hand_over(packet, output, gate)
         if pid == 0:
-            os.close(opener)
-            child.become(start, output=output, gate=gate)
+            pid = self._fork()
+            if pid == 0:
+                os.close(opener)
+                child.become(start, output=output, gate=gate)
         os.close(gate)
         try:
-            descriptor = os.pidfd_open(pid)
+            if descriptor < 0:
+                descriptor = os.pidfd_open(pid)
+                self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
             self._children[pid] = start.id, descriptor
-            self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
             self._tell(event="started", id=start.id, pid=pid)
         finally:
             os.close(opener)  # the child runs no code of the user before this
 
+    @staticmethod
+    def _fork() -> int:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        gc.freeze()  # a collection in a child would copy every page that the template shares with it
+        return os.fork()
+
+    def _hand_over(self, packet: bytes, output: int, gate: int) -> tuple[int, int]:
+        """Give a start to the child that waits, if it fits: its process id and descriptor, or 0."""
+        spare = self._spare
+        if spare is None:
+            return 0, -1
+        if spare.imported == self._preload.imported:
+            try:
+                socket.send_fds(spare.channel, [packet], [output, gate])
+            except OSError:  # it has ended
+                pass
+            else:
+                spare.channel.close()
+                self._spare = None
+                return spare.pid, spare.descriptor
+        self._drop_spare()
+        return 0, -1
+
+    def _keep_spare(self) -> None:
+        """Fork the child of the next attempt while nobody waits for it."""
+        if self._spare is not None or self._children or threads():
+            return
+        imported = self._preload.imported
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            pid = self._fork()
+            if pid == 0:
+                child.wait(theirs, bundle=self._bundle)
+        descriptor = os.pidfd_open(pid)
+        self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
+        self._spare = _Spare(pid, descriptor, ours, imported)
+
+    def _drop_spare(self) -> None:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return
+        spare.channel.close()
+        self._selector.unregister(spare.descriptor)
+        os.close(spare.descriptor)
+        with suppress(ProcessLookupError):
+            os.kill(spare.pid, signal.SIGKILL)
+        os.waitpid(spare.pid, 0)
+
     def _reap(self, pid: int) -> None:
+        if self._spare is not None and self._spare.pid == pid:
+            self._drop_spare()
+            return
         identity, descriptor = self._children.pop(pid)
         self._selector.unregister(descriptor)
         os.close(descriptor)
         _, status = os.waitpid(pid, 0)
         self._tell(event="exited", id=identity, status=status)
+        self._keep_spare()
 
     def _tell(self, **message: Any) -> None:
         with suppress(ConnectionError):  # the end of the socket is seen by the next turn
@@ -121,6 +186,7 @@ class Worker:
             self._control.fileno(),
             self._selector_descriptor(),
             *(descriptor for _, descriptor in self._children.values()),
+            *(() if self._spare is None else (self._spare.descriptor, self._spare.channel.fileno())),
         }
 
 

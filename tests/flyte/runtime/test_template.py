@@ -327,3 +327,52 @@ def test_the_attempt_dies_with_the_template(tower: Tower) -> None:
         assert output.read() == ""
     tower.process.wait(30)
     tower.process.returncode = 0
+
+
+def spare(tower: Tower) -> int:
+    """The process that waits for the next attempt, once there is one."""
+    while True:
+        children = Path(f"/proc/{tower.process.pid}/task/{tower.process.pid}/children").read_text().split()
+        if len(children) == 1:
+            return int(children[0])
+
+
+def test_the_next_attempt_gets_the_process_that_waits_for_it(tower: Tower) -> None:
+    tower.run("first", "work.look")
+    waiting = spare(tower)
+    status, text = tower.run("second", "work.look")
+    assert (status, text) == (0, "")
+    second = tower.output("second")
+    assert second["pid"] == second["session"] == waiting
+    assert second["env"] == {"PATH": "/bin", "RUN_NAME": "second", "FLYTE_AGENT_SOCKET": "/x/y.sock"}
+    assert set(second["fds"]) == {"0", "1", "2"}
+    assert second["stdin"] == ""
+    assert second["core"] == 0
+    status, text = tower.run("third", "work.waits", x=3)
+    assert (status, text) == (0, "hello from 3\nto stderr\n")
+
+
+def test_the_process_that_waits_holds_nothing_and_ends_with_the_template(tower: Tower) -> None:
+    tower.run("first", "work.look")
+    waiting = Path(f"/proc/{spare(tower)}")
+    while len(held := sorted(os.listdir(waiting / "fd"), key=int)) > 4:
+        pass  # it is closing what it inherited
+    assert held[:3] == ["0", "1", "2"]
+    assert os.readlink(waiting / "fd" / held[3]).startswith("socket:")
+    tower.socket.close()
+    assert tower.process.wait(30) == 0
+    assert not waiting.exists()
+
+
+def test_a_waiting_process_that_was_killed_or_lacks_a_module_is_not_used(tower: Tower) -> None:
+    tower.run("first", "work.look")
+    os.kill(spare(tower), signal.SIGKILL)
+    status, _ = tower.run("second", "work.waits", x=2)
+    assert status == 0
+    assert tower.output("second") == 2
+    waiting = spare(tower)
+    (tower.bundle / "late.py").write_text(TASKS)
+    status, _ = tower.run("third", "late.one", module="late")
+    assert status == 0
+    assert tower.output("third") == 1
+    assert not Path(f"/proc/{waiting}").exists()

@@ -39,7 +39,10 @@ class Recording:
         self._events = events
 
     async def lease(self, row: ActionRow) -> ActionRow | None:
-        """Begin the next attempt of a queued action; None when it is not queued any more."""
+        """Begin the next attempt of a queued action; None when it is not queued any more.
+
+        It need not reach the disk: a power cut that takes it takes the attempt too, and the action is queued.
+        """
 
         def write(tx: Transaction) -> ActionRow | None:
             leased = store.lease(tx, row)
@@ -47,7 +50,7 @@ class Recording:
                 tx.after_commit(self._news(row.key))
             return leased
 
-        return await self._db.write(write)
+        return await self._db.write(write, durable=False)
 
     async def started(self, key: ActionKey, attempt: int, *, at: float) -> None:
         """The process exists."""
@@ -56,7 +59,7 @@ class Recording:
             if store.started(tx, key, attempt, at):
                 tx.after_commit(self._news(key))
 
-        await self._db.write(write)
+        await self._db.write(write, durable=False)
 
     async def has_logs(self, key: ActionKey, attempt: int) -> None:
         """There is output to look at while it runs."""
@@ -65,7 +68,7 @@ class Recording:
             store.has_logs(tx, key, attempt)
             tx.after_commit(self._news(key))
 
-        await self._db.write(write)
+        await self._db.write(write, durable=False)
 
     async def succeeded(self, row: ActionRow, *, outputs_uri: str, outputs: bytes | None, seen: Seen) -> None:
         """The outputs are stored at the URI, or go into the row."""
