@@ -40,7 +40,8 @@ def imports_of(path: Path) -> set[str]:
                     base = ".".join([*above, *([module] if module else [])])
                 found.add(base)
                 found.update(f"{base}.{name.name}" for name in names)
-            case ast.Constant(value=str(text)) if re.fullmatch(r"\.?[a-z_][\w.]*", text):
+            case ast.Constant(value=str(text)) if re.fullmatch(r"\.?[a-z_][\w.]*(:\w+)?", text):
+                text = text.partition(":")[0]
                 found.add(text)
                 found.add(f"{package}{text}" if text.startswith(".") else f"{package}.{text}")
             case ast.Constant(value=str(text)) if re.fullmatch(r"[a-z_]+\.py", text):
