@@ -125,7 +125,8 @@ class Worker:
         spare = self._spare
         if spare is None:
             return 0, -1
-        if spare.imported == self._preload.imported:
+        gone = os.waitid(os.P_PIDFD, spare.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+        if not gone and spare.imported == self._preload.imported:
             try:
                 socket.send_fds(spare.channel, [packet], [output, gate])
             except OSError:  # it has ended

@@ -63,7 +63,7 @@ def created(row: ActionRow, executor: Person) -> run_service_pb2.CreateRunRespon
         return run_service_pb2.CreateRunResponse(run=run(row, executor))
     credential = (row.credential_kind, row.credential_id, row.via_app)
     task = (row.task_project, row.task_domain, row.task_name, row.task_version)
-    made = run_service_pb2.CreateRunResponse.FromString(
+    made: run_service_pb2.CreateRunResponse = run_service_pb2.CreateRunResponse.FromString(
         _usual(task, executor, row.parent or "", (row.project, row.domain), credential)
     )
     shown = made.run.action

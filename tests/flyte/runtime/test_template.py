@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -366,7 +367,10 @@ def test_the_process_that_waits_holds_nothing_and_ends_with_the_template(tower: 
 
 def test_a_waiting_process_that_was_killed_or_lacks_a_module_is_not_used(tower: Tower) -> None:
     tower.run("first", "work.look")
-    os.kill(spare(tower), signal.SIGKILL)
+    waiting = os.pidfd_open(spare(tower))
+    signal.pidfd_send_signal(waiting, signal.SIGKILL)
+    assert select.select([waiting], [], [], 30)[0]  # it has ended
+    os.close(waiting)
     status, _ = tower.run("second", "work.waits", x=2)
     assert status == 0
     assert tower.output("second") == 2
