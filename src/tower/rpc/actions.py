@@ -70,7 +70,7 @@ def created(row: ActionRow, executor: Person) -> run_service_pb2.CreateRunRespon
     shown.id.run.name = row.run
     shown.id.name = row.action
     status = shown.status
-    status.phase = int(row.phase)
+    status.phase = _phase(row.phase)
     status.attempts = max(1, row.attempts)
     begun, whole = status.start_time, round(row.created_at * 1e6)
     begun.seconds, part = divmod(whole, 1_000_000)
