@@ -31,6 +31,8 @@ class Settings:
     max_log: int = 16 * 1024 * 1024
     max_body: int = 32 * 1024 * 1024
     max_open_runs: int = 100_000
+    max_children: int = 1_000
+    max_actions: int = 10_000
     queue_timeout: float = 24 * 3600.0
     run_timeout: float = 7 * 24 * 3600.0
     app_token_life: float = 300.0
@@ -54,7 +56,9 @@ class Settings:
                 "FLYTE_AGENT_SOCKET",
                 "FLYTE_APP_SOCKET",
                 "FLYTE_APP_NAME",
+                "FLYTE_ATTEMPT_FACTS",
                 "FLYTE_ATTEMPT_NUMBER",
+                "FLYTE_TASK_VERSION",
                 "ACTION_NAME",
                 "RUN_NAME",
                 "_U_EP_OVERRIDE",

@@ -6,7 +6,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Hashable
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
+
+
+class Waiter(Protocol):
+    """Who is told of a publication."""
+
+    def set(self) -> None:
+        """There was one."""
 
 
 class Events:
@@ -25,13 +32,23 @@ class Events:
     """
 
     def __init__(self) -> None:
-        self._waiters: dict[Hashable, set[asyncio.Event]] = defaultdict(set)
+        self._waiters: dict[Hashable, set[Waiter]] = defaultdict(set)
 
     def publish(self, *topics: Hashable) -> None:
         """Wake every subscriber of the topics. Call it in the event loop, after the commit."""
         for topic in topics:
             for waiter in self._waiters.get(topic, ()):
                 waiter.set()
+
+    def join(self, topic: Hashable, waiter: Waiter) -> None:
+        """Tell `waiter` of each publication until it parts: for who must know which of many topics it was."""
+        self._waiters[topic].add(waiter)
+
+    def part(self, topic: Hashable, waiter: Waiter) -> None:
+        """The end of `join`."""
+        self._waiters[topic].discard(waiter)
+        if not self._waiters[topic]:
+            del self._waiters[topic]
 
     @contextmanager
     def subscribe(self, *topics: Hashable) -> Any:
@@ -41,14 +58,12 @@ class Events:
         """
         waiter = asyncio.Event()
         for topic in topics:
-            self._waiters[topic].add(waiter)
+            self.join(topic, waiter)
         try:
             yield waiter
         finally:
             for topic in topics:
-                self._waiters[topic].discard(waiter)
-                if not self._waiters[topic]:
-                    del self._waiters[topic]
+                self.part(topic, waiter)
 
     async def changes(self, *topics: Hashable) -> AsyncIterator[None]:
         """Yield once at once and then after each publication; for streams that send the state each time."""

@@ -70,6 +70,11 @@ class Inputs:
         return parse(data)
 
 
+def digest(bound: common_pb2.Inputs) -> str:
+    """The digest that bound inputs are kept under."""
+    return hashlib.sha256(bound.SerializeToString(deterministic=True)).hexdigest()
+
+
 def parse(data: bytes) -> common_pb2.Inputs:
     """Stored inputs as a message. Raises Broken."""
     try:

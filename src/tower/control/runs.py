@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tower.audit import Event
 from tower.clock import Clock
-from tower.control import runspecs, specs
+from tower.control import lineage, runspecs, specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions, ready
 from tower.control.events import Events
@@ -21,19 +21,17 @@ from tower.control.projects import Projects
 from tower.control.quota import Quota
 from tower.control.tasks import Tasks
 from tower.control.tasks import resource as task_resource
-from tower.errors import AlreadyExists, Denied, Exhausted, Unavailable
-from tower.identity.principal import ActorKind, Kind, Principal
+from tower.errors import AlreadyExists, Denied, Unavailable
+from tower.identity.principal import Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
 from tower.settings import Settings
 from tower.states import Phase
+from tower.store import family
 from tower.store import runs as store
 from tower.store.database import Database, Transaction
 from tower.store.definitions import TaskKey, TaskRow
 from tower.store.runs import ROOT, ActionKey, ActionRow, Person
-
-MAX_DEPTH = 8
-"""How many runs may stand behind one another: a run asked for by a run, and so on."""
 
 MAX_REASON = 500
 
@@ -95,7 +93,8 @@ class Runs:
         self._projects = projects
         self._inputs = inputs
         self._settings = settings
-        self._quota = Quota(db=db, clock=clock, limit=settings.max_open_runs)
+        self.quota = Quota(db=db, clock=clock, limit=settings.max_open_runs)
+        """Shared with whatever else creates actions."""
 
     async def launch(self, principal: Principal, asked: Launch, *, request_id: str) -> Launched:
         """Accept a run: it is durable, audited and queued when this returns.
@@ -108,15 +107,21 @@ class Runs:
         project, domain = specs.scope(asked.project, asked.domain)
         if asked.name:
             runspecs.run_name(asked.name)
-        definition, decision = await self._decide(principal, asked, request_id=request_id)
+        definition, decision = await self.decide(principal, asked, request_id=request_id)
         self._projects.open_for_work(project)
-        runs = sum(actor.kind is ActorKind.RUN for actor in principal.actors)
-        if runs >= MAX_DEPTH:
-            raise Exhausted(f"At most {MAX_DEPTH} runs may ask for one another in a row.")
-        await self._quota.take(principal.subject)
+        inside = lineage.depth(principal) > 0
+        await self.quota.take(principal.subject)
         kept = await self._keep(asked, definition)
+        if inside:
+            lineage.refuse_loop(
+                self._db,
+                principal,
+                task=definition.row.key,
+                version=definition.row.version,
+                inputs_hash=kept.digest,
+            )
         run_spec = runspecs.clean(asked.run_spec, principal=principal, settings=self._settings)
-        row = self._row(
+        row = self.row(
             principal,
             asked,
             definition=definition,
@@ -163,7 +168,7 @@ class Runs:
         reason = reason[:MAX_REASON]
 
         def write(tx: Transaction) -> None:
-            keys = store.open_actions(tx, key) if whole_run else [key]
+            keys = store.open_actions(tx, key) if whole_run else [key, *family.open_below(tx, key)]
             ended = [each for each in keys if store.abort(tx, each, reason=reason, by=principal.subject)]
             if not ended:
                 return
@@ -183,7 +188,7 @@ class Runs:
         scopes = {("runs", key.project, key.domain) for key in keys}
         self._events.publish(("queue",), *(("action", *key) for key in keys), *scopes)
 
-    async def _decide(
+    async def decide(
         self, principal: Principal, asked: Launch, *, request_id: str
     ) -> tuple[Definition, Decision]:
         """Authorise on the task's scope and on the run's, and find what is to run."""
@@ -285,7 +290,7 @@ class Runs:
             return ""
         return (await self._keep(asked, then)).digest
 
-    def _row(
+    def row(
         self,
         principal: Principal,
         asked: Launch,
@@ -296,6 +301,7 @@ class Runs:
         run_spec: run_pb2.RunSpec,
         request_id: str,
     ) -> ActionRow:
+        """The row of a new run, as nothing knows it yet."""
         now = self._clock.now()
         task = definition.row
         spec = None if asked.task is not None else definition.spec.SerializeToString(deterministic=True)
@@ -340,6 +346,7 @@ class Runs:
             error="",
             abort_reason="",
             aborted_by="",
+            turn=-lineage.depth(principal),
         )
 
 

@@ -13,6 +13,7 @@ from tower.control.events import Events
 from tower.control.listing import Query, prepare
 from tower.control.projects import Projects
 from tower.control.runs import run_resource
+from tower.control.waiting import Waiting
 from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.store import runs as store
@@ -45,12 +46,14 @@ class Watching:
         events: Events,
         definitions: Definitions,
         projects: Projects,
+        waiting: Waiting | None = None,
     ) -> None:
         self._db = db
         self._access = access
         self._events = events
         self._definitions = definitions
         self._projects = projects
+        self._waiting = waiting or Waiting(events=events)
 
     async def get(self, principal: Principal, key: ActionKey, *, request_id: str) -> Seen:
         """One action. Raises NotFound when it is absent or hidden."""
@@ -100,7 +103,8 @@ class Watching:
     async def watch(self, principal: Principal, key: ActionKey, *, request_id: str) -> AsyncIterator[Seen]:
         """The action now and after each change; the terminal state is the last. Raises NotFound.
 
-        The right to view is asked for again with each change.
+        The right to view is asked for again with each change. A task that follows what it asked for itself
+        counts as waiting.
         """
         before: Seen | None = None
         with self._events.subscribe(("action", *key)) as changed:
@@ -112,7 +116,8 @@ class Watching:
                     before = seen
                 if seen.row.phase.terminal:
                     return
-                await changed.wait()
+                with self._waiting.for_own(principal, seen.row):
+                    await changed.wait()
 
     async def watch_scope(
         self, principal: Principal, *, project: str, domain: str, task: TaskKey | None = None

@@ -23,8 +23,10 @@ from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.subactions import SubActions
 from tower.control.tailing import Read, Tailing
 from tower.control.tasks import Tasks
+from tower.control.waiting import Waiting
 from tower.control.watching import Watching
 from tower.identity import authenticators
 from tower.identity.accesstokens import AccessTokens
@@ -75,6 +77,8 @@ class House:
     inputs: Inputs
     tasks: Tasks
     runs: Runs
+    subactions: SubActions
+    waiting: Waiting
     watching: Watching
     tailing: Tailing
     data: Data
@@ -155,7 +159,26 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     tasks = Tasks(
         db=db, access=access, blobs=blobs, projects=projects, definitions=definitions, settings=settings
     )
-    watching = Watching(db=db, access=access, events=events, definitions=definitions, projects=projects)
+    waiting = Waiting(events=events)
+    watching = Watching(
+        db=db,
+        access=access,
+        events=events,
+        definitions=definitions,
+        projects=projects,
+        waiting=waiting,
+    )
+    runs = Runs(
+        db=db,
+        clock=clock,
+        access=access,
+        events=events,
+        definitions=definitions,
+        tasks=tasks,
+        projects=projects,
+        inputs=inputs,
+        settings=settings,
+    )
     signing_in = oauth(
         settings=settings,
         db=db,
@@ -193,15 +216,16 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         inputs=inputs,
         tasks=tasks,
         watching=watching,
-        runs=Runs(
+        waiting=waiting,
+        runs=runs,
+        subactions=SubActions(
             db=db,
-            clock=clock,
             access=access,
             events=events,
             definitions=definitions,
-            tasks=tasks,
-            projects=projects,
             inputs=inputs,
+            runs=runs,
+            waiting=waiting,
             settings=settings,
         ),
         tailing=Tailing(watching=watching, events=events, read=_attempt_logs(settings)),

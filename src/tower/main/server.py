@@ -15,8 +15,11 @@ from dataclasses import replace
 import structlog
 import uvicorn
 import uvloop
+from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
 from flyteidl2.app.app_logs_service_connect import AppLogsServiceASGIApplication
 from flyteidl2.app.app_service_connect import AppServiceASGIApplication
+from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
+from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
 from tower import rpc, tls
 from tower.agent import AgentSockets
@@ -44,6 +47,7 @@ from tower.main.logging import configure
 from tower.oauth import door as oauth
 from tower.protocol import Bounded
 from tower.rpc.apps import AppLogsService, AppService
+from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import Transfer
 from tower.settings import Settings
 
@@ -94,6 +98,9 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         more=[
             (AppServiceASGIApplication, AppService(house.apps)),
             (AppLogsServiceASGIApplication, AppLogsService(house.apps)),
+            (QueueServiceASGIApplication, QueueService(house.subactions)),
+            (StateServiceASGIApplication, StateService(house.subactions)),
+            (ActionsServiceASGIApplication, ActionsService(house.subactions)),
         ],
     )
     prefixes: list[tuple[str, App]] = [
@@ -148,6 +155,7 @@ async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -
         permit=LivePermit(access=house.access, directory=house.directory),
         ground=lambda: ground,
         timers=LoopTimers(),
+        waiting=house.waiting,
     )
     reconcile = Reconcile(parts)
     await reconcile.start()

@@ -186,8 +186,13 @@ _SERVICES: dict[str, dict[str, Row]] = {
         **_not_offered("UpdateStatus Lease"),
     },
     "app.AppLogsService": {"TailLogs": _read(Action.APP_VIEW)},
-    "workflow.QueueService": _not_offered("EnqueueAction AbortQueuedRun AbortQueuedAction"),
-    "workflow.StateService": _not_offered("Put Get Watch"),
+    # of a running task alone, on what it asked for itself
+    "workflow.QueueService": {
+        "EnqueueAction": _effect(Action.TASK_RUN),
+        "AbortQueuedAction": _effect(Action.RUN_ABORT),
+        **_not_offered("AbortQueuedRun"),
+    },
+    "workflow.StateService": {"Watch": _read(Action.RUN_VIEW), **_not_offered("Put Get")},
     "workflow.TrackedRunService": _not_offered(
         "CreateRun ReportActions GetRunDetails WatchRunDetails GetActionDetails WatchActionDetails ListRuns "
         "WatchRuns ListActions WatchActions AbortRun"
@@ -195,7 +200,12 @@ _SERVICES: dict[str, dict[str, Row]] = {
     "workflow.TranslatorService": _not_offered(
         "LiteralsToLaunchFormJson LaunchFormJsonToLiterals TaskSpecToLaunchFormJson JsonValuesToLiterals"
     ),
-    "actions.ActionsService": _not_offered("Enqueue WatchForUpdates Update Abort Signal"),
+    "actions.ActionsService": {
+        "Enqueue": _effect(Action.TASK_RUN),
+        "WatchForUpdates": _read(Action.RUN_VIEW),
+        "Abort": _effect(Action.RUN_ABORT),
+        **_not_offered("Update Signal"),
+    },
     "secret.SecretService": _not_offered("CreateSecret UpdateSecret GetSecret DeleteSecret ListSecrets"),
     "settings.SettingsService": _not_offered("GetSettings GetSettingsForEdit CreateSettings UpdateSettings"),
     "org.DomainService": _not_offered("ListDomains CreateDomain GetDomain UpdateDomain DeleteDomain"),

@@ -1,8 +1,9 @@
 """Stored actions as the messages of the run service.
 
 The protocol has no field for the app and the credential that a run was asked for with, nor for when. They
-travel as labels, `tower/via-app`, `tower/credential-kind`, `tower/credential-id` and `tower/created-at`, on
-`Run.labels` and on the run specification of `RunDetails`: clients read them there. Only Tower sets them.
+travel as labels, `tower/via-app`, `tower/credential-kind`, `tower/credential-id`, `tower/parent-run` and
+`tower/created-at`, on `Run.labels` and on the run specification of `RunDetails`: clients read them there.
+Only Tower sets them.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ def key_of(action: identifier_pb2.ActionIdentifier) -> ActionKey:
 def own_labels(row: ActionRow) -> dict[str, str]:
     """What Tower itself says about a run."""
     labels = _own_labels(row.credential_kind, row.credential_id, row.via_app)
+    if row.actors != "[]" and (parent := _asked_by(row.actors)):
+        labels["tower/parent-run"] = parent
     if row.started_at is not None:  # until then the start time of the status is this one
         labels["tower/created-at"] = utc(row.created_at).isoformat()
     return labels
@@ -49,6 +52,12 @@ def _own_labels(kind: str, credential: str, app: str) -> dict[str, str]:
     return labels
 
 
+def _asked_by(actors: str) -> str:
+    """`project/domain/name` of the run that asked for this one from inside, "" for a caller outside."""
+    runs = [actor for actor in json.loads(actors) if actor.startswith("run:")]
+    return "/".join(runs[-1].removeprefix("run:").split("/")[:3]) if runs else ""
+
+
 def run(row: ActionRow, executor: Person) -> pb.Run:
     """A run as lists show it."""
     labels = own_labels(row)
@@ -59,7 +68,8 @@ def run(row: ActionRow, executor: Person) -> pb.Run:
 
 def created(row: ActionRow, executor: Person) -> run_service_pb2.CreateRunResponse:
     """The answer to a CreateRun."""
-    if row.labels != "{}" or row.started_at is not None or row.ended_at is not None:
+    inside = '"run:' in row.actors
+    if inside or row.labels != "{}" or row.started_at is not None or row.ended_at is not None:
         return run_service_pb2.CreateRunResponse(run=run(row, executor))
     credential = (row.credential_kind, row.credential_id, row.via_app)
     task = (row.task_project, row.task_domain, row.task_name, row.task_version)

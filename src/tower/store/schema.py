@@ -226,6 +226,8 @@ tasks = Table(
     Index("ix_tasks_serial", "project", "domain", "serial"),
 )
 
+_OPEN, _ASKED = text("phase < 5"), text("parent IS NOT NULL")
+
 actions = Table(
     "actions",
     metadata,
@@ -280,23 +282,12 @@ actions = Table(
     ),
     Index("ix_actions_recent", "project", "domain", "created_at", "run"),
     Index("ix_actions_owner", "executed_by", "created_at", "run"),
-    Index(
-        "ix_actions_open",
-        "phase",
-        "turn",
-        "queued_at",
-        sqlite_where=text("phase < 5"),
-        postgresql_where=text("phase < 5"),
-    ),
+    Index("ix_actions_open", "phase", "turn", "queued_at", sqlite_where=_OPEN, postgresql_where=_OPEN),
     Index(
         "ix_actions_children",
-        "project",
-        "domain",
-        "run",
-        "parent",
-        "phase",
-        sqlite_where=text("parent IS NOT NULL"),
-        postgresql_where=text("parent IS NOT NULL"),
+        *("project", "domain", "run", "parent"),
+        sqlite_where=_ASKED,
+        postgresql_where=_ASKED,
     ),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,7 @@ async def test_the_environment_is_made_from_nothing(house: House, monkeypatch: p
     assert env.pop("TMPDIR").startswith(str(house.home))
     assert env.pop("PATH")
     assert env.pop("VIRTUAL_ENV")
+    assert json.loads(env.pop("FLYTE_ATTEMPT_FACTS"))["subject"] == "alice"
     assert env == {
         "FROM_IMAGE": "1",
         "FROM_RUN": "1",

@@ -253,7 +253,7 @@ async def test_one_caller_cannot_fill_the_queue(rpc: RpcWorld) -> None:
     alice = rpc.caller(await rpc.world.person("alice", "contributor"))
     bob = rpc.caller(await rpc.world.person("bob", "contributor"))
     await rpc.deploy(alice)
-    rpc.runs._quota._limit = 3
+    rpc.runs.quota._limit = 3
     runs = [await rpc.run(alice) for _ in range(3)]
     with refused(Code.RESOURCE_EXHAUSTED, "3 runs"):
         await rpc.run(alice)

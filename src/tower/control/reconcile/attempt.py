@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Coroutine
 from enum import Enum, auto
 from pathlib import Path
@@ -211,6 +212,7 @@ class Attempt:
             "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
             "FLYTE_AGENT_SOCKET": str(room.agent_socket),
+            "FLYTE_ATTEMPT_FACTS": self._facts(row, declared),
             "FLYTE_ATTEMPT_NUMBER": str(self._number),
             "FLYTE_TASK_VERSION": row.task_version,
             "RUN_NAME": row.run,
@@ -228,6 +230,21 @@ class Attempt:
             env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
             limits=declared.limits,
         )
+
+    def _facts(self, row: ActionRow, declared: Declared) -> str:
+        """What `flyte.ctx()` tells; nothing is decided by it, and nothing in it is secret."""
+        people = self._parts.db.read_now(lambda reader: runs.people(reader, [row.executed_by]))
+        known = people.get(row.executed_by)
+        facts = {
+            "subject": row.executed_by,
+            "name": "" if known is None else known.name,
+            "via_app": row.via_app,
+            "task_project": row.task_project if row.task_project != row.project else "",
+            "task_domain": row.task_domain if row.task_domain != row.domain else "",
+            "image": declared.image_name,
+            "code_digest": row.code_digest,
+        }
+        return json.dumps({key: value for key, value in facts.items() if value}, ensure_ascii=False)
 
     def _started(self, pid: int) -> None:
         self._parts.agent.register(self._id, pid)

@@ -14,6 +14,7 @@ from tower.control.events import Events
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
+from tower.control.waiting import Waiting
 from tower.executors.port import Executor
 from tower.images.port import Builder
 from tower.settings import Settings
@@ -93,5 +94,7 @@ class Parts:
     permit: Permit
     ground: Callable[[], Ground]
     timers: Timers
+    waiting: Waiting | None = None
+    """Attempts that only wait for others need no place; None has each take one."""
     grace: float = 5.0
     """Seconds between the request to end and the end by force."""

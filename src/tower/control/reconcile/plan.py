@@ -57,6 +57,7 @@ class Declared:
     limits: Limits
     env: Mapping[str, str]
     bundle: str
+    image_name: str = ""
 
 
 def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: Ground) -> Declared:
@@ -79,6 +80,7 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
         limits=_limits(container.resources, ground),
         env=_free(env, ground),
         bundle=template.metadata.code_bundle_uri,
+        image_name=container.image,
     )
 
 

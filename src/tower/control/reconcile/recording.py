@@ -12,10 +12,10 @@ from tower.control.reconcile.outcome import Failure, error_json
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.states import Phase
 from tower.store import attempts as store
-from tower.store import audit
+from tower.store import audit, family
 from tower.store.attempts import End
 from tower.store.database import Database, Transaction
-from tower.store.runs import ActionKey, ActionRow, attempts_of
+from tower.store.runs import ActionKey, ActionRow, abort, attempts_of
 
 MAX_SYSTEM_FAILURES = 3
 MAX_RESTARTS = 10
@@ -134,6 +134,7 @@ class Recording:
         def write(tx: Transaction) -> None:
             if store.expire_queued(tx, row.key, error):
                 self._record(tx, row, Phase.TIMED_OUT)
+                self._end_below(tx, row)
                 tx.after_commit(self._news(row.key))
 
         await self._db.write(write)
@@ -160,7 +161,14 @@ class Recording:
     def _finish(self, tx: Transaction, row: ActionRow, end: End) -> None:
         if store.finish(tx, row.key, row.attempts, end):
             self._record(tx, row, end.phase, end.outputs_uri)
+            self._end_below(tx, row)
         tx.after_commit(self._news(row.key))
+
+    def _end_below(self, tx: Transaction, row: ActionRow) -> None:
+        """What an action asked for ends with it."""
+        for key in family.open_below(tx, row.key):
+            if abort(tx, key, reason=f"The action {row.action}, which asked for this one, has ended.", by=""):
+                tx.after_commit(self._news(key, queue=True))
 
     @staticmethod
     def _record(tx: Transaction, row: ActionRow, phase: Phase, outputs_uri: str = "") -> None:

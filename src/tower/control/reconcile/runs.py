@@ -86,19 +86,20 @@ class Reconcile:
 
     def _fill(self) -> None:
         """Start what waits longest, as far as there is room."""
-        room = self._parts.settings.parallel_attempts - len(self._active)
+        waiting = self._parts.waiting.among(self._active) if self._parts.waiting is not None else 0
+        room = self._parts.settings.parallel_attempts + waiting - len(self._active)
         if room <= 0:
             self._watch_deadlines()
             return
         # those being leased right now still look queued
         keys = self._parts.db.read_now(lambda reader: store.queued(reader, room + len(self._active)))
-        waiting = [key for key in keys if key not in self._active]
-        for key in waiting[:room]:
+        queued = [key for key in keys if key not in self._active]
+        for key in queued[:room]:
             attempt = Attempt(self._parts, self._recording, key)
             task = asyncio.create_task(attempt.run())
             self._active[key] = attempt, task
             task.add_done_callback(lambda task, key=key: self._done(key, task))  # type: ignore[misc]
-        if len(waiting) >= room:
+        if len(queued) >= room:
             self._watch_deadlines()
 
     def _done(self, key: ActionKey, task: asyncio.Task[None]) -> None:

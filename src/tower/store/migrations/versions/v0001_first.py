@@ -63,8 +63,7 @@ def upgrade() -> None:
     op.create_index(
         "ix_actions_children",
         "actions",
-        ["project", "domain", "run", "parent", "phase"],
-        unique=False,
+        ["project", "domain", "run", "parent"],
         sqlite_where=sa.text("parent IS NOT NULL"),
         postgresql_where=sa.text("parent IS NOT NULL"),
     )
