@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from flyte import app as app
     from flyte import errors as errors
     from flyte import remote as remote
+    from flyte._context import ctx
     from flyte._deploy import DeployedApp, DeployedTask, Deployment, deploy, serve
     from flyte._environment import TaskEnvironment
     from flyte._init import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         init_in_cluster,
         init_passthrough,
     )
+    from flyte._map import map  # noqa: A004
     from flyte._requirements import Image, Resources, RetryStrategy, Timeout
     from flyte._run import run, with_runcontext
     from flyte._task import Task
@@ -40,6 +42,7 @@ __all__ = [
     "Timeout",
     "__version__",
     "app",
+    "ctx",
     "current_domain",
     "current_project",
     "deploy",
@@ -49,6 +52,7 @@ __all__ = [
     "init_from_config",
     "init_in_cluster",
     "init_passthrough",
+    "map",
     "remote",
     "run",
     "serve",
@@ -68,6 +72,7 @@ _HOMES = {
     "Task": "_task",
     "TaskEnvironment": "_environment",
     "Timeout": "_requirements",
+    "ctx": "_context",
     "current_domain": "_init",
     "current_project": "_init",
     "deploy": "_deploy",
@@ -76,6 +81,7 @@ _HOMES = {
     "init_from_config": "_init",
     "init_in_cluster": "_init",
     "init_passthrough": "_init",
+    "map": "_map",
     "run": "_run",
     "serve": "_deploy",
     "with_runcontext": "_run",

@@ -12,7 +12,7 @@ import contextvars
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 P = ParamSpec("P")
@@ -28,13 +28,34 @@ class Submitter(Protocol):
     async def submit(self, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Whom a task runs as.
+
+    :ivar subject: the name that rights and records go by.
+    :ivar name: the person's own name; empty where none is known.
+    """
+
+    subject: str
+    name: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
-    """The attempt in which this process runs. All names are public; nothing in here is a credential.
+    """The attempt in which this process runs: what `flyte.ctx()` gives inside a task. It cannot be changed.
 
+    All of it is public and nothing in here is a credential. It tells; what the executor may do is decided
+    elsewhere, at each call.
+
+    :ivar executor: whom the task runs as.
+    :ivar action: `a0` for the run itself, another name for a task that a task called.
     :ivar task: the qualified name, `<environment>.<function>`.
+    :ivar task_project: where the task is deployed, which may be elsewhere than it runs; so task_domain.
     :ivar version: the version that runs; empty where the platform did not say.
     :ivar attempt: counts from 1.
+    :ivar image: the name of the image.
+    :ivar code_digest: the SHA-256 of the code bundle; empty where the code is part of the image.
+    :ivar via_app: `project/domain/name` of the app that the run came through; empty for a direct call.
     :ivar submitter: where calls of other tasks go; None runs them here, as plain functions.
     """
 
@@ -43,10 +64,16 @@ class TaskContext:
     run: str
     action: str = "a0"
     org: str = ""
+    executor: Executor = Executor("")
     task: str = ""
+    task_project: str = ""
+    task_domain: str = ""
     version: str = ""
     attempt: int = 1
-    submitter: Submitter | None = None
+    image: str = ""
+    code_digest: str = ""
+    via_app: str = ""
+    submitter: Submitter | None = field(default=None, repr=False)
 
 
 _session: contextvars.ContextVar[object | None] = contextvars.ContextVar("flyte_session", default=None)
@@ -100,6 +127,11 @@ def leave_caller(entered: contextvars.Token[Pairs | None]) -> None:
 def task() -> TaskContext | None:
     """The attempt that this code belongs to, or None outside tasks."""
     return _task.get() or _process_task
+
+
+def ctx() -> TaskContext | None:
+    """The facts of the running task: executor, run, attempt, task, version, image; None outside of tasks."""
+    return task()
 
 
 @contextlib.contextmanager

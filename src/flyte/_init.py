@@ -22,6 +22,10 @@ from flyte.transport.session import Session
 
 _default: Session | None = None
 _ambient: tuple[workload.Agent, Session] | None = None
+_developer: Session | None = None
+
+_FIRST_PROJECT, _FIRST_DOMAIN = "flytesnacks", "development"
+"""What the command line takes, too, where nothing names a project."""
 
 
 def open_session(
@@ -317,13 +321,13 @@ def current_session() -> Session:
     override = _context.session_override()
     if isinstance(override, Session):
         return override
-    session = _default or _ambient_session()
+    session = _default or ambient_session()
     if session is None:
         raise NotInitializedError
     return session
 
 
-def _ambient_session() -> Session | None:
+def ambient_session() -> Session | None:
     """A task's own session, from what was injected. An app has none: it acts for callers or not at all."""
     global _ambient  # noqa: PLW0603 - kept so that its connections are kept
     agent = workload.find()
@@ -333,6 +337,34 @@ def _ambient_session() -> Session | None:
         settings = _config.resolve(endpoint=agent.endpoint.url, insecure=agent.endpoint.scheme == "http")
         _ambient = agent, Session(settings, Workload(agent.name), socket=agent.path)
     return _ambient[1]
+
+
+def own_session() -> Session:
+    """The session of whoever this code runs as: in a task its executor, whatever was initialised besides.
+
+    Elsewhere what `flyte.init` made, else what the developer's own environment, login and file make. Raises
+    InitializationError.
+    """
+    ambient = ambient_session()
+    if ambient is not None:
+        return ambient
+    try:
+        return current_session()
+    except NotInitializedError:
+        return _developer_session()
+
+
+def _developer_session() -> Session:
+    global _developer  # noqa: PLW0603 - kept so that its connections are kept
+    if _developer is None:
+        session = open_session()
+        settings = dataclasses.replace(
+            session.settings,
+            project=session.project or _FIRST_PROJECT,
+            domain=session.domain or _FIRST_DOMAIN,
+        )
+        _developer = Session(settings, session.credentials, socket=session.socket)
+    return _developer
 
 
 @contextlib.contextmanager
@@ -368,9 +400,9 @@ def _default_of(what: Literal["project", "domain"]) -> str | None:
 
 def reset() -> None:
     """Forget what init made, and close the connections of blocking calls. For tests."""
-    global _default, _ambient  # noqa: PLW0603 - undoes what init and the ambient session did
-    sessions = [_default, _ambient[1] if _ambient is not None else None]
-    _default = _ambient = None
+    global _default, _ambient, _developer  # noqa: PLW0603 - undoes what was made
+    sessions = [_default, _ambient[1] if _ambient is not None else None, _developer]
+    _default = _ambient = _developer = None
     for session in sessions:
         if session is not None:
             _close(session)

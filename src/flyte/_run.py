@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from flyte import _context
 from flyte._init import current_session
 from flyte._syncify import syncify
 from flyte._task import Task as LocalTask
@@ -108,11 +110,19 @@ def _start(
 async def _local(
     context: RunContext, task: LocalTask[..., Any], args: tuple[Any, ...], inputs: Mapping[str, Any]
 ) -> Run:
-    """Deploy the task under a version that its code decides, then run that version."""
+    """Deploy the task's environment under a version that its code decides, then run that version."""
     from flyte._deploy import register
 
     encoded = task.interface.encode_inputs(args, **inputs)
     session = current_session()
+    here = _context.task()
+    if here is not None and here.version and here.submitter is not None:
+        # inside a task: the same code is deployed already, as a rule
+        from flyte.remote import Task as RemoteTask
+
+        same = RemoteTask(task.name, project=here.task_project, domain=here.task_domain, version=here.version)
+        with contextlib.suppress(RemoteNotFoundError):
+            return await _create(session, context, same, encoded)
     deployed = await register(task, project=context.project, domain=context.domain)
     return await _create(session, context, deployed, encoded)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Generic, ParamSpec, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from flyte import _context
 from flyte._requirements import (
@@ -95,11 +95,37 @@ class Task(Generic[P, R_co]):
         return Interface.of(self.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Call the function; inside a run that has a submitter, an async task is handed to that."""
+        """Call the function. In a running task it becomes an action of that run, with a process of its own.
+
+        An async task gives a coroutine, another one blocks until there is the result.
+        """
         context = _context.task()
-        if context is None or context.submitter is None or not self.is_async:
+        if context is None or context.submitter is None:
             return self.function(*args, **kwargs)
-        return cast("R_co", context.submitter.submit(self, args, kwargs))
+        if self.is_async:
+            return cast("R_co", context.submitter.submit(self, args, kwargs))
+        return cast("R_co", _blocking()(context.submitter, self, args, kwargs))
+
+    async def aio(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """The same, to be awaited whether the function is async or not."""
+        context = _context.task()
+        if context is not None and context.submitter is not None:
+            return await context.submitter.submit(self, args, kwargs)
+        result: Any = self.function(*args, **kwargs)
+        return await result if inspect.isawaitable(result) else result
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
+
+
+@functools.cache
+def _blocking() -> Callable[..., Any]:
+    """The blocking way to submit; made when first used, since declaring tasks needs no event loop."""
+    from flyte._syncify import syncify
+
+    async def submit(
+        submitter: _context.Submitter, task: Task[..., Any], args: tuple[Any, ...], inputs: Mapping[str, Any]
+    ) -> Any:
+        return await submitter.submit(task, args, inputs)
+
+    return syncify(submit)

@@ -108,13 +108,11 @@ def plan(
     *,
     place: Place,
     root: Path | None = None,
-    only: Task[..., Any] | None = None,
 ) -> Plan:
     """Plan a deployment of environments and of what they depend on. Raises DeploymentError, DeclarationError.
 
     :param root: where the code begins; the directory of the first environment's file unless given. Modules
         are named from there.
-    :param only: of task environments, register this task alone.
     """
     ordered = _with_dependencies(environments)
     if not ordered:
@@ -127,8 +125,7 @@ def plan(
     for declaration in declarations:
         environment = declaration.environment
         if isinstance(environment, TaskEnvironment):
-            chosen = [task for task in environment.tasks.values() if only is None or task is only]
-            for task in chosen:
+            for task in environment.tasks.values():
                 file = Path(task.function.__code__.co_filename).absolute()
                 entries[file] = None
                 module = module_name(file, start, what=task.name)

@@ -171,12 +171,10 @@ async def serve(
 async def register(
     task: Task[..., Any], *, project: str | None = None, domain: str | None = None
 ) -> RemoteTask:
-    """Register one task alone, for `flyte.run` of a task of this process; answers its very version."""
+    """Register a task of this process with those beside it, which it may call; answers its very version."""
     environment = task.environment
     assert isinstance(environment, TaskEnvironment)
-    done = await _deploy(
-        current_session(), (environment,), project=project, domain=domain, only=task, progress=_quiet
-    )
+    done = await _deploy(current_session(), (environment,), project=project, domain=domain, progress=_quiet)
     return next(each for each in done.tasks if each.name == task.name).remote()
 
 
@@ -190,10 +188,9 @@ async def _deploy(
     version: str | None = None,
     copy_style: CopyStyle = "loaded_modules",
     root: str | Path | None = None,
-    only: Task[..., Any] | None = None,
 ) -> Deployment:
     place = Place(session.org, *session.scope(project, domain))
-    planned = plan(environments, place=place, root=Path(root) if root is not None else None, only=only)
+    planned = plan(environments, place=place, root=Path(root) if root is not None else None)
     selection, bundle = await asyncio.to_thread(_pack, planned, copy_style)
     progress(Progress("pack", bundle.filename, len(bundle.files), len(bundle.files)))
     chosen = version or planned.version(bundle.digest)

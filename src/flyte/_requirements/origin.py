@@ -1,10 +1,13 @@
-"""Where a declaration was written: the module and the file of the first caller outside this package."""
+"""Where a declaration was written: the module and the file of the first caller outside the SDK."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+_OURS = ("flyte", "flytekit")
+"""The SDK and its other face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,7 @@ class Origin:
 
 
 def origin() -> Origin:
-    """The innermost frame that does not belong to `flyte`."""
+    """The innermost frame that does not belong to the SDK."""
     frame = sys._getframe(1)
     while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
@@ -28,4 +31,4 @@ def origin() -> Origin:
 
 
 def _is_ours(module: str) -> bool:
-    return module == "flyte" or module.startswith("flyte.")
+    return module.partition(".")[0] in _OURS

@@ -1,5 +1,7 @@
 """What lives on the control plane: users, tasks, runs, apps, projects, and who a call is made as.
 
+`default()` is all of it bound to whoever this code runs as: in a task its executor, elsewhere the developer.
+
 Importing this loads neither protobuf nor an HTTP client; the first use of a class does.
 """
 
@@ -13,6 +15,8 @@ from flyte.remote._metadata import auth_metadata, get_auth_metadata
 
 if TYPE_CHECKING:
     from flyte.remote._app import App
+    from flyte.remote._default import Remote, default
+    from flyte.remote._execution import Execution
     from flyte.remote._logs import LogLine
     from flyte.remote._phase import Phase
     from flyte.remote._project import Project
@@ -22,27 +26,33 @@ if TYPE_CHECKING:
 
 __all__ = [
     "App",
+    "Execution",
     "LogLine",
     "Phase",
     "Project",
+    "Remote",
     "Run",
     "Task",
     "TaskDetails",
     "User",
     "auth_metadata",
     "carry_context",
+    "default",
     "get_auth_metadata",
 ]
 
 _HOMES = {
     "App": "_app",
+    "Execution": "_execution",
     "LogLine": "_logs",
     "Phase": "_phase",
     "Project": "_project",
+    "Remote": "_default",
     "Run": "_run",
     "Task": "_task",
     "TaskDetails": "_task",
     "User": "_user",
+    "default": "_default",
 }
 
 

@@ -33,6 +33,20 @@ class Project:
 
     @syncify_class
     @classmethod
+    async def create(cls, name: str, *, description: str = "", org: str | None = None) -> Project:
+        """Make a project. Raises AlreadyExistsError, PermissionDeniedError."""
+        session = current_session()
+        project = wire.Project(id=name, name=name, description=description, org=org or session.org)
+        await session.unary(
+            f"{_SERVICE}CreateProject",
+            wire.CreateProjectRequest(project=project),
+            wire.CreateProjectResponse,
+            deduplicated=session.is_tower,
+        )
+        return await cls.get.aio(name, org=org)
+
+    @syncify_class
+    @classmethod
     async def listall(cls, *, org: str | None = None, limit: int | None = None) -> AsyncIterator[Project]:
         """The projects that the caller may see."""
         session = current_session()

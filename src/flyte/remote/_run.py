@@ -43,6 +43,7 @@ _OWN_LABELS = "tower/"
 _VIA_APP = "tower/via-app"
 _CREDENTIAL = "tower/credential-id"
 _CREATED_AT = "tower/created-at"
+_PARENT = "tower/parent-run"
 
 
 class Run:
@@ -203,6 +204,16 @@ class Run:
         return self._labels.get(_CREDENTIAL, "")
 
     @property
+    def parent(self) -> str:
+        """`project/domain/name` of the run that asked for this one from inside of a task; empty otherwise."""
+        return self._labels.get(_PARENT, "")
+
+    @property
+    def started_at(self) -> dt.datetime | None:
+        """When its first attempt started, in UTC; None while it waits."""
+        return None if self.phase in BEFORE else instant(self._status.start_time)
+
+    @property
     def labels(self) -> dict[str, str]:
         """The labels that it was started with."""
         return {key: value for key, value in self._labels.items() if not key.startswith(_OWN_LABELS)}
@@ -344,6 +355,7 @@ class Run:
             "version": self.version,
             "executed_by": self.executed_by,
             "via_app": self.via_app,
+            "parent": self.parent,
             "created_at": self.created_at.isoformat() if self.created_at is not None else None,
             "ended_at": self.ended_at.isoformat() if self.ended_at is not None else None,
         }

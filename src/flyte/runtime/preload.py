@@ -16,6 +16,7 @@ import random  # noqa: F401
 from collections.abc import Iterator
 from pathlib import Path
 
+import flyte.transport.connect  # noqa: F401
 from flyte import _interface, _values  # noqa: F401
 from flyte.runtime import loader, report, task  # noqa: F401
 from flyte.runtime.start import PER_ATTEMPT, Start

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import signal
 import sys
@@ -23,6 +24,7 @@ from flyte import _context
 from flyte._task import Task
 from flyte.errors import NonRecoverableError, RemoteTaskUsageError, RuntimeUserError
 from flyte.runtime import loader, report
+from flyte.runtime.children import Children
 from flyte.runtime.start import MessageError, Start
 
 EXIT_OK = 0
@@ -88,17 +90,33 @@ def _enter(start: Start) -> None:
     os.environ.update(start.env)
     os.chdir(start.directory)
     loader.enter(start.bundle)
-    _context.enter_task(
-        _context.TaskContext(
-            project=start.env.get("FLYTE_INTERNAL_EXECUTION_PROJECT", ""),
-            domain=start.env.get("FLYTE_INTERNAL_EXECUTION_DOMAIN", ""),
-            org=start.env.get("_U_ORG_NAME", ""),
-            run=start.env.get("RUN_NAME", ""),
-            action=start.env.get("ACTION_NAME", "a0"),
-            task=start.task,
-            version=start.env.get("FLYTE_TASK_VERSION", ""),
-            attempt=_number(start.env.get("FLYTE_ATTEMPT_NUMBER", "1")),
-        )
+    _context.enter_task(_facts(start))
+
+
+def _facts(start: Start) -> _context.TaskContext:
+    told = json.loads(start.env.get("FLYTE_ATTEMPT_FACTS") or "{}")
+    project = start.env.get("FLYTE_INTERNAL_EXECUTION_PROJECT", "")
+    domain = start.env.get("FLYTE_INTERNAL_EXECUTION_DOMAIN", "")
+    run, action = start.env.get("RUN_NAME", ""), start.env.get("ACTION_NAME", "a0")
+    attempt = _number(start.env.get("FLYTE_ATTEMPT_NUMBER", "1"))
+    # without a socket there is nobody to ask: then other tasks are functions
+    reached = bool(start.env.get("FLYTE_AGENT_SOCKET") and run)
+    return _context.TaskContext(
+        project=project,
+        domain=domain,
+        org=start.env.get("_U_ORG_NAME", ""),
+        run=run,
+        action=action,
+        executor=_context.Executor(told.get("subject", ""), told.get("name", "")),
+        task=start.task,
+        task_project=told.get("task_project", project),
+        task_domain=told.get("task_domain", domain),
+        version=start.env.get("FLYTE_TASK_VERSION", ""),
+        attempt=attempt,
+        image=told.get("image", ""),
+        code_digest=told.get("code_digest", ""),
+        via_app=told.get("via_app", ""),
+        submitter=Children(project, domain, run, action=action, attempt=attempt) if reached else None,
     )
 
 

@@ -97,6 +97,8 @@ async def test_a_call_inside_a_run_goes_through_the_submitter() -> None:
     context = _context.TaskContext(project="p", domain="d", run="r", submitter=Submitter())
     with _context.task_scope(context):
         assert await double(1) == ("declared-tasks.double", (1,), {})  # type: ignore[comparison-overlap]
-        assert triple(1) == 3
+        assert triple(1) == ("declared-tasks.triple", (1,), {})  # type: ignore[comparison-overlap]
+        assert await triple.aio(1) == ("declared-tasks.triple", (1,), {})
     with _context.task_scope(_context.TaskContext(project="p", domain="d", run="r")):
-        assert await double(1) == 2
+        assert await double(1) == await double.aio(1) == 2
+        assert triple(1) == await triple.aio(1) == 3
