@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -105,7 +106,7 @@ class Tower:
     def http(self, user: str | None = None) -> httpx.Client:
         """An HTTP client that presents the person's key."""
         headers = {"authorization": f"Bearer {self.keys[user]}"} if user else {}
-        verify = str(self.ca) if self.ca else True
+        verify = ssl.create_default_context(cafile=str(self.ca)) if self.ca else True
         return httpx.Client(
             base_url=self.url,
             headers=headers,
