@@ -78,6 +78,8 @@ class Event(StrEnum):
     USER_DELETE = "user.delete"
     AUDIT_EXPORT = "audit.export"
     AUDIT_PRUNE = "audit.prune"
+    WEBHOOK_UPDATE = "webhook.update"
+    WEBHOOK_DELETE = "webhook.delete"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
 

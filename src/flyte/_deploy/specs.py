@@ -24,6 +24,7 @@ RUNTIME = "flyte-runtime"
 IMAGE = "flyte.image"
 PASSTHROUGH = "flyte.passthrough"
 PUBLIC_PATHS = "flyte.public_paths"
+WEBHOOKS = "flyte.webhooks"
 _SHORT = 255
 _LONG = 16 * 1024
 
@@ -37,6 +38,15 @@ class ScalingLike(Protocol):
     def most(self) -> int: ...
     @property
     def scaledown_seconds(self) -> float | None: ...
+
+
+class WebhookLike(Protocol):
+    """A path that third parties deliver to."""
+
+    @property
+    def path(self) -> str: ...
+    @property
+    def scheme(self) -> str: ...
 
 
 class LinkLike(Protocol):
@@ -85,6 +95,9 @@ def app_message(app: AppLike, *, module: str) -> app_definition_pb2.App:
     else:
         container.args.extend([RUNTIME, "app", "--module", module, "--app", app.name])
     container.config.append(_pair(PASSTHROUGH, app.passthrough))
+    if app.webhooks:
+        hooks = [{"path": hook.path, "scheme": hook.scheme} for hook in app.webhooks]
+        container.config.append(_pair(WEBHOOKS, json.dumps(hooks)))
     if app.public_paths:
         container.config.append(_pair(PUBLIC_PATHS, json.dumps(list(app.public_paths))))
     autoscaling = app_definition_pb2.AutoscalingConfig(

@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from ._environment import AppEnvironment
 from ._scaling import Link, Scaling
+from ._webhooks import Webhook
 
-__all__ = ["AppEnvironment", "Link", "Scaling"]
+__all__ = ["AppEnvironment", "Link", "Scaling", "Webhook"]

@@ -12,6 +12,7 @@ from flyte._requirements import Image, Resources, as_image, check_description, c
 from flyte.errors import DeclarationError
 
 from ._scaling import Link, Scaling
+from ._webhooks import MAX_WEBHOOKS, Webhook
 
 Passthrough = Literal["exchange", "raw"]
 
@@ -42,6 +43,7 @@ class AppEnvironment:
     :param env_vars: set in the app's process. Names that the platform sets itself are refused.
     :param requires_auth: True (default) lets no unauthenticated request reach the process.
     :param public_paths: exact paths that the gateway serves without authentication all the same.
+    :param webhooks: paths that third parties deliver to with a signature, `flyte.app.Webhook(...)`.
     :param scaling: how many processes; by default one that stops when idle.
     :param passthrough: "exchange" (default) gives the app a short-lived token of its caller; "raw" hands over
         the caller's own credential and needs a permission of its own.
@@ -58,6 +60,7 @@ class AppEnvironment:
     description: str = ""
     requires_auth: bool = True
     public_paths: tuple[str, ...] = ()
+    webhooks: tuple[Webhook, ...] = ()
     scaling: Scaling = field(default_factory=Scaling)
     command: tuple[str, ...] = ()
     passthrough: Passthrough = "exchange"
@@ -79,6 +82,7 @@ class AppEnvironment:
             description: str | None = None,
             requires_auth: bool = True,
             public_paths: Iterable[str] = (),
+            webhooks: Iterable[Webhook] = (),
             scaling: Scaling | None = None,
             command: Iterable[str] = (),
             passthrough: Passthrough = "exchange",
@@ -102,7 +106,8 @@ class AppEnvironment:
         self._set("scaling", self.scaling or Scaling())
         self._set("env_vars", check_variables(self.env_vars, what=what))
         self._set("description", check_description(self.description, what=what))
-        self._set("public_paths", _paths(self.public_paths, what=what))
+        self._set("public_paths", _paths(self.public_paths, "public_paths", what=what))
+        self._set("webhooks", _webhooks(self.webhooks, self.public_paths, what=what))
         self._set("command", _strings(self.command, "command", what))
         self._set("links", _items(self.links, "links", what))
         if not all(isinstance(link, Link) for link in self.links):
@@ -152,15 +157,27 @@ def _strings(value: object, field_name: str, what: str) -> tuple[str, ...]:
     return items
 
 
-def _paths(value: object, *, what: str) -> tuple[str, ...]:
+def _webhooks(value: object, public: tuple[str, ...], *, what: str) -> tuple[Webhook, ...]:
+    hooks = _items(value, "webhooks", what)
+    if not all(isinstance(hook, Webhook) for hook in hooks):
+        raise DeclarationError(f"webhooks of {what} must be flyte.app.Webhook(...).")
+    if len(hooks) > MAX_WEBHOOKS:
+        raise DeclarationError(f"{what} has more than {MAX_WEBHOOKS} webhooks.")
+    paths = _paths([hook.path for hook in hooks], "webhooks", what=what)
+    if len(set(paths)) != len(paths) or set(paths) & set(public):
+        raise DeclarationError(f"A path of {what} stands twice in webhooks, or in public_paths besides.")
+    return hooks
+
+
+def _paths(value: object, field_name: str, *, what: str) -> tuple[str, ...]:
     """Exact paths in one spelling only: the gateway compares them with the path after its own decoding."""
-    paths = _items(value, "public_paths", what)
+    paths = _items(value, field_name, what)
     if len(paths) > MAX_PUBLIC_PATHS:
-        raise DeclarationError(f"{what} has more than {MAX_PUBLIC_PATHS} public paths.")
+        raise DeclarationError(f"{what} has more than {MAX_PUBLIC_PATHS} paths in {field_name}.")
     for path in paths:
         if not isinstance(path, str) or not _PATH.fullmatch(path) or {".", ".."} & set(path.split("/")):
             raise DeclarationError(
-                f"{path!r} cannot be a public path of {what}.",
+                f"{path!r} cannot be a path in {field_name} of {what}.",
                 hint="Write it as the router sees it: '/health'. Letters, digits and '-._~' between slashes.",
             )
     return paths

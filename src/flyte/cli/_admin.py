@@ -32,7 +32,7 @@ _DISPLAY = click.option("--display-name", help="A name to show.")
 _EMAIL = click.option("--email", help="An address to show.")
 _DESCRIPTION = click.option("--description", help="What it is for.")
 _MEMBER = click.option("--member", "members", multiple=True, help="Who is in it; may be repeated.")
-_EXTERNAL = click.option("--external", help="The name that the identity provider's claim has for it.")
+_EXTERNAL = click.option("--external", help="What an identity provider calls it: ALIAS:GROUP.")
 _ACTION = click.option("--action", "actions", multiple=True, help="An action, as task:run; may be repeated.")
 _TEXT = click.option(
     "--text-file",

@@ -16,6 +16,7 @@ from tower.cli.audit import audit
 from tower.cli.keys import keys
 from tower.cli.policy import policy
 from tower.cli.users import users
+from tower.cli.webhooks import webhooks
 from tower.settings import Settings
 
 
@@ -76,7 +77,7 @@ def up(
     composition_root().up(settings)
 
 
-for group in (users, keys, policy, audit):
+for group in (users, keys, policy, audit, webhooks):
     cli.add_command(group)
 
 

@@ -28,6 +28,7 @@ from tower.settings import Settings
 from tower.states import AppStatus, Desired
 from tower.store import apps as store
 from tower.store import policies as limits
+from tower.store import webhooks
 from tower.store.apps import AppRow, Revision
 from tower.store.database import Database, Transaction
 
@@ -177,6 +178,7 @@ class Apps:
             if not store.remove(tx, project, domain, name):
                 raise not_found(_resource(project, domain, name))
             limits.remove_ceiling(tx, project, domain, name, source="deploy")
+            webhooks.remove_all(tx, project, domain, name)
             self._record(tx, principal, decision, Event.APP_DELETE, row, request_id=request_id)
             tx.after_commit(self._access.forget)
             tx.after_commit(lambda: self._gone(row))

@@ -10,14 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from flyteidl2.app import app_definition_pb2 as pb
 from google.protobuf.message import DecodeError
 
-from tower.control import ceilings, specs
+from tower.control import ceilings, specs, webhookspecs
 from tower.errors import Broken, Exhausted, Invalid, Unsupported
+from tower.identity.webhooks import Scheme
 from tower.settings import Settings
 from tower.states import AppStatus, Desired
 from tower.store.apps import AppRow
@@ -44,6 +46,7 @@ class Declared:
     requires_auth: bool
     raw: bool
     public_paths: frozenset[str]
+    webhooks: Mapping[str, Scheme]
     request_timeout: float | None
     ceiling: str
     bundle: str
@@ -109,6 +112,7 @@ def read(app: pb.App, settings: Settings) -> Declared:
         requires_auth=not spec.security_context.allow_anonymous,
         raw=_passthrough(options),
         public_paths=_public_paths(options),
+        webhooks=_webhooks(options),
         request_timeout=_timeout(spec),
         ceiling=ceilings.declared(options["flyte.ceiling"]) if "flyte.ceiling" in options else "",
         bundle=bundle,
@@ -125,6 +129,11 @@ def stored(row: AppRow) -> pb.App:
     except DecodeError as error:
         raise Broken("The app cannot be read.", cause=f"{row.id}: {error}") from error
     return app
+
+
+def webhooks(row: AppRow) -> Mapping[str, Scheme]:
+    """The webhooks that a deployed app declares: the scheme of each path."""
+    return _webhooks(_options(stored(row).spec))
 
 
 def with_desired(row: AppRow, desired: Desired) -> bytes:
@@ -217,6 +226,13 @@ def _public_paths(options: dict[str, str]) -> frozenset[str]:
                 hint="List each path exactly; patterns are not offered.",
             )
     return frozenset(paths)
+
+
+def _webhooks(options: dict[str, str]) -> Mapping[str, Scheme]:
+    found = webhookspecs.declared(options.get(webhookspecs.OPTION, "[]"))
+    if found.keys() & _public_paths(options):
+        raise Invalid("A path is either public or that of a webhook.")
+    return found
 
 
 def _timeout(spec: pb.Spec) -> float | None:

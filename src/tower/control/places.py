@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from tower.control import appspecs
 from tower.errors import Fault
+from tower.identity.webhooks import Scheme
 from tower.policy.actions import Resource, ResourceType
 from tower.settings import Settings
 from tower.states import Desired
@@ -28,6 +29,7 @@ class Place:
     requires_auth: bool
     raw: bool
     public_paths: frozenset[str]
+    webhooks: Mapping[str, Scheme]
     request_timeout: float
 
     @property
@@ -73,6 +75,7 @@ class Places:
             requires_auth=row.requires_auth,
             raw=declared.raw,
             public_paths=declared.public_paths,
+            webhooks=declared.webhooks,
             request_timeout=declared.request_timeout or DEFAULT_REQUEST_TIMEOUT,
         )
         self._by_id[place.id] = place

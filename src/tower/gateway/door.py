@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from tower.control.apps import Processes
 from tower.control.grants import Grants
 from tower.control.logins import Logins
 from tower.control.places import Place, Places
+from tower.control.webhooks import Webhooks
 from tower.errors import (
     Broken,
     Code,
@@ -32,6 +34,7 @@ from tower.gateway.metrics import REQUESTS
 from tower.gateway.passage import Passage
 from tower.gateway.throttle import Throttle
 from tower.gateway.upstream import Upstreams
+from tower.gateway.webhooks import Delivered, Inlet, signatures
 from tower.gateway.websocket import Socket
 from tower.identity.chain import Chain, NoCredential
 from tower.identity.offers import KEY_HEADERS, Presented
@@ -62,6 +65,7 @@ class Parts:
     grants: Grants
     processes: Processes
     logins: Logins
+    webhooks: Webhooks
     settings: Settings
     clock: Clock
     console: Callable[[], str]
@@ -105,6 +109,7 @@ class Gateway:
         self._parts = parts
         self._throttle = Throttle(parts.clock)
         self._upstreams = Upstreams()
+        self._inlet = Inlet(parts.webhooks, clock=parts.clock)
         self._suffix = "." + parts.settings.apps_domain
 
     def claims(self, scope: Scope) -> bool:
@@ -178,6 +183,9 @@ class Gateway:
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         if await self._own(request, scope, send):
             return
+        if self._inlet.claims(request):
+            await self._deliver(request, scope, receive, send)
+            return
         principal = await self._name(request)
         if principal is None:
             if await self._greet(request, scope, send):
@@ -188,6 +196,31 @@ class Gateway:
         place = await self._allow(request, principal)
         passage = await self._passage(request, place, principal)
         await self._forward(passage, scope, receive, send, method=request.method)
+
+    async def _deliver(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """A signed delivery of a third party: it goes on as whom it is mapped to, once."""
+        delivered = await self._checked(request, receive)
+        principal = delivered.delivery.principal
+        place = await self._allow(request, principal)
+        passage = await self._passage(request, place, principal)
+        await delivered.take()
+        failed = True
+        try:
+            await self._forward(
+                passage, scope, delivered.receive, delivered.watching(send), method=request.method
+            )
+            failed = False
+        finally:
+            await asyncio.shield(delivered.settle(failed=failed))
+
+    async def _checked(self, request: Request, receive: Receive) -> Delivered:
+        shown = signatures(request)
+        self._patience(request, shown)
+        try:
+            return await self._inlet.check(request, receive)
+        except Unauthenticated:
+            self._throttle.failed(request.client, shown)
+            raise
 
     async def _own(self, request: Request, scope: Scope, send: Send) -> bool:
         """Answer what the gateway answers itself, the same for every app."""
@@ -294,9 +327,8 @@ class Gateway:
                 return False
             if principal is None:
                 return not current.requires_auth or request.target.path in current.public_paths
-            try:
-                again = await self._parts.chain.authenticate(_presented(request))
-            except Unauthenticated:
+            again = await self._again(request, principal)
+            if again is None:
                 return False
             decision = await self._parts.access.check(again, Action.APP_USE, place.resource)
             return decision.allowed
@@ -314,6 +346,15 @@ class Gateway:
             inbound=request.headers,
             holds=holds,
         )
+
+    async def _again(self, request: Request, principal: Principal) -> Principal | None:
+        """The caller as the credential names them now, None when it holds no more."""
+        if principal.credential.kind is CredentialKind.WEBHOOK:
+            return principal if await self._parts.webhooks.holds(principal) else None
+        try:
+            return await self._parts.chain.authenticate(_presented(request))
+        except Unauthenticated:
+            return None
 
     async def _forward(
         self, passage: Passage, scope: Scope, receive: Receive, send: Send, *, method: str

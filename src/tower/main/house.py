@@ -28,6 +28,7 @@ from tower.control.tailing import Read, Tailing
 from tower.control.tasks import Tasks
 from tower.control.waiting import Waiting
 from tower.control.watching import Watching
+from tower.control.webhooks import Webhooks
 from tower.identity import authenticators
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.chain import Chain
@@ -83,6 +84,7 @@ class House:
     tailing: Tailing
     data: Data
     apps: Apps
+    webhooks: Webhooks
     rest: rest_door.Door
 
 
@@ -153,6 +155,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     )
     identities = Identities(db=db, access=access, directory=directory)
     api_keys = ApiKeys(db=db, access=access, directory=directory, clock=clock, max_life=settings.max_key_life)
+    webhooks = Webhooks(db=db, access=access, directory=directory, key=key)
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
@@ -249,6 +252,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             read_log=_app_logs(settings),
             settings=settings,
         ),
+        webhooks=webhooks,
         rest=rest_door.build(
             chain=chain,
             access=access,
@@ -258,6 +262,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             accounts=signing_in.accounts,
             signing_keys=signing_in.signing_keys,
             governance=rules,
+            webhooks=webhooks,
             base_url=origin.base_url,
             org=settings.org,
         ),

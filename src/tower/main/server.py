@@ -174,6 +174,7 @@ def _gateway_parts(house: House, processes: Processes) -> Parts:
         grants=house.grants,
         processes=processes,
         logins=house.logins,
+        webhooks=house.webhooks,
         settings=house.settings,
         clock=house.clock,
         console=lambda: house.origin.base_url(""),

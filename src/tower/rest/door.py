@@ -20,10 +20,12 @@ from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
 from tower.control.logins import Logins
 from tower.control.signingkeys import SigningKeys
+from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.rest import accounts as account_routes
 from tower.rest import faults, rules, shapes, trail
+from tower.rest import webhooks as webhook_routes
 from tower.rest.routes import Call, Governance, Rooms, router
 
 Scope = MutableMapping[str, Any]
@@ -49,6 +51,7 @@ def build(
     accounts: Accounts,
     signing_keys: SigningKeys,
     governance: Governance,
+    webhooks: Webhooks,
     base_url: Callable[[str], str],
     org: str,
 ) -> Door:
@@ -61,6 +64,7 @@ def build(
         accounts=accounts,
         signing_keys=signing_keys,
         governance=governance,
+        webhooks=webhooks,
         base_url=base_url,
         org=org,
     )
@@ -133,6 +137,7 @@ def _application() -> FastAPI:
     app.include_router(account_routes.router)
     app.include_router(rules.router)
     app.include_router(trail.router)
+    app.include_router(webhook_routes.router)
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
@@ -163,7 +168,8 @@ def _application() -> FastAPI:
 
 def _declared(app: FastAPI) -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    for route in [*router.routes, *account_routes.router.routes, *rules.router.routes, *trail.router.routes]:
+    routers = (router, account_routes.router, rules.router, trail.router, webhook_routes.router)
+    for route in [route for each in routers for route in each.routes]:
         assert isinstance(route, APIRoute)
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
     return found

@@ -50,6 +50,12 @@ def remove(tx: Transaction, project: str, domain: str, app: str, path: str) -> b
     return tx.execute(webhooks.delete().where(webhooks.c.id == row.id)).rowcount > 0
 
 
+def remove_all(tx: Transaction, project: str, domain: str, app: str) -> None:
+    """Forget those of an app that is gone: another one of its name starts with none."""
+    for row in everything(tx, project, domain, app):
+        remove(tx, project, domain, app, row.path)
+
+
 def at(reader: Reader, project: str, domain: str, app: str, path: str) -> WebhookRow | None:
     """What holds for this path, or None."""
     place = {"project": project, "domain": domain, "app": app, "path": path}

@@ -141,6 +141,7 @@ class House:
                 grants=self.grants,
                 processes=self.processes,
                 logins=self.logins,
+                webhooks=self.rooms.webhooks,
                 settings=self.settings,
                 clock=self.rooms.clock,
                 console=options.pop("console", lambda: "http://127.0.0.1:1"),

@@ -11,8 +11,10 @@ import httpx
 import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 
+from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault
 from tower.identity.authenticators import MACHINE
+from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
 from tower.policy.actions import check_complete
 from tower.rest import faults, shapes
@@ -34,6 +36,12 @@ class Api:
             accounts=world.oauth.accounts,
             signing_keys=world.oauth.signing_keys,
             governance=world.governance,
+            webhooks=Webhooks(
+                db=world.db,
+                access=world.access,
+                directory=world.directory,
+                key=SigningKey.generate(),
+            ),
             base_url=lambda host: f"http://{HOST}",
             org="tower",
         )

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from flyte.app import AppEnvironment, Link, Scaling
+from flyte.app import AppEnvironment, Link, Scaling, Webhook
 from flyte.errors import DeclarationError
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class FastAPIAppEnvironment(AppEnvironment):
             description: str | None = None,
             requires_auth: bool = True,
             public_paths: Iterable[str] = (),
+            webhooks: Iterable[Webhook] = (),
             scaling: Scaling | None = None,
             passthrough: Passthrough = "exchange",
             links: Iterable[Link] = (),
