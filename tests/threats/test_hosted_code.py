@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket as sockets
 from pathlib import Path
 
@@ -166,14 +167,23 @@ def main():
 
 
 def test_t17_chains_are_named_and_end(lab: Lab) -> None:
-    """A run that asks for itself gets eight deep; the record names each one before; no app calls itself."""
+    """A run that asks for the next one gets eight deep, one that asks for itself nowhere; all are named."""
+    same = """
+        import flyte, flyte.remote as remote
+        async def main():
+            try:
+                return (await flyte.run.aio(remote.Task.get(name="lab.attack"), code=code)).name
+            except Exception as error:
+                return type(error).__name__
+    """
+    assert lab.inside_task("alice", same) == "FailedPreconditionError"
     names = lab.inside_task(
         "alice",
         """
         import json, flyte, flyte.remote as remote
         async def main():
             try:
-                run = await flyte.run.aio(remote.Task.get(name="lab.attack"), code=code)
+                run = await flyte.run.aio(remote.Task.get(name="lab.attack"), code=code + "#")
                 await run.wait.aio()
                 return [run.name, *json.loads((await run.outputs.aio())[0])]
             except Exception as error:
@@ -225,6 +235,28 @@ def test_t38_a_run_has_no_parent_but_the_one_that_asked(lab: Lab) -> None:
     details = lab.wait("mallory", run.action.id.run.name)
     assert "r-of-the-admin" not in str(details)
     assert details.action.metadata.executed_by.user.id.subject == "mallory"
+    victim = runs.CreateRunResponse.FromString(lab.start("alice", "def main(): pass").content).run.action.id
+    where = {"run": {"project": PROJECT, "domain": DOMAIN, "name": victim.run.name}, "name": "a1"}
+    task = {"id": {"project": PROJECT, "domain": DOMAIN, "name": "lab.attack"}}
+    child = {"action": {"actionId": where, "parentActionName": "a0", "task": task}}
+    told = lab.inside_task(
+        "mallory",
+        f"{SOCKET}\nimport json\nCHILD = {child!r}\n"
+        """
+def main():
+    method = "/flyteidl2.actions.ActionsService/Enqueue"
+    other = ask(agent, method, "POST", json.dumps(CHILD).encode(), JSON)
+    CHILD["action"]["actionId"]["run"]["name"] = os.environ["RUN_NAME"]
+    CHILD["action"]["parentActionName"] = "a7"
+    return [other[:3], ask(agent, method, "POST", json.dumps(CHILD).encode(), JSON)[:3]]
+""",
+    )
+    assert told == ["403", "403"]
+    outside = json.dumps(child).encode()
+    answer = lab.rpc("alice", "actions.ActionsService/Enqueue", outside, kind="application/json")
+    assert answer.status_code == 403
+    refused = [each for each in lab.audit(event="access.refuse", subject="mallory") if each["run"]]
+    assert refused
 
 
 def test_t39_what_one_may_not_view_cannot_be_run_again(lab: Lab) -> None:
