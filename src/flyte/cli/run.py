@@ -22,9 +22,19 @@ if TYPE_CHECKING:
     from flyte.remote import Run
 
 DEPLOYED = "deployed-task"
+_WORDS = "flyte.cli.run.words"
 
 
-@click.command("run", context_settings={"ignore_unknown_options": True}, no_args_is_help=True)
+class _Command(click.RichCommand):
+    """Keeps the words as they came: behind TASK there may be inputs that are called like options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse them."""
+        ctx.meta.setdefault(_WORDS, list(args))
+        return list(super().parse_args(ctx, args))
+
+
+@click.command("run", cls=_Command, context_settings={"ignore_unknown_options": True}, no_args_is_help=True)
 @click.argument("source", metavar=f"FILE|{DEPLOYED}")
 @click.argument("name", metavar="TASK")
 @click.argument("rest", metavar="[--INPUT VALUE]...", nargs=-1, type=click.UNPROCESSED)
@@ -43,9 +53,12 @@ def run(context: click.Context, /, **given: Any) -> None:
     With FILE, TASK is the function or the variable in it; it is deployed first, under a version that its code
     decides. With deployed-task, TASK is the name of a deployed one, environment.function.
 
-    Inputs are written --x 1, --input x=1 (for a name that is also an option here), or --inputs '{"x": 1}'.
-    A text for a string stands for itself; anything else is read as JSON.
+    Inputs are written --x 1, --input x=1, or --inputs '{"x": 1}'. An option that stands behind the TASK of a
+    FILE and is called like one of its inputs is that input. A text for a string stands for itself; anything
+    else is read as JSON.
     """
+    if given["source"] != DEPLOYED:
+        given = _reread(context, given)
     if given.pop("local"):
         narrowed(context.obj, given)
         _in_this_process(**given)
@@ -85,7 +98,7 @@ async def _start(
         inputs = _inputs.typed(chosen.interface, _inputs.values(chosen.interface, texts, given))
     started = await with_runcontext(name=run_name).run.aio(chosen, **inputs)
     if not (wait or follow):
-        print_record(started.summary(), output=target.output)
+        print_record({**started.summary(), "error": None, "outputs": None}, output=target.output)
         return Exit.OK
     await _watch(started, follow=follow)
     print_record(await started.to_dict.aio(), output=target.output)
@@ -101,6 +114,25 @@ async def _watch(started: Run, *, follow: bool) -> None:
     with waiting(f"Run {started.name}") as progress:
         async for state in started.watch.aio():
             progress(str(state.phase))
+
+
+def _reread(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:
+    """The parameters, where the words behind TASK that name its inputs are inputs and not options."""
+    source, name = given["source"], given["name"]
+    options = {word[2:] for each in run.params for word in each.opts if word.startswith("--")}
+    inputs = options & _task_in(source, name).interface.by_name.keys()
+    words: list[str] = context.meta[_WORDS]
+    behind = words.index(name, words.index(source) + 1) + 1
+    changed, left = words[:behind], iter(words[behind:])
+    for word in left:
+        called, equals, value = word[2:].partition("=")
+        if word.startswith("--") and called in inputs:
+            changed += ["--input", f"{called}={value if equals else next(left, '')}"]
+        else:
+            changed.append(word)
+    if changed == words:
+        return given
+    return run.make_context(context.info_name, changed, parent=context.parent).params
 
 
 def _task_in(source: str, name: str) -> Any:
