@@ -38,6 +38,7 @@ from tower.control.reconcile import (
 from tower.control.reconcile import Parts as ReconcileParts
 from tower.errors import Unavailable
 from tower.executors.process import ProcessExecutor
+from tower.gateway.door import ROUTES as GATEWAY_ROUTES
 from tower.gateway.door import Gateway, Parts
 from tower.identity.workload import Workload, WorkloadKind
 from tower.images.venv import VenvBuilder
@@ -45,9 +46,11 @@ from tower.main.doors import App, Doors, nothing_here
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
 from tower.oauth import door as oauth
+from tower.policy.actions import check_complete
 from tower.protocol import Bounded
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
+from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
 from tower.rpc.transfer import Transfer
 from tower.settings import Settings
 
@@ -115,10 +118,12 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         supervisor = await _loops(house, sockets, closing)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
+        pages = console.build(_console_parts(house))
+        check_complete([*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *pages.routes])
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
         yield Doors(
             [*prefixes, *signing_in],
-            otherwise=console.build(_console_parts(house)),
+            otherwise=pages,
             claimed=gateway.claims,
             claimer=gateway,
         )

@@ -25,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 UPLOAD = "/data/upload/"
 DOWNLOAD = "/data/download/"
+ROUTES = ("data PUT /data/upload/{ticket}", "data GET /data/download/{ticket}")
 _log = structlog.get_logger("tower.rpc")
 
 
