@@ -117,6 +117,7 @@ class Load:
             return {"answers": 0, "failures": 0, "first_failure": "no answer at all"}
         return {
             "answers": len(latencies),
+            "sent": self._number,
             "failures": self.failures,
             "first_failure": self.first_failure,
             "per_second": round(len(latencies) / seconds, 1),

@@ -69,6 +69,12 @@ def server(
             process.stdout.close()
 
 
+def cpu_seconds(pid: int) -> float:
+    """What a process and its threads have used of the processor, user and system."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def load(
     url: str,
     path: str,
