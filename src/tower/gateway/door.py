@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -29,19 +31,19 @@ from tower.errors import (
 )
 from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
-from tower.gateway.http import RECHECK_SECONDS, Exchange, Gone
 from tower.gateway.metrics import REQUESTS
-from tower.gateway.passage import Passage
+from tower.gateway.passage import RECHECK_SECONDS, Gone, Passage
 from tower.gateway.throttle import Throttle
-from tower.gateway.upstream import Upstreams
 from tower.gateway.webhooks import Delivered, Inlet, signatures
-from tower.gateway.websocket import Socket
 from tower.identity.chain import Chain, NoCredential
 from tower.identity.offers import KEY_HEADERS, Presented
 from tower.identity.principal import CredentialKind, Principal
 from tower.identity.sessions import set_cookie
 from tower.policy.actions import Action
 from tower.settings import Settings
+
+if TYPE_CHECKING:
+    from tower.gateway.forwarding import Forwarding
 
 ROUTES = (
     "gateway ANY /apps/{project}/{domain}/{name}/{path}",
@@ -57,7 +59,7 @@ log = structlog.get_logger("tower.gateway")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The rooms that the gateway works with. `console` gives the console's base URL, no slash at its end."""
+    """The rooms that the gateway works with. `console` gives the console's base URL for a Host header."""
 
     places: Places
     chain: Chain
@@ -68,7 +70,7 @@ class Parts:
     webhooks: Webhooks
     settings: Settings
     clock: Clock
-    console: Callable[[], str]
+    console: Callable[[str], str]
     wake_seconds: float = WAKE_SECONDS
     recheck_seconds: float = RECHECK_SECONDS
 
@@ -108,7 +110,7 @@ class Gateway:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._throttle = Throttle(parts.clock)
-        self._upstreams = Upstreams()
+        self._forwarding: Forwarding | None = None
         self._inlet = Inlet(parts.webhooks, clock=parts.clock)
         self._suffix = "." + parts.settings.apps_domain
 
@@ -125,7 +127,8 @@ class Gateway:
 
     async def close(self) -> None:
         """Close the connections to the apps."""
-        await self._upstreams.close()
+        if self._forwarding is not None:
+            await self._forwarding.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -274,19 +277,28 @@ class Gateway:
             _, _, project, domain, name = request.prefix.split("/")
             label = request.place.host if request.place else appspecs.label(project, domain, name)
             base = appspecs.host_url(
-                label, base_url=self._parts.console(), apps_domain=self._parts.settings.apps_domain
+                label,
+                base_url=self._parts.console(request.host),
+                apps_domain=self._parts.settings.apps_domain,
             )
             await redirect(scope, send, base + (request.target.line or "/"))
             return True
         if request.wants_page:
             location, cookies = hop.begin(
-                request.target, host=request.host, console=self._parts.console(), secure=request.secure
+                request.target, host=request.host, console=self._console(request), secure=request.secure
             )
             await redirect(scope, send, location, headers=cookies)
             return True
         raise NoCredential(
             "Authentication credentials required.", hint="Send 'authorization: Bearer <API key>'."
         )
+
+    def _console(self, request: Request) -> str:
+        """The console for a browser at an app's own host: by its usual name, and the port that was used."""
+        usual = urlsplit(self._parts.console(""))
+        port = request.host.rpartition(":")[2] if ":" in request.host else ""
+        name = usual.netloc.removesuffix(f":{usual.port}")
+        return self._parts.console(f"{name}:{port}" if port else name)
 
     @staticmethod
     def _public(request: Request) -> bool:
@@ -361,20 +373,13 @@ class Gateway:
     ) -> None:
         parts, place = self._parts, passage.place
         key = (place.project, place.domain, place.name)
-        limit, recheck = parts.settings.max_body, parts.recheck_seconds
+        forwarding = self._towards_apps()
         with parts.processes.serving(*key):
             for again in (False, True):
                 socket = await parts.processes.wake(*key, parts.wake_seconds)
-                leg: Exchange | Socket
+                leg = forwarding.leg(passage, scope=scope, receive=receive, send=send)
                 try:
-                    if scope["type"] == "websocket":
-                        leg = Socket(
-                            passage, scope=scope, receive=receive, send=send, limit=limit, recheck=recheck
-                        )
-                        await leg.run(self._upstreams, socket)
-                    else:
-                        leg = Exchange(passage, receive=receive, send=send, limit=limit, recheck=recheck)
-                        await leg.run(self._upstreams, socket, method=method)
+                    await forwarding.run(leg, socket, method=method)
                     break
                 except Unreachable:
                     if again:  # the process ended since it was asked for, and so did the next one
@@ -390,6 +395,15 @@ class Gateway:
                     log.exception("gateway.broken", app=place.id, request_id=passage.request_id)
                     raise Gone from error
         REQUESTS.labels("forwarded").inc()
+
+    def _towards_apps(self) -> Forwarding:
+        if self._forwarding is None:
+            # not at the top of this file: the HTTP client is megabytes that a Tower without apps never needs
+            from tower.gateway.forwarding import Forwarding
+
+            settings, recheck = self._parts.settings, self._parts.recheck_seconds
+            self._forwarding = Forwarding(limit=settings.max_body, recheck=recheck)
+        return self._forwarding
 
     def _patience(self, request: Request, credential: bytes) -> None:
         seconds = self._throttle.wait(request.client, credential)

@@ -12,15 +12,8 @@ from yarl import URL
 from tower.errors import Fault, Unavailable
 from tower.gateway.answers import BadAnswer, Receive, Send, TimedOut, TooLarge, Unreachable
 from tower.gateway.headers import first
-from tower.gateway.passage import Passage
+from tower.gateway.passage import Gone, Passage
 from tower.gateway.upstream import Upstreams
-
-RECHECK_SECONDS = 0.5
-"""How often it is asked again whether the caller of an open stream or websocket still may."""
-
-
-class Gone(Exception):
-    """The client hung up, or its right ended: nobody waits for the answer any more."""
 
 
 class Exchange:

@@ -10,6 +10,13 @@ from tower.gateway import headers
 from tower.gateway.paths import Target
 from tower.identity.principal import Principal
 
+RECHECK_SECONDS = 0.5
+"""How often it is asked again whether the caller of an open stream or websocket still may."""
+
+
+class Gone(Exception):
+    """The client hung up, or its right ended: nobody waits for the answer any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Passage:

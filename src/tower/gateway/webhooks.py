@@ -11,7 +11,7 @@ from tower.control.webhooks import Delivery, Webhooks
 from tower.errors import Unavailable
 from tower.gateway.answers import Message, Receive, Send, TooLarge
 from tower.gateway.headers import first
-from tower.gateway.http import Gone
+from tower.gateway.passage import Gone
 from tower.identity.webhooks import read
 
 if TYPE_CHECKING:

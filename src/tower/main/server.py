@@ -182,7 +182,7 @@ def _gateway_parts(house: House, processes: Processes) -> Parts:
         webhooks=house.webhooks,
         settings=house.settings,
         clock=house.clock,
-        console=lambda: house.origin.base_url(""),
+        console=house.origin.base_url,
     )
 
 

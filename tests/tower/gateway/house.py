@@ -25,6 +25,7 @@ from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
 from tower.identity.tokens import AppClaims, AppTokens
 from tower.main import house as composition
+from tower.rpc.caller import Origin
 from tower.settings import Settings
 from tower.store import logs
 from tower.store.apps import AppRow
@@ -144,7 +145,7 @@ class House:
                 webhooks=self.rooms.webhooks,
                 settings=self.settings,
                 clock=self.rooms.clock,
-                console=options.pop("console", lambda: "http://127.0.0.1:1"),
+                console=options.pop("console", Origin("http", "127.0.0.1", 1).base_url),
                 **options,
             )
         )

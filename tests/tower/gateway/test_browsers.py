@@ -168,7 +168,20 @@ async def test_the_path_form_sends_a_browser_to_the_apps_own_host(street: Street
             answer = await client.get(f"/apps/flytesnacks/development/{name}/x?y=1")
             assert answer.status_code == 303
             assert (
-                answer.headers["location"] == f"http://{name}-flytesnacks-development.apps.localhost:1/x?y=1"
+                answer.headers["location"]
+                == f"http://{name}-flytesnacks-development.apps.localhost:{street.port}/x?y=1"
             )
         bare = await client.get("/apps/flytesnacks/development/echo")
         assert (bare.status_code, bare.headers["location"]) == (308, "/apps/flytesnacks/development/echo/")
+
+
+async def test_a_browser_behind_a_forwarded_port_stays_at_that_port(street: Street) -> None:
+    async with street.client(**HTML) as client:
+        host = f"{street.host.partition(':')[0]}:9999"
+        away = await client.get("/page", headers={"host": host})
+        assert away.headers["location"].startswith("http://127.0.0.1:9999/apps-login?")
+        by_path = await client.get(
+            f"http://127.0.0.1:{street.port}/apps/flytesnacks/development/none/x",
+            headers={"host": "localhost:9999"},
+        )
+        assert by_path.headers["location"].partition("/x")[0].endswith(".apps.localhost:9999")

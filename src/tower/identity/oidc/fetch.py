@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote_plus
 
-import aiohttp
-
 from tower.errors import Unavailable
 from tower.issuers import safe_url
 
@@ -43,6 +41,9 @@ async def _request(
 ) -> tuple[int, dict[str, Any]]:
     if not safe_url(url):
         raise unavailable(f"{url} is neither https nor on this machine")
+    # not at the top of this file: megabytes that a Tower without identity providers never needs
+    import aiohttp
+
     try:
         # one session for one request: there are only a few an hour, and nothing to close at the end
         async with (
