@@ -90,6 +90,10 @@ class Precondition(Fault):
     code = Code.FAILED_PRECONDITION
 
 
+class InUse(Precondition):
+    """Another process holds what this needs; it may let go of it in a moment."""
+
+
 class Exhausted(Fault):
     """A limit on size, number or rate is reached; the message names the limit."""
 

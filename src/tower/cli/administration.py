@@ -14,6 +14,7 @@ import os
 import re
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -23,11 +24,13 @@ from urllib.parse import unquote
 
 import rich_click as click
 
-from tower.errors import Code, Fault, Unavailable
+from tower.errors import Code, Fault, InUse, Unavailable
 from tower.settings import Settings
 
 SOCKET = "admin.sock"
 AGENT_HEADER = "x-flyte-agent"
+START_SECONDS = 20.0
+"""How long a server that holds the database already may take until it listens."""
 
 _LONGEST_SOCKET_PATH = 107
 _EXIT = {
@@ -58,13 +61,25 @@ class Administration:
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer, None when it is empty. Raises Refused or Fault."""
         content = b"" if body is None else json.dumps(body).encode()
-        answered = self._over_socket(method, path, content)
-        status, answer = answered or self._in_process(method, path, content)
+        status, answer = self._answer(method, path, content)
         parsed: Any = json.loads(answer) if answer else None
         if status >= 400:
             error = parsed["error"]
             raise Refused(error["code"], f"{error['message']} {error['hint']}".strip())
         return parsed
+
+    def _answer(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
+        """From the server if one runs, also if it is only starting: `tower up & tower users add …` works."""
+        ends_at = time.monotonic() + START_SECONDS
+        while True:
+            answered = self._over_socket(method, path, content)
+            if answered is not None:
+                return answered
+            try:
+                return self._in_process(method, path, content)
+            except InUse:
+                if time.monotonic() >= ends_at:
+                    raise
 
     def _over_socket(self, method: str, path: str, content: bytes) -> tuple[int, bytes] | None:
         """None when no server listens."""
@@ -153,7 +168,14 @@ async def _drive(settings: Settings, method: str, path: str, content: bytes) -> 
 
 def composition_root() -> Any:
     """`tower.main`, loaded only by the commands that need the server's rooms: it is heavy."""
-    return import_module("tower.main")
+    # structlog's console renderer, which is not used here, would load rich: megabytes of an idle server
+    modules: dict[str, Any] = sys.modules
+    loaded = modules.setdefault("rich", None)  # None makes an import of it fail
+    try:
+        return import_module("tower.main")
+    finally:
+        if loaded is None:
+            del modules["rich"]
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -10,6 +10,15 @@ import rich_click as click
 
 from tower.cli.administration import DOMAIN, JSON, PROJECT, ROLE, Administration, faults, table
 
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["twr", "flyte"]),
+    default="twr",
+    show_default=True,
+    help="How it is written; `flyte` is the form that the official SDK's api_key takes.",
+)
+
 
 @click.group()
 def keys() -> None:
@@ -24,7 +33,7 @@ def keys() -> None:
 @DOMAIN
 @click.option("--action", "actions", multiple=True, help="An action it may do, as task:run; may be repeated.")
 @click.option("--expires", help="When it ends, from now: 12h, 30d, 4w. Default: never.")
-@click.option("--format", "form", type=click.Choice(["twr", "flyte"]), default="twr", show_default=True)
+@FORMAT
 @click.pass_obj
 @faults
 def create_key(
@@ -87,7 +96,7 @@ def list_keys(tower: Administration, user: str | None, output: str) -> None:
 @click.option(
     "--expires", help="When the new one ends. Default: it lives as long as the old one was made for."
 )
-@click.option("--format", "form", type=click.Choice(["twr", "flyte"]), default="twr", show_default=True)
+@FORMAT
 @click.pass_obj
 @faults
 def rotate_key(tower: Administration, *, name: str, overlap: str, expires: str | None, form: str) -> None:

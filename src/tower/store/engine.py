@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from sqlalchemy import create_engine as create
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.pool import NullPool
 
-from tower.errors import Invalid, Precondition
+from tower.errors import InUse, Invalid
 
 _SECONDS_FOR_A_LOCK = 5
 _PAGES_BEFORE_CHECKPOINT = 4000
+_PATIENCE = 3.0
+"""Seconds to wait for a process that is about to let go of the file: a command, a server that drains."""
 
 
 def address(target: str | Path) -> URL:
@@ -44,7 +47,7 @@ def create_engine(url: URL, *, writable: bool) -> Engine:
 
 
 def lock(url: URL) -> int | None:
-    """Claim a database file for this process until the descriptor is closed. Raises Precondition.
+    """Claim a database file for this process until the descriptor is closed. Raises InUse.
 
     The writer keeps the end of the audit chain in memory, so one file has one writing process. The lock is
     on a file beside the database: SQLite's own locks would be dropped by closing any descriptor of its file.
@@ -55,16 +58,21 @@ def lock(url: URL) -> int | None:
     # SQLite gives its journal files the mode of the database file
     os.close(os.open(database, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
     descriptor = os.open(f"{database}.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise Precondition(
-            "Another Tower is using this database.",
-            hint="Stop it first, or give this one another TOWER_HOME.",
-            cause=f"{database}: {error}",
-        ) from error
-    return descriptor
+    ends_at = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if time.monotonic() < ends_at:
+                time.sleep(0.05)
+                continue
+            os.close(descriptor)
+            raise InUse(
+                "Another Tower is using this database.",
+                hint="Stop it first, or give this one another TOWER_HOME.",
+                cause=str(database),
+            ) from error
+        return descriptor
 
 
 def _tune_sqlite(engine: Engine, *, writable: bool) -> None:

@@ -17,8 +17,8 @@ import uvicorn
 from click.testing import CliRunner, Result
 from tests.identity_world import ADMIN_SOCKET, HOST, World
 
-from tower.cli import cli
-from tower.errors import Precondition, Unauthenticated
+from tower.cli import administration, cli
+from tower.errors import InUse, Unauthenticated
 from tower.rest.door import Door, build
 
 Run = Callable[..., Result]
@@ -34,7 +34,7 @@ def rest(world: World) -> Door:
         accounts=world.oauth.accounts,
         signing_keys=world.oauth.signing_keys,
         governance=world.governance,
-        base_url=lambda host: f"http://{HOST}",
+        base_url=lambda host: f"http://{host or HOST}",
         org="tower",
     )
 
@@ -203,9 +203,29 @@ def test_mistakes_end_with_their_code_and_a_line(run: Run, arguments: list[str],
 def test_a_database_in_use_is_said_in_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     @asynccontextmanager
     async def compose(settings: Any) -> AsyncIterator[None]:
-        raise Precondition("Another Tower is using this database.")
+        raise InUse("Another Tower is using this database.")
         yield
 
     monkeypatch.setattr(sys.modules["tower.main"], "compose", compose)
+    monkeypatch.setattr(administration, "START_SECONDS", 0.0)
     done = run("users", "list")
     assert (done.exit_code, done.stderr) == (5, "tower: Another Tower is using this database.\n")
+
+
+def test_a_command_waits_for_a_server_that_is_starting(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[str] = []
+
+    @asynccontextmanager
+    async def compose(settings: Any) -> AsyncIterator[None]:
+        tried.append("database")
+        raise InUse("Another Tower is using this database.")
+        yield
+
+    def over_socket(self: object, *request: Any) -> tuple[int, bytes] | None:
+        tried.append("socket")
+        return (201, b"{}") if tried.count("socket") == 3 else None
+
+    monkeypatch.setattr(sys.modules["tower.main"], "compose", compose)
+    monkeypatch.setattr(administration.Administration, "_over_socket", over_socket)
+    assert run("users", "add", "alice").exit_code == 0
+    assert tried == ["socket", "database", "socket", "database", "socket"]

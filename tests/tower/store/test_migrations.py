@@ -122,5 +122,18 @@ async def test_a_database_of_somebody_else_is_refused_and_left_alone(tmp_path: P
 async def test_without_migration_an_older_database_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Precondition) as refused:
         Database.open(tmp_path / "tower.db", clock=SystemClock(), migrate=False)
-    assert "tower migrate" in refused.value.hint
+    assert "tower up" in refused.value.hint
     assert shape(tmp_path / "tower.db") == {}
+
+
+def test_a_database_that_lacks_a_column_is_refused_at_once(tmp_path: Path) -> None:
+    with connect(tmp_path / "tower.db") as connection:
+        migrations.upgrade(connection)
+        connection.exec_driver_sql("ALTER TABLE users DROP COLUMN email")
+        connection.commit()
+    with (
+        connect(tmp_path / "tower.db") as connection,
+        pytest.raises(Precondition, match="unfinished version") as refused,
+    ):
+        migrations.upgrade(connection)
+    assert refused.value.cause == "users.email is missing"

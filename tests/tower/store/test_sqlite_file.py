@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import stat
 import subprocess
@@ -13,7 +14,8 @@ from sqlalchemy import select
 
 from tower.audit import verify
 from tower.clock import SystemClock
-from tower.errors import Invalid, Precondition
+from tower.errors import InUse, Invalid, Precondition
+from tower.store import engine
 from tower.store.audit import chain
 from tower.store.database import Database
 from tower.store.schema import meta
@@ -73,12 +75,23 @@ async def test_the_files_are_private(tmp_path: Path) -> None:
             assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-async def test_a_second_tower_on_the_same_file_is_refused(tmp_path: Path) -> None:
+async def test_a_second_tower_on_the_same_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_PATIENCE", 0.0)
     path = tmp_path / "tower.db"
     async with Database.open(path, clock=SystemClock()):
-        with pytest.raises(Precondition, match="Another Tower"):
+        with pytest.raises(InUse, match="Another Tower"):
             Database.open(path, clock=SystemClock())
     await Database.open(path, clock=SystemClock()).close()
+
+
+async def test_a_file_that_is_about_to_be_free_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "tower.db"
+    first = Database.open(path, clock=SystemClock())
+    waiting = asyncio.create_task(asyncio.to_thread(Database.open, path, clock=SystemClock()))
+    await first.close()
+    await (await waiting).close()
 
 
 async def test_a_running_towers_file_can_be_inspected(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def check(connection: Connection) -> None:
     if found != HEAD:
         raise Precondition(
             "This database is not at the schema of this version of Tower.",
-            hint="Run `tower migrate`.",
+            hint="Start it once with `tower up`.",
             cause=f"database at {found}, code at {HEAD}",
         )
 
@@ -48,9 +48,32 @@ def upgrade(connection: Connection) -> None:
         metadata.create_all(connection)
         _version.create(connection)
         connection.execute(insert(_version).values(version_num=HEAD))
-    elif found != HEAD:
-        step(connection, found=found)
+    else:
+        if found != HEAD:
+            step(connection, found=found)
+        _complete(connection)
     connection.commit()
+
+
+def _complete(connection: Connection) -> None:
+    """Raise Precondition where a column is missing: better no start than a failure with every request."""
+    there = {
+        (table, column["name"])
+        for (_, table), columns in inspect(connection).get_multi_columns().items()
+        for column in columns
+    }
+    missing = [
+        f"{table.name}.{column.name}"
+        for table in metadata.sorted_tables
+        for column in table.columns
+        if (table.name, column.name) not in there
+    ]
+    if missing:
+        raise Precondition(
+            "This database was written by an unfinished version of Tower.",
+            hint="Start with a new TOWER_HOME.",
+            cause=f"{missing[0]} is missing",
+        )
 
 
 def step(connection: Connection, *, found: str | None, to: str = HEAD) -> None:
