@@ -209,6 +209,14 @@ class Data:
             outputs_uri=seen.row.outputs_uri,
         )
 
+    async def action_uris(self, principal: Principal, key: ActionKey, *, request_id: str) -> tuple[str, str]:
+        """The URIs of inputs and outputs ("" where there are none), for readers of blobs."""
+        seen = await self._watching.get(principal, key, request_id=request_id)
+        row = seen.row
+        if row.outputs is not None:
+            await self._blobs.put(f"{naming.parse_uri(row.outputs_uri)}/{OUTPUTS}", row.outputs)
+        return await self._inputs.publish(row), row.outputs_uri
+
     async def code_link(
         self,
         principal: Principal,

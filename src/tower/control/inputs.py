@@ -55,6 +55,14 @@ class Inputs:
         except NotFound as error:
             raise Broken("The inputs of a run are gone.", cause=row.inputs_uri) from error
 
+    async def publish(self, row: ActionRow) -> str:
+        """The URI of an action's inputs, with the content there: small ones leave their row only now."""
+        if row.inputs is not None:
+            await self._blobs.put_content(
+                naming.parse_uri(row.inputs_uri).rpartition("/")[0], row.inputs, suffix=f"/{FILE}"
+            )
+        return row.inputs_uri
+
     async def uploaded(self, uri: str, *, project: str, domain: str) -> common_pb2.Inputs:
         """Inputs that were uploaded for this very project and domain. Raises Invalid."""
         place = f"{naming.SCHEME}inputs/{project}/{domain}/"

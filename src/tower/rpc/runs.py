@@ -150,10 +150,8 @@ class RunService:
         """Where inputs and outputs lie."""
         call = current()
         key = actions.key_of(request.action_id)
-        seen = await self._watching.get(call.principal, key, request_id=call.request_id)
-        return run_service_pb2.GetActionDataURIsResponse(
-            inputs_uri=seen.row.inputs_uri, outputs_uri=seen.row.outputs_uri
-        )
+        inputs, outputs = await self._data.action_uris(call.principal, key, request_id=call.request_id)
+        return run_service_pb2.GetActionDataURIsResponse(inputs_uri=inputs, outputs_uri=outputs)
 
     async def signal_event(self, request: Any, ctx: Any) -> Any:
         """Not offered."""
