@@ -13,6 +13,8 @@ _SHARED: list[structlog.typing.Processor] = [
     structlog.processors.TimeStamper(fmt="iso", utc=True),
 ]
 
+_REFUSED_WEBSOCKET = "ASGI callable returned without completing handshake."
+
 
 def configure() -> None:
     """Set up the process's logs. Libraries speak from WARNING on."""
@@ -38,3 +40,9 @@ def configure() -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.getLogger("uvicorn.error").addFilter(_tells_something)
+
+
+def _tells_something(record: logging.LogRecord) -> bool:
+    """Leave out what uvicorn says, as an error, of every websocket that was refused with an HTTP answer."""
+    return record.msg != _REFUSED_WEBSOCKET

@@ -121,7 +121,9 @@ class Door:
             audience="rest",
         )
         principal = await self._chain.authenticate(presented)
-        return Call(principal, request_id, self._rooms.base_url(host), self._rooms)
+        # over the administration socket the Host header names nothing that a browser could open
+        named = "" if presented.workload is not None else host
+        return Call(principal, request_id, self._rooms.base_url(named), self._rooms)
 
 
 def _application() -> FastAPI:
