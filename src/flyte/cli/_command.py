@@ -166,8 +166,8 @@ class Group(click.RichGroup):
             warnings.showwarning = _warn
             try:
                 return super().invoke(ctx)
-            except (click.ClickException, Exit, click.Abort):
-                raise
+            except (click.ClickException, Exit, click.Abort, BrokenPipeError):
+                raise  # the last: who reads has read enough, as `head` does; click ends without a word
             except Exception as error:
                 if os.environ.get("FLYTE_DEBUG"):
                     raise

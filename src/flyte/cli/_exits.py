@@ -1,4 +1,4 @@
-"""Exit statuses that scripts can rely on, and how an error becomes one line.
+"""Exit statuses that scripts can rely on, and how an error becomes one line, or a line and the end of a log.
 
 0 done · 1 failure · 2 wrong usage · 3 not authenticated · 4 not allowed · 5 not found · 6 unavailable ·
 7 the run did not succeed
@@ -13,6 +13,7 @@ from typing import IO, Any
 import rich_click as click
 
 from flyte import errors
+from flyte.cli._output import cell
 
 
 class Exit(IntEnum):
@@ -49,11 +50,15 @@ _REMEDY = {
 
 
 class Failed(click.ClickException):
-    """An error that is shown as one line, and ends the command with its status."""
+    """An error that is shown as one line, and ends the command with its status.
 
-    def __init__(self, message: str, status: Exit = Exit.FAILURE) -> None:
+    `log` is what an app wrote last; its lines are shown below, indented.
+    """
+
+    def __init__(self, message: str, status: Exit = Exit.FAILURE, *, log: str = "") -> None:
         super().__init__(" ".join(message.split()))
         self.status = status
+        self.log = log
 
     @property
     def exit_code(self) -> int:  # type: ignore[override]  # a constant of the class above it
@@ -67,10 +72,12 @@ class Failed(click.ClickException):
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             return cls(f"flyte failed unexpectedly: {what}. FLYTE_DEBUG=1 shows where.")
         status = next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), Exit.FAILURE)
-        message = (error.message or type(error).__name__).rstrip()
+        message, log = (error.message or type(error).__name__).rstrip(), ""
+        if isinstance(error, errors.DeploymentError):
+            message, _, log = message.partition("\n")
         if message[-1] not in ".!?":
             message += "."
-        return cls(f"{message} {_REMEDY.get(status) or error.hint}", status)
+        return cls(f"{message} {_REMEDY.get(status) or error.hint}", status, log=log)
 
     @classmethod
     def in_user_code(cls, error: Exception, file: str) -> Failed:
@@ -83,5 +90,7 @@ class Failed(click.ClickException):
         return cls(f"{where}: {type(error).__name__}: {error}", Exit.USAGE)
 
     def show(self, file: IO[Any] | None = None) -> None:
-        """Write the line to standard error."""
+        """Write the line, and what belongs to it, to standard error."""
         click.echo(f"Error: {self.message}", file=file, err=file is None)
+        for line in self.log.splitlines():
+            click.echo(f"  {cell(line)}".rstrip(), file=file, err=file is None)

@@ -52,7 +52,7 @@ def print_records(records: Sequence[Record], *, columns: Sequence[str], output: 
         print_json(records)
         return
     titles = [column.replace("_", " ").upper() for column in columns]
-    rows = [[_cell(record.get(column)) for column in columns] for record in records]
+    rows = [[cell(record.get(column)) for column in columns] for record in records]
     widths = [max(len(row[index]) for row in [titles, *rows]) for index in range(len(columns))]
     for row in [titles, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -67,12 +67,12 @@ def print_record(record: Record, *, output: str) -> None:
     width = max((len(key) for key in shown), default=0)
     for key, value in shown.items():
         text = json.dumps(jsonable(value), ensure_ascii=False) if isinstance(value, dict | list) else value
-        lines = [_cell(line) for line in text.splitlines()] if isinstance(text, str) else [_cell(text)]
+        lines = [cell(line) for line in text.splitlines()] if isinstance(text, str) else [cell(text)]
         for number, line in enumerate(lines):
             click.echo(f"{('' if number else key).ljust(width)}  {line}".rstrip())
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
     """One line; control characters of a name or a description do not reach the terminal."""
     if isinstance(value, dt.datetime):
         value = value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")

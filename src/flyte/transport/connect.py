@@ -310,7 +310,8 @@ class Connect:
             case httpcore.LocalProtocolError() | httpcore.UnsupportedProtocol():
                 return _Failure(ServerError("The request cannot be sent over HTTP."), sent=False)
             case _:
-                return _Failure(UnavailableError(f"The connection to {place} broke."), sent=True)
+                hint = "If the server speaks TLS, write https://." if place.startswith("http:") else ""
+                return _Failure(UnavailableError(f"The connection to {place} broke.", hint=hint), sent=True)
 
 
 def _passing(error: FlyteError) -> bool:
@@ -335,13 +336,13 @@ def unreachable(place: str, error: Exception) -> FlyteError:
         return ServerError(
             f"The certificate of {place} is not trusted: {cause.verify_message}.",
             code="certificate",
-            hint="Name the file of its certificate authority by ca_file=..., or by SSL_CERT_FILE.",
+            hint="Name the file of its certificate authority by ca_file= (--ca-file) or SSL_CERT_FILE.",
         )
     if isinstance(cause, ssl.SSLError):
         return ServerError(
             f"{place} does not speak TLS.",
             code="certificate",
-            hint="If plain HTTP is meant, say insecure=True, or http:// for a server on this machine.",
+            hint="If plain HTTP is meant, say insecure=True (--insecure), or http:// on this machine.",
         )
     return UnavailableError(
         f"{place} cannot be reached.", hint="Check the endpoint, and that the control plane is running."
