@@ -17,7 +17,7 @@ NO_ROOMS = {"util", "utils", "helper", "helpers", "common", "misc", "lib", "base
 REVISIONS = "migrations/versions"
 
 # Started by name and not by an import: command lines, processes of their own.
-STARTED_BY_NAME = re.compile(r"(\A|\.)(__main__|worker|serve|task|cli)\Z")
+STARTED_BY_NAME = re.compile(r"(\A|\.)(__main__|worker|serve|task|cli|launch)\Z")
 
 
 def module_of(path: Path) -> str:
@@ -89,7 +89,7 @@ def tracked_texts() -> list[Path]:
     kinds = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".cedar", ".html", ".css", ".js", ""}
     folders = ["src", "tests", "bench", "docs", "examples", ".ci"]
     inside = [path for folder in folders for path in (ROOT / folder).rglob("*")]
-    top = [path for path in ROOT.iterdir() if path.name != "uv.lock"]
+    top = [path for path in ROOT.iterdir() if path.name not in {"uv.lock", ".git"}]  # a file in a worktree
     return [
         path
         for path in inside + top
