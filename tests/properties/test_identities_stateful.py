@@ -336,8 +336,7 @@ class Identities(RuleBasedStateMachine):
             }
             assert found == self.model.may(shown), shown
         listed = {
-            (row.name, row.id, bool(row.replaced_by), row.expires_at)
-            for row in await self.keys.list(MACHINE)
+            (row.name, row.id, bool(row.replaced_by), row.expires_at) for row in await self.keys.list(MACHINE)
         }
         assert listed == {
             (key.name, key.text.split("_")[1], not key.current, key.ends)

@@ -24,7 +24,7 @@ from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.rest import accounts as account_routes
-from tower.rest import faults, rules, shapes, trail
+from tower.rest import description, faults, rules, shapes, trail
 from tower.rest import webhooks as webhook_routes
 from tower.rest.routes import Call, Governance, Rooms, router
 
@@ -157,7 +157,10 @@ def _application() -> FastAPI:
         request_id = request.scope["tower.rest.request_id"]
         code = Code.NOT_FOUND if error.status_code == 404 else Code.INVALID_ARGUMENT
         content = faults.body(code=code.value, message=str(error.detail), hint="", request_id=request_id)
-        return Response(content, error.status_code, headers=error.headers, media_type="application/json")
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # each route knows its own methods only
+            headers["allow"] = ", ".join(description.methods(app.routes, request))
+        return Response(content, error.status_code, headers=headers, media_type="application/json")
 
     @app.exception_handler(Exception)
     async def broken(request: Request, error: Exception) -> Response:
@@ -165,6 +168,14 @@ def _application() -> FastAPI:
         status, content = faults.broken(request_id=request.scope["tower.rest.request_id"])
         return Response(content, status, media_type="application/json")
 
+    described: dict[str, Any] = {}
+
+    def openapi() -> dict[str, Any]:
+        if not described:
+            described.update(description.describe(app))
+        return described
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's own way to replace it
     return app
 
 

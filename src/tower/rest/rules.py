@@ -15,20 +15,21 @@ from tower.control.ceilings import CeilingRow, Limits
 from tower.control.groups import GroupRow
 from tower.control.policies import PolicyRow, RevisionRow, RoleRow
 from tower.policy.rulebook import MAX_TEXT, Written
+from tower.rest import forms
 from tower.rest.routes import Caller
 
 router = APIRouter(prefix="/api/v1")
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=512)
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=512)
 
 
 class Question(_Request):
     """May the caller do `action` on `resource` (as `task:PROJECT/DOMAIN/NAME`)? Or somebody else: `as`."""
 
-    action: str
-    resource: str
+    action: forms.ActionName
+    resource: forms.Place
     as_: str | None = Field(default=None, alias="as")
 
 
@@ -97,14 +98,14 @@ class Explained(BaseModel):
 class ChangedRole(_Request):
     """A role as a list of actions."""
 
-    actions: list[str]
+    actions: list[forms.ActionName]
     description: str = Field(default="", max_length=1000)
 
 
 class NewRole(ChangedRole):
     """A new role."""
 
-    name: str
+    name: forms.LowerName
 
 
 class Role(BaseModel):
@@ -137,7 +138,7 @@ class Roles(BaseModel):
 class NewGroup(_Request):
     """A new group. `external` is the name that an identity provider's claim has for it."""
 
-    name: str
+    name: forms.LowerName
     members: list[str] = Field(default_factory=list, max_length=10_000)
     external: str = ""
     description: str = Field(default="", max_length=1000)
@@ -185,8 +186,8 @@ class ChangedPolicy(_Request):
     """Cedar policies and the scope they hold in. With `dry_run` they are checked and tried, and not kept."""
 
     text: str = Field(max_length=MAX_TEXT)
-    project: str = "*"
-    domain: str = "*"
+    project: forms.Project = "*"
+    domain: forms.Domain = "*"
     task: str | None = None
     app: str | None = None
     description: str = Field(default="", max_length=1000)
@@ -202,7 +203,7 @@ class ChangedPolicy(_Request):
 class NewPolicy(ChangedPolicy):
     """A new document of policies."""
 
-    name: str
+    name: forms.LowerName
 
 
 class Policy(BaseModel):
@@ -270,7 +271,7 @@ class Revisions(BaseModel):
 class AppLimits(_Request):
     """What an app may do for people at most; what is left out is not limited. Tasks: PROJECT/DOMAIN/NAME."""
 
-    actions: list[str] | None = None
+    actions: list[forms.ActionName] | None = None
     projects: list[str] | None = None
     tasks: list[str] | None = None
 

@@ -18,25 +18,26 @@ from tower.control.apikeys import KeyRow
 from tower.control.identities import BindingRow, UserRow
 from tower.errors import Invalid
 from tower.identity.principal import Ceiling, Principal
+from tower.rest import forms
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SPAN = re.compile(r"([0-9]{1,9})([smhdw])")
 
 
 class _Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", str_max_length=512)
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=512)
 
 
 class NewUser(_Request):
     """A person, or a service identity. With `role` it gets that role in `project` and `domain` at once."""
 
-    name: str
+    name: forms.Subject
     service: bool = False
     display_name: str | None = None
     email: str = ""
-    role: str | None = None
-    project: str = "*"
-    domain: str = "*"
+    role: forms.RoleName | None = None
+    project: forms.Project = "*"
+    domain: forms.Domain = "*"
 
 
 class NewBinding(_Request):
@@ -47,9 +48,9 @@ class NewBinding(_Request):
 
     user: str | None = None
     group: str | None = None
-    role: str
-    project: str = "*"
-    domain: str = "*"
+    role: forms.RoleName
+    project: forms.Project = "*"
+    domain: forms.Domain = "*"
     task: str | None = None
     app: str | None = None
     service: str | None = None
@@ -76,22 +77,22 @@ class NewKey(_Request):
     `role`, `project`, `domain` and `actions` are its ceiling.
     """
 
-    name: str
+    name: forms.KeyName
     user: str | None = None
-    role: str | None = None
-    project: str = "*"
-    domain: str = "*"
-    actions: list[str] | None = Field(default=None, max_length=100)
-    expires_in: int | str | None = None
-    format: str = "twr"
+    role: forms.RoleName | None = None
+    project: forms.Project = "*"
+    domain: forms.Domain = "*"
+    actions: list[forms.ActionName] | None = Field(default=None, max_length=100)
+    expires_in: int | forms.Span | None = None
+    format: forms.Format = "twr"
 
 
 class Rotation(_Request):
     """How to rotate a key: the old one holds for `overlap` more, in seconds or like "1h"."""
 
-    overlap: int | str = 3600
-    expires_in: int | str | None = None
-    format: str = "twr"
+    overlap: int | forms.Span = 3600
+    expires_in: int | forms.Span | None = None
+    format: forms.Format = "twr"
 
 
 class NewLink(_Request):

@@ -15,7 +15,7 @@ router = APIRouter(prefix="/api/v1")
 class NewWebhook(BaseModel):
     """A webhook on its way in. A delivery runs as whom `senders` has for its sender, else as `user`."""
 
-    model_config = ConfigDict(extra="forbid", str_max_length=1024)
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=1024)
 
     project: str
     domain: str

@@ -1,0 +1,26 @@
+"""The forms of texts as the description tells them. The use-cases check them, and say what is wrong."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from tower.policy.actions import Action
+from tower.settings import DOMAINS
+
+
+def _form(**schema: Any) -> Any:
+    return Field(json_schema_extra=schema)
+
+
+Subject = Annotated[str, _form(pattern="^[A-Za-z0-9][A-Za-z0-9._@+-]{0,126}$", examples=["alice"])]
+KeyName = Annotated[str, _form(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$", examples=["alice-laptop"])]
+LowerName = Annotated[str, _form(pattern="^[a-z0-9][a-z0-9._-]{0,62}$", examples=["nightshift"])]
+Domain = Annotated[str, _form(enum=["*", *DOMAINS])]
+Project = Annotated[str, _form(examples=["*", "flytesnacks"])]
+RoleName = Annotated[str, _form(examples=["viewer", "contributor", "admin"])]
+ActionName = Annotated[str, _form(enum=[action.value for action in Action])]
+Place = Annotated[str, _form(examples=["org", "task:flytesnacks/development/env.task", "user:alice"])]
+Span = Annotated[str, _form(pattern="^[0-9]{1,9}[smhdw]$", examples=["12h", "30d"])]
+Format = Annotated[str, _form(enum=["twr", "flyte"])]
