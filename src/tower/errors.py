@@ -7,13 +7,14 @@ Fault
 ├── NotFound            absent, or not viewable by this caller (byte for byte the same)
 ├── AlreadyExists       the name is taken by something else
 ├── Precondition        the thing is in a state that does not allow this
+│   └── InUse           another process holds it, perhaps only for a moment
 ├── Exhausted           a limit on size, number or rate is reached
 ├── Unavailable         try again later
 ├── Unsupported         this installation does not offer it
 └── Broken              a bug or a damaged store; the caller sees a reference id only
 
 A fault has a public `message`, a public `hint` (what to do next) and a private `cause` that only the
-log sees. The doors map `code` to their own wire codes by a table.
+log sees. HTTP doors answer with `HTTP_STATUS`; the RPC door has a table of its own.
 """
 
 from __future__ import annotations
@@ -35,6 +36,21 @@ class Code(StrEnum):
     UNAVAILABLE = "unavailable"
     UNIMPLEMENTED = "unimplemented"
     INTERNAL = "internal"
+
+
+HTTP_STATUS: dict[Code, int] = {
+    Code.INVALID_ARGUMENT: 400,
+    Code.UNAUTHENTICATED: 401,
+    Code.PERMISSION_DENIED: 403,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.FAILED_PRECONDITION: 409,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.UNAVAILABLE: 503,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+}
+"""What every HTTP door answers with; complete by test."""
 
 
 class Fault(Exception):

@@ -22,7 +22,7 @@ from tower.console.providers import RETURN, SIGN_IN, Providers
 from tower.console.requests import shows_key, visit
 from tower.console.signin import SignIn, to_sign_in
 from tower.console.templates import STATIC, nothing, page
-from tower.errors import Code, Fault, Unauthenticated
+from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated
 from tower.identity.chain import NoCredential
 from tower.policy.actions import Action, Resource, ResourceType
 
@@ -31,19 +31,6 @@ log = structlog.get_logger("tower.console")
 Handler = Callable[[Request], Awaitable[Response]]
 _RUN = "/v2/domain/{domain}/project/{project}/runs/{name}"
 _APP = "/v2/domain/{domain}/project/{project}/apps/{name}"
-
-STATUS: dict[Code, int] = {
-    Code.INVALID_ARGUMENT: 400,
-    Code.UNAUTHENTICATED: 401,
-    Code.PERMISSION_DENIED: 403,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.FAILED_PRECONDITION: 409,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.UNAVAILABLE: 503,
-    Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
-}
 _HEADERS = (
     (
         b"content-security-policy",
@@ -128,7 +115,7 @@ class Console:
                 return to_sign_in(request, ended=True)
         if fault.code is Code.NOT_FOUND:
             return nothing()
-        status = STATUS[fault.code]
+        status = HTTP_STATUS[fault.code]
         text = fault.public
         if fault.code is Code.INTERNAL:
             text = self._reference(request, fault)

@@ -7,26 +7,13 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from html import escape
 from typing import Any, TypeAlias
 
-from tower.errors import Code, Fault, Unavailable
+from tower.errors import HTTP_STATUS, Code, Fault, Unavailable
 
 Message: TypeAlias = MutableMapping[str, Any]
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Pairs: TypeAlias = Iterable[tuple[bytes, bytes]]
-
-STATUS: dict[Code, int] = {
-    Code.INVALID_ARGUMENT: 400,
-    Code.UNAUTHENTICATED: 401,
-    Code.PERMISSION_DENIED: 403,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.FAILED_PRECONDITION: 409,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.UNAVAILABLE: 503,
-    Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
-}
 _OWN = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -67,7 +54,7 @@ def status_of(fault: Fault) -> int:
         case TimedOut():
             return 504
         case _:
-            return STATUS[fault.code]
+            return HTTP_STATUS[fault.code]
 
 
 async def refuse(

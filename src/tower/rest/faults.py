@@ -5,20 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from tower.errors import Code, Fault
-
-STATUS: dict[Code, int] = {
-    Code.INVALID_ARGUMENT: 400,
-    Code.UNAUTHENTICATED: 401,
-    Code.PERMISSION_DENIED: 403,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.FAILED_PRECONDITION: 409,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.UNAVAILABLE: 503,
-    Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
-}
+from tower.errors import HTTP_STATUS, Code, Fault
 
 
 def body(*, code: str, message: str, hint: str, request_id: str) -> bytes:
@@ -31,7 +18,7 @@ def answer(fault: Fault, *, request_id: str) -> tuple[int, bytes]:
     """Status and body of a fault. Of a bug the caller sees the reference alone; the log has the rest."""
     if fault.code is Code.INTERNAL:
         return broken(request_id=request_id)
-    return STATUS[fault.code], body(
+    return HTTP_STATUS[fault.code], body(
         code=fault.code.value, message=fault.message, hint=fault.hint, request_id=request_id
     )
 

@@ -12,7 +12,7 @@ import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 
 from tower.control.webhooks import Webhooks
-from tower.errors import Code, Fault
+from tower.errors import HTTP_STATUS, Code, Fault
 from tower.identity.authenticators import MACHINE
 from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
@@ -326,7 +326,7 @@ async def test_unknown_paths_and_methods_have_the_same_shape(api: Api) -> None:
 
 
 def test_every_code_has_a_status_and_a_bug_never_shows_its_message() -> None:
-    assert set(faults.STATUS) == set(Code)
+    assert set(HTTP_STATUS) == set(Code)
 
     def every(kind: type[Fault]) -> list[type[Fault]]:
         return [kind, *(each for sub in kind.__subclasses__() for each in every(sub))]
@@ -335,7 +335,7 @@ def test_every_code_has_a_status_and_a_bug_never_shows_its_message() -> None:
         status, body = faults.answer(kind("the message", hint="the hint", cause="the cause"), request_id="q")
         error = json.loads(body)["error"]
         assert "the cause" not in body.decode()
-        assert status == faults.STATUS[kind.code]
+        assert status == HTTP_STATUS[kind.code]
         assert ("the message" in error["message"]) is (kind.code is not Code.INTERNAL)
 
 
