@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio  # noqa: F401 - loaded here, so that no child has to; the same goes for the others
 import contextlib
 import ctypes  # noqa: F401
+import importlib
 import os
 import random  # noqa: F401
 from collections.abc import Iterator
@@ -20,6 +21,10 @@ import flyte.transport.connect  # noqa: F401
 from flyte import _interface, _values  # noqa: F401
 from flyte.runtime import loader, report, task  # noqa: F401
 from flyte.runtime.start import PER_ATTEMPT, Start
+
+with contextlib.suppress(ImportError):
+    # the HTTP client loads it with its first connection, which each attempt would pay for
+    importlib.import_module("anyio._backends._asyncio")
 
 
 class _Watched(os._Environ):  # type: ignore[type-arg]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -54,7 +54,7 @@ class Follower:
         self._news[key] = None
         self._changed.set()
 
-    async def updates(self) -> AsyncIterator[Update | None]:
+    async def updates(self) -> AsyncGenerator[Update | None, None]:
         """Every child, then None, then each change. A phase that lasts only a moment may be left out."""
         for key in self._db.read_now(lambda reader: family.children(reader, self._parent)):
             update = self._look(key)

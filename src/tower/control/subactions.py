@@ -6,11 +6,10 @@ Parent, run and executor come from the credential of the attempt that calls, nev
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -167,7 +166,7 @@ class SubActions:
 
     async def follow(
         self, principal: Principal, named: ActionKey, *, request_id: str
-    ) -> AsyncIterator[Update | None]:
+    ) -> AsyncGenerator[Update | None, None]:
         """The children of the calling action as they are, then None, then each change. It does not end.
 
         While one of them has not ended, the caller counts as waiting.
@@ -176,8 +175,9 @@ class SubActions:
         follower = Follower(parent, db=self._db, events=self._events, waiting=self._waiting)
         self._followers[parent].add(follower)
         try:
-            async for update in follower.updates():
-                yield update
+            async with aclosing(follower.updates()) as updates:
+                async for update in updates:
+                    yield update
         finally:
             follower.close()
             self._followers[parent].discard(follower)
@@ -232,7 +232,7 @@ class SubActions:
         try:
             data = base64.b64decode(asked.inputs_uri.removeprefix(DATA), validate=True)
             inputs: common_pb2.Inputs = common_pb2.Inputs.FromString(data)
-        except (binascii.Error, DecodeError) as error:
+        except (ValueError, DecodeError) as error:
             raise Invalid("The inputs in the message cannot be read.") from error
         return inputs
 

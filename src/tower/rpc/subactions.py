@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from flyteidl2.actions import actions_service_pb2
@@ -50,8 +51,10 @@ class StateService:
 
     async def watch(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
         """The children of the calling task, a sentinel, then each change."""
-        async for answer in _follow(self._subactions, request, state_service_pb2.WatchResponse):
-            yield answer
+        follow = _follow(self._subactions, request, state_service_pb2.WatchResponse)
+        async with aclosing(follow) as answers:
+            async for answer in answers:
+                yield answer
 
     async def put(self, request: Any, ctx: Any) -> Any:
         """Not offered: the state of an action is Tower's alone."""
@@ -75,8 +78,10 @@ class ActionsService:
 
     async def watch_for_updates(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
         """The children of the calling task, a sentinel, then each change."""
-        async for answer in _follow(self._subactions, request, actions_service_pb2.WatchForUpdatesResponse):
-            yield answer
+        follow = _follow(self._subactions, request, actions_service_pb2.WatchForUpdatesResponse)
+        async with aclosing(follow) as answers:
+            async for answer in answers:
+                yield answer
 
     async def abort(self, request: Any, ctx: Any) -> Any:
         """End a child of the calling task."""
@@ -120,16 +125,18 @@ async def _abort(subactions: SubActions, request: Any) -> None:
     )
 
 
-async def _follow(subactions: SubActions, request: Any, answer: Any) -> AsyncIterator[Any]:
+async def _follow(subactions: SubActions, request: Any, answer: Any) -> AsyncGenerator[Any, None]:
     call = current()
     named = actions.key_of(request.parent_action_id)
-    async for update in subactions.follow(call.principal, named, request_id=call.request_id):
-        made = answer()
-        if update is None:
-            made.control_message.sentinel = True
-        else:
-            _describe(update.row, made.action_update)
-        yield made
+    follow = subactions.follow(call.principal, named, request_id=call.request_id)
+    async with aclosing(follow) as updates:
+        async for update in updates:
+            made = answer()
+            if update is None:
+                made.control_message.sentinel = True
+            else:
+                _describe(update.row, made.action_update)
+            yield made
 
 
 def _describe(row: ActionRow, update: Any) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.tower.reconcile.conftest import FakeClock, House, error_of, limit
 
 from tower.control.reconcile import Reconcile
+from tower.control.waiting import Waiting
 from tower.errors import Precondition, Unavailable
 from tower.states import Phase
 from tower.store import audit, runs
@@ -351,3 +353,41 @@ async def test_the_person_in_the_row_cannot_be_changed_by_the_process(house: Hou
     env = await house.output(row)
     assert isinstance(env, dict)
     assert env["RUN_NAME"] == key.run
+
+
+async def test_an_attempt_that_only_waits_for_others_needs_no_place(idle: House) -> None:
+    waiting = Waiting(events=idle.events)
+    idle.settle(parallel_attempts=1)
+    idle.parts = replace(idle.parts, waiting=waiting)
+    idle.reconcile = Reconcile(idle.parts)
+    await idle.reconcile.start()
+    parent = await idle.launch("wait")
+    await idle.printed(parent, "waiting")
+    child = await idle.launch("add", {"x": 1, "y": 2}, run=parent.run, action="c1", parent="a0", turn=-1)
+    assert idle.reconcile.running == 1
+    assert idle.row(child).phase is Phase.QUEUED
+    with waiting.waiting(parent):
+        row = await idle.until(child)
+    assert row.phase is Phase.SUCCEEDED
+
+
+async def test_what_runs_ask_for_starts_before_new_runs(idle: House) -> None:
+    idle.settle(parallel_attempts=1)
+    first = await idle.launch("add", {"x": 1, "y": 2})
+    idle.clock.time += 1
+    nested = await idle.launch("add", {"x": 1, "y": 2}, run=first.run, action="c1", parent="a0", turn=-1)
+    deepest = await idle.launch("add", {"x": 1, "y": 2}, run=first.run, action="d1", parent="c1", turn=-2)
+    from tower.store import attempts
+
+    assert idle.db.read_now(lambda reader: attempts.queued(reader, 9)) == [deepest, nested, first]
+
+
+async def test_what_an_action_asked_for_ends_with_it(house: House) -> None:
+    parent = await house.launch("add", {"x": 1, "y": 2}, queued_at=9e9)
+    child = await house.launch("wait", run=parent.run, action="c1", parent="a0", turn=-1)
+    below = await house.launch("wait", run=parent.run, action="d1", parent="c1", turn=-2)
+    assert (await house.until(parent)).phase is Phase.SUCCEEDED
+    for key in (child, below):
+        row = await house.until(key)
+        assert (row.phase, row.aborted_by) == (Phase.ABORTED, "")
+        assert "has ended" in row.abort_reason

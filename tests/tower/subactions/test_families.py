@@ -177,6 +177,46 @@ async def treasure(word: str) -> str:
     return f"gold for {flyte.ctx().executor.subject}"
 """
 
+HOOK = """
+from contextlib import asynccontextmanager
+
+import flyte
+import flyte.remote as remote
+from fastapi import FastAPI
+from flyte.app.extras import FastAPIAppEnvironment, FastAPIPassthroughAuthMiddleware
+
+
+@asynccontextmanager
+async def lifespan(app):
+    await flyte.init_passthrough.aio(project=flyte.current_project(), domain=flyte.current_domain())
+    yield
+
+
+app = FastAPI(lifespan=lifespan)
+app.add_middleware(FastAPIPassthroughAuthMiddleware)
+
+
+@app.post("/reach")
+async def reach():
+    run = await flyte.run.aio(remote.Task.get("family.reaches"))
+    await run.wait.aio()
+    return {"run": run.name, "said": (await run.outputs.aio())[0]}
+
+
+@app.post("/facts")
+async def facts():
+    run = await flyte.run.aio(remote.Task.get("family.top"))
+    await run.wait.aio()
+    return (await run.outputs.aio())[0]
+
+
+hook = FastAPIAppEnvironment(
+    name="family-hook",
+    app=app,
+    image=flyte.Image.from_debian_base().with_pip_packages("fastapi", "uvicorn"),
+)
+"""
+
 Run = Callable[..., dict[str, object]]
 
 
@@ -185,6 +225,7 @@ def run(tower: Tower, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("family")
     (folder / "family.py").write_text(CODE)
     (folder / "vault.py").write_text(VAULT)
+    (folder / "hook.py").write_text(HOOK)
     tower.tower("users", "add", "erin", "--role", "contributor", "--project", "flytesnacks")
     tower.tower("users", "add", "frank")
     for role, domain in (("contributor", "development"), ("viewer", "production")):
@@ -192,6 +233,8 @@ def run(tower: Tower, tmp_path_factory: pytest.TempPathFactory) -> Run:
     for name in ("erin", "frank"):
         tower.keys[name] = tower.new_key(f"{name}-key", name)
     tower.flyte("--domain", "production", "deploy", "vault.py", "vaulted", user="erin", cwd=folder)
+    tower.flyte("--domain", "development", "deploy", "family.py", "env", user="erin", cwd=folder)
+    tower.flyte("--domain", "development", "serve", "hook.py", "hook", user="erin", cwd=folder)
 
     def start(task: str, *words: str, user: str = "erin", wait: bool = True) -> dict[str, object]:
         options = ["--wait"] if wait else []
@@ -309,6 +352,26 @@ def test_x14_e7_the_same_task_has_two_outcomes_for_two_people(run: Run) -> None:
     assert outputs(run("reaches", user="erin")) == "gold for erin"
     refused = str(outputs(run("reaches", user="frank")))
     assert refused.startswith("denied: You may not do task:run on task vaulted.treasure")
+
+
+def test_x17_through_the_webhook_each_person_has_the_outcome_of_their_own_rights(
+    run: Run, tower: Tower
+) -> None:
+    said = {}
+    for person in ("erin", "frank"):
+        with tower.http(person) as client:
+            answer = client.post("/apps/flytesnacks/development/family-hook/reach")
+        assert answer.status_code == 200, answer.text
+        said[person] = answer.json()["said"]
+    assert said["erin"] == "gold for erin"
+    assert said["frank"].startswith("denied: ")
+
+
+def test_x17_below_the_webhook_every_child_is_the_caller_and_knows_the_app(run: Run, tower: Tower) -> None:
+    with tower.http("frank") as client:
+        facts = client.post("/apps/flytesnacks/development/family-hook/facts").json()
+    assert facts["subject"] == facts["executor"] == "frank"
+    assert facts["via"] == "flytesnacks/development/family-hook"
 
 
 def _in(found: list[dict[str, object]], parent: str, phase: str) -> Iterator[dict[str, object]]:
