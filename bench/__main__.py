@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ORDER = ("import_time", "middleware", "memory", "tokens", "create_run", "webhook")
+ORDER = ("import_time", "middleware", "memory", "tokens", "create_run", "webhook", "workflow")
 
 
 def names() -> list[str]:
