@@ -14,8 +14,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match
 
-from tower.errors import Code
-from tower.rest.faults import STATUS
+from tower.errors import HTTP_STATUS, Code
 
 REFUSAL = "#/components/schemas/Refusal"
 
@@ -62,7 +61,7 @@ def _responses(declared: dict[str, Any]) -> dict[str, Any]:
     for answer in succeeding.values():
         answer["headers"] = {"x-request-id": _REQUEST_ID}
     refusing = {}
-    for status in sorted({STATUS[code] for code in Code} | {405}):
+    for status in sorted({HTTP_STATUS[code] for code in Code} | {405}):
         headers: dict[str, Any] = {"x-request-id": _REQUEST_ID}
         if status == HTTPStatus.UNAUTHORIZED:
             headers["www-authenticate"] = {"required": True, "schema": {"type": "string"}}
