@@ -18,7 +18,9 @@ from click.testing import CliRunner, Result
 from tests.identity_world import ADMIN_SOCKET, HOST, World
 
 from tower.cli import administration, cli
+from tower.control.webhooks import Webhooks
 from tower.errors import InUse, Unauthenticated
+from tower.identity.signing import SigningKey
 from tower.rest.door import Door, build
 
 Run = Callable[..., Result]
@@ -34,6 +36,9 @@ def rest(world: World) -> Door:
         accounts=world.oauth.accounts,
         signing_keys=world.oauth.signing_keys,
         governance=world.governance,
+        webhooks=Webhooks(
+            db=world.db, access=world.access, directory=world.directory, key=SigningKey.generate()
+        ),
         base_url=lambda host: f"http://{host or HOST}",
         org="tower",
     )
