@@ -18,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import flyte.transport.connect  # noqa: F401
-from flyte import _interface, _values  # noqa: F401
+from flyte import _environment, _interface, _values  # noqa: F401
+from flyte.errors import DeclarationError
 from flyte.runtime import loader, report, task  # noqa: F401
 from flyte.runtime.start import PER_ATTEMPT, Start
 
@@ -78,6 +79,11 @@ class Preload:
         # errors are not ours to tell: the child meets them again and reports them
         with _watching() as asked, contextlib.suppress(Exception, SystemExit):
             _ = loader.task(start.module, start.task).interface
+            # those beside it are called by it, as a rule
+            for declaration in _environment.declared(kind="task", module=start.module):
+                for each in getattr(declaration.environment, "tasks", {}).values():
+                    with contextlib.suppress(DeclarationError):
+                        _ = each.interface
         if asked:
             self._unsafe[start.module] = f"its import depends on {', '.join(sorted(asked))}"
         elif _open_descriptors() - self._descriptors - own:
