@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format official bench clean
+.PHONY: help setup demo test test-fast check format official bench fuzz clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ format: $(READY)  ## Format the code and sort what lint can sort
 
 bench: $(READY)  ## Run the benchmarks (see bench/README.md)
 	@$(BIN)/python -m bench $(ARGS)
+
+fuzz: $(READY)  ## Fuzz the parsers with atheris (ARGS=TARGET..., FUZZ_SECONDS=60 each)
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --locked --extra server --group dev --group fuzz --inexact
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 clean:  ## Remove the environment and the caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .cache
