@@ -259,6 +259,7 @@ SEEDS: dict[str, list[bytes]] = {
         b"x-hub-signature-256: sha256=" + b"0" * 64 + b"\nx-github-delivery: 1\n\n{}",
         b"x-slack-request-timestamp: 1800000000\nx-slack-signature: v0=" + b"0" * 64 + b"\n\na=b",
         b"webhook-id: 1\nwebhook-timestamp: 1800000000\nwebhook-signature: v1,AAAA\n\n{}",
+        b"webhook-id: 1\nwebhook-timestamp: 1800000000\nwebhook-signature: v1,\xe4\n\n{}",
         b"x-webhook-timestamp: 1800000000\nx-webhook-signature: sha256=" + b"0" * 64 + b"\n\n{}",
     ],
     "scope": [b"all", b"openid role:viewer project:p domain:d", b"http://127.0.0.1:8/callback"],
