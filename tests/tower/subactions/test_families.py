@@ -226,17 +226,17 @@ def run(tower: Tower, tmp_path_factory: pytest.TempPathFactory) -> Run:
     (folder / "family.py").write_text(CODE)
     (folder / "vault.py").write_text(VAULT)
     (folder / "hook.py").write_text(HOOK)
-    tower.tower("users", "add", "erin", "--role", "contributor", "--project", "flytesnacks")
-    tower.tower("users", "add", "frank")
+    tower.tower("users", "add", "fern", "--role", "contributor", "--project", "flytesnacks")
+    tower.tower("users", "add", "gale")
     for role, domain in (("contributor", "development"), ("viewer", "production")):
-        tower.tower("users", "grant", "frank", "--role", role, "--project", "flytesnacks", "--domain", domain)
-    for name in ("erin", "frank"):
+        tower.tower("users", "grant", "gale", "--role", role, "--project", "flytesnacks", "--domain", domain)
+    for name in ("fern", "gale"):
         tower.keys[name] = tower.new_key(f"{name}-key", name)
-    tower.flyte("--domain", "production", "deploy", "vault.py", "vaulted", user="erin", cwd=folder)
-    tower.flyte("--domain", "development", "deploy", "family.py", "env", user="erin", cwd=folder)
-    tower.flyte("--domain", "development", "serve", "hook.py", "hook", user="erin", cwd=folder)
+    tower.flyte("--domain", "production", "deploy", "vault.py", "vaulted", user="fern", cwd=folder)
+    tower.flyte("--domain", "development", "deploy", "family.py", "env", user="fern", cwd=folder)
+    tower.flyte("--domain", "development", "serve", "hook.py", "hook", user="fern", cwd=folder)
 
-    def start(task: str, *words: str, user: str = "erin", wait: bool = True) -> dict[str, object]:
+    def start(task: str, *words: str, user: str = "fern", wait: bool = True) -> dict[str, object]:
         options = ["--wait"] if wait else []
         done = tower.flyte(
             "run", *options, "-o", "json", "family.py", task, *words, user=user, cwd=folder, check=False
@@ -254,7 +254,7 @@ def outputs(done: dict[str, object]) -> object:
     return done["outputs"]["o0"]  # type: ignore[index]
 
 
-def actions(tower: Tower, run: str, user: str = "erin") -> list[dict[str, object]]:
+def actions(tower: Tower, run: str, user: str = "fern") -> list[dict[str, object]]:
     with tower.http(user) as client:
         answer = client.post(
             "/flyteidl2.workflow.RunService/ListActions",
@@ -271,7 +271,7 @@ def test_at_depth_three_it_is_still_the_same_person(run: Run) -> None:
     done = run("top")
     facts = outputs(done)
     assert isinstance(facts, dict)
-    assert facts["subject"] == facts["executor"] == "erin"
+    assert facts["subject"] == facts["executor"] == "fern"
     assert facts["run"] == facts["top"] == done["name"]
     assert facts["action"] != "a0"
     assert facts["task"] == "family.leaf"
@@ -313,7 +313,7 @@ def test_children_end_with_their_parent(run: Run, tower: Tower) -> None:
     name = str(started["name"])
     child = _until(lambda: next(_in(actions(tower, name), "a0", "ACTION_PHASE_RUNNING"), None))
     assert child
-    tower.flyte("abort", "run", name, "--reason", "enough", user="erin")
+    tower.flyte("abort", "run", name, "--reason", "enough", user="fern")
     phases = {each["status"]["phase"] for each in actions(tower, name)}  # type: ignore[index]
     assert phases == {"ACTION_PHASE_ABORTED"}
 
@@ -342,15 +342,15 @@ def test_a_run_that_a_task_starts_knows_where_it_came_from(run: Run, tower: Towe
     done = run("starts")
     name, value = str(outputs(done)).split()
     assert value == "25"
-    shown = tower.flyte("get", "run", name, "-o", "json", user="erin").json()
+    shown = tower.flyte("get", "run", name, "-o", "json", user="fern").json()
     assert isinstance(shown, dict)
-    assert shown["executed_by"] == "erin"
+    assert shown["executed_by"] == "fern"
     assert shown["parent"] == f"flytesnacks/development/{done['name']}"
 
 
 def test_x14_e7_the_same_task_has_two_outcomes_for_two_people(run: Run) -> None:
-    assert outputs(run("reaches", user="erin")) == "gold for erin"
-    refused = str(outputs(run("reaches", user="frank")))
+    assert outputs(run("reaches", user="fern")) == "gold for fern"
+    refused = str(outputs(run("reaches", user="gale")))
     assert refused.startswith("denied: You may not do task:run on task vaulted.treasure")
 
 
@@ -358,19 +358,19 @@ def test_x17_through_the_webhook_each_person_has_the_outcome_of_their_own_rights
     run: Run, tower: Tower
 ) -> None:
     said = {}
-    for person in ("erin", "frank"):
+    for person in ("fern", "gale"):
         with tower.http(person) as client:
             answer = client.post("/apps/flytesnacks/development/family-hook/reach")
         assert answer.status_code == 200, answer.text
         said[person] = answer.json()["said"]
-    assert said["erin"] == "gold for erin"
-    assert said["frank"].startswith("denied: ")
+    assert said["fern"] == "gold for fern"
+    assert said["gale"].startswith("denied: ")
 
 
 def test_x17_below_the_webhook_every_child_is_the_caller_and_knows_the_app(run: Run, tower: Tower) -> None:
-    with tower.http("frank") as client:
+    with tower.http("gale") as client:
         facts = client.post("/apps/flytesnacks/development/family-hook/facts").json()
-    assert facts["subject"] == facts["executor"] == "frank"
+    assert facts["subject"] == facts["executor"] == "gale"
     assert facts["via"] == "flytesnacks/development/family-hook"
 
 
