@@ -201,6 +201,7 @@ class SubActions:
         """The action that calls. Raises Denied when none does, or when the message names another one."""
         caller = attempt_of(principal)
         if caller is None:
+            await self._refuse(principal, named, "no-running-task", request_id=request_id)
             raise Denied("Only a running task asks for actions of its run.", hint="Create a run instead.")
         key, _ = caller
         if named[:3] != key[:3] or parent not in {"", key.action}:
@@ -211,15 +212,14 @@ class SubActions:
         return row
 
     async def _forged(self, principal: Principal, named: ActionKey, *, request_id: str) -> NoReturn:
+        await self._refuse(principal, named, "not-its-own-run", request_id=request_id)
+        raise Denied("A task acts on the actions that it asked for itself, and on no others.")
+
+    async def _refuse(self, principal: Principal, named: ActionKey, why: str, *, request_id: str) -> None:
         decision = Decision(
-            False,
-            ("not-its-own-run",),
-            self._access.revision,
-            Action.TASK_RUN.value,
-            str(run_resource(named)),
+            False, (why,), self._access.revision, Action.TASK_RUN.value, str(run_resource(named))
         )
         await self._access.refuse(principal, decision, request_id=request_id)
-        raise Denied("A task acts on the actions that it asked for itself, and on no others.")
 
     async def _given(self, asked: Ask, key: ActionKey) -> common_pb2.Inputs:
         if not asked.inputs_uri:

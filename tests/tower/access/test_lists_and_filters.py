@@ -8,8 +8,10 @@ from tests.identity_world import HOST, World
 
 from tower.control.ceilings import Limits
 from tower.control.projects import Projects
+from tower.control.webhooks import Webhooks
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Principal
+from tower.identity.signing import SigningKey
 from tower.policy.actions import Action
 from tower.policy.rulebook import Written
 from tower.rest.door import build
@@ -99,6 +101,9 @@ async def test_no_filter_of_the_audit_is_more_than_a_value(world: World, name: s
         accounts=world.oauth.accounts,
         signing_keys=world.oauth.signing_keys,
         governance=world.governance,
+        webhooks=Webhooks(
+            db=world.db, access=world.access, directory=world.directory, key=SigningKey.generate()
+        ),
         base_url=lambda host: f"http://{HOST}",
         org="tower",
     )

@@ -58,8 +58,20 @@ BODIES: dict[str, Any] = {
     "PUT /api/v1/policies/{name}": {"text": "-"},
     "PUT /api/v1/users/{name}/password": {"password": "-"},
     "POST /api/v1/audit/prune": {"before": 0},
+    "PUT /api/v1/webhooks": {
+        "project": "flytesnacks",
+        "domain": "development",
+        "app": "x",
+        "path": "/hook",
+        "scheme": "hmac",
+        "secret": "a secret that is long enough to be one",
+        "user": "service",
+    },
 }
-QUERIES = {"DELETE /api/v1/bindings": "?user=x&role=viewer"}
+QUERIES = {
+    "DELETE /api/v1/bindings": "?user=x&role=viewer",
+    "DELETE /api/v1/webhooks": "?project=flytesnacks&domain=development&app=x&path=/hook",
+}
 _TEXTS = {"project": "flytesnacks", "domain": "development", "org": "", "id": "flytesnacks", "version": "1"}
 _PREFERRED = {"project_id", "app_id", "task_id", "container"}
 _LEFT_OUT = {"request", "secrets", "run_as", "filename_root", "ingress", "timeouts", "code_bundle_uri"}
