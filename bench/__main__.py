@@ -14,7 +14,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
-ORDER = ("import_time", "middleware", "memory", "tokens", "create_run", "webhook", "workflow")
+ORDER = (
+    "import_time",
+    "middleware",
+    "memory",
+    "tokens",
+    "decisions",
+    "create_run",
+    "callers",
+    "webhook",
+    "workflow",
+)
 
 
 def names() -> list[str]:

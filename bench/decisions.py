@@ -7,10 +7,13 @@ set and one role-group, measured in the same run.
 from __future__ import annotations
 
 import asyncio
+import json
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import cedarpy
 from tests.identity_world import World
@@ -20,6 +23,7 @@ from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.rulebook import Written
 from tower.store.schema import bindings, users
 
+GOAL_MICROSECONDS = 50.0
 PEOPLE = 1000
 EACH = 10
 
@@ -39,8 +43,36 @@ async def timed(number: int, call: Callable[[int], Awaitable[object]]) -> list[f
     return found
 
 
-async def main() -> None:
-    """Measure and print."""
+def main() -> dict[str, Any]:
+    """Measure; the ratio is the worst p99 from a cache against the goal."""
+    found = asyncio.run(measure())
+    cached = {name: seconds for name, seconds in found.items() if not name.startswith(("cold", "bare"))}
+    worst = max(percentile(seconds, 0.99) for seconds in cached.values())
+    figures = {f"{name}, p50": round(percentile(seconds, 0.5), 1) for name, seconds in found.items()}
+    figures |= {f"{name}, p99": round(percentile(seconds, 0.99), 1) for name, seconds in found.items()}
+    cold, bare = (next(v for k, v in found.items() if k.startswith(word)) for word in ("cold", "bare"))
+    return {
+        "bench": "decisions",
+        "unit": "microseconds",
+        "bindings": PEOPLE * EACH,
+        **figures,
+        "ratio": round(worst / GOAL_MICROSECONDS, 3),
+        "goal": 1.0,
+        "met": worst <= GOAL_MICROSECONDS,
+        "says": f"p99 {worst:.0f} µs from the cache; cold p50 {percentile(cold, 0.5):.0f} µs, "
+        f"bare Cedar {percentile(bare, 0.5):.0f} µs",
+    }
+
+
+async def measure() -> dict[str, list[float]]:
+    """The seconds of each way to decide, by its name; printed on the way to standard error."""
+    found: dict[str, list[float]] = {}
+
+    def report(name: str, seconds: list[float]) -> None:
+        found[name] = seconds
+        shown = f"p50 {percentile(seconds, 0.5):8.1f} µs   p99 {percentile(seconds, 0.99):8.1f} µs"
+        print(f"{name:48} {shown}", file=sys.stderr)
+
     with tempfile.TemporaryDirectory() as home:
         async with World.opened(Path(home)) as world:
             await fill(world)
@@ -69,6 +101,7 @@ async def main() -> None:
                 report(f"the same caller again, {rules}", await timed(20_000, check))
                 report(f"from the engine's cache, {rules}", await timed(20_000, remembered))
             report("bare Cedar, parsed set", bare())
+    return found
 
 
 async def fill(world: World) -> None:
@@ -123,10 +156,5 @@ def bare() -> list[float]:
     return found
 
 
-def report(name: str, seconds: list[float]) -> None:
-    """One line."""
-    print(f"{name:45} p50 {percentile(seconds, 0.5):8.1f} µs   p99 {percentile(seconds, 0.99):8.1f} µs")
-
-
 if __name__ == "__main__":
-    asyncio.run(main())
+    print(json.dumps(main(), indent=2))

@@ -3,7 +3,8 @@
     python -m bench.load 127.0.0.1 8080 /path --connections 32 --seconds 5 < request.json
 
 Standard input holds `{"headers": {...}, "keys": [...], "body": "<base64>"}`: a credential never stands in an
-argument. The connections share the keys out among them, and each request gets its own `x-request-id`. Prints
+argument. The connections share the keys out among them, or with `"turns": true` each request has the next
+one; each request gets its own `x-request-id`. Prints
 one JSON object: how many answers came, how many were not 200, the rate, and latencies in milliseconds. The
 parser knows answers with a content-length or in chunks, no more: the less this costs, the nearer is the
 measured rate to the server's own.
@@ -59,7 +60,7 @@ class Connection(asyncio.Protocol):
     def _send(self) -> None:
         assert self._transport is not None
         self._sent = time.perf_counter()
-        self._transport.write(self._load.request(self._parts))
+        self._transport.write(self._load.request(self._load.next_turn() or self._parts))
 
 
 class Load:
@@ -77,12 +78,21 @@ class Load:
         self.first_failure = ""
         self.done = asyncio.Event()
         self.over = False
+        self._turns: list[tuple[bytes, bytes]] = []
 
     def parts(self, key: str) -> tuple[bytes, bytes]:
         """A request with this key, before and after its id."""
         bearer = f"authorization: Bearer {key}\r\n" if key else ""
         before, _, after = f"{self._head}{bearer}\r\n".partition(ID)
         return before.encode() + self._run.encode(), after.encode() + self._body
+
+    def take_turns(self, keys: list[str]) -> None:
+        """Each request goes out with the next of these keys, whichever connection sends it."""
+        self._turns = [self.parts(key) for key in keys]
+
+    def next_turn(self) -> tuple[bytes, bytes] | None:
+        """A request with the key whose turn it is; None where connections keep their own."""
+        return self._turns[self._number % len(self._turns)] if self._turns else None
 
     def request(self, parts: tuple[bytes, bytes]) -> bytes:
         """The next request, with an id of its own."""
@@ -150,6 +160,8 @@ async def run(arguments: argparse.Namespace, given: dict[str, Any]) -> dict[str,
     load = Load("\r\n".join([*lines, ""]), body, seconds=arguments.seconds, warm=arguments.warm)
     loop = asyncio.get_running_loop()
     keys = given["keys"] or [""]
+    if given.get("turns"):
+        load.take_turns(keys)
     for number in range(arguments.connections):
         connection = Connection(load, keys[number % len(keys)])
         load.joined(connection)

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,14 +84,17 @@ def load(
     keys: Sequence[str] = (),
     connections: int = 32,
     seconds: float = 5.0,
+    turns: bool = False,
 ) -> dict[str, Any]:
     """Drive a server with `bench.load`, as the owners of `keys`; return what it measured.
+
+    With `turns` each request has the next key, without it each connection keeps one.
 
     Raises RuntimeError when a request failed.
     """
     address = urlsplit(url)
     encoded = base64.b64encode(body).decode()
-    given = json.dumps({"headers": dict(headers), "keys": list(keys), "body": encoded})
+    given = json.dumps({"headers": dict(headers), "keys": list(keys), "body": encoded, "turns": turns})
     command = [sys.executable, "-m", "bench.load", str(address.hostname), str(address.port), path]
     command += ["--connections", str(connections), "--seconds", str(seconds)]
     done = subprocess.run(
@@ -130,11 +133,21 @@ class Tower:
 
 
 @contextmanager
-def tower(*, core: int | None, environment: Mapping[str, str] | None = None) -> Iterator[Tower]:
-    """`tower up` with an empty home on the disk of the checkout (not in memory), stopped at the end."""
+def tower(
+    *,
+    core: int | None,
+    environment: Mapping[str, str] | None = None,
+    furnish: Callable[[Path], object] | None = None,
+) -> Iterator[Tower]:
+    """`tower up` with an empty home on the disk of the checkout (not in memory), stopped at the end.
+
+    `furnish` may fill the home before the start.
+    """
     (ROOT / ".cache").mkdir(exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-home-", dir=ROOT / ".cache"))
     try:
+        if furnish is not None:
+            furnish(home)
         env = {"TOWER_HOME": str(home), **(environment or {})}
         with server([BIN / "tower", "up", "--port", "0"], core=core, env=env) as (url, pid):
             yield Tower(url, pid, home)

@@ -53,7 +53,7 @@ IDENTITY_ACTIONS = frozenset(
 )
 """What neither a task nor an app may do for the person it acts for, whatever that person may do (T1, T16)."""
 
-_REMEMBERED = 8192
+_REMEMBERED = 16_384
 _SECONDS_BETWEEN_USES = 60.0
 
 V = TypeVar("V")

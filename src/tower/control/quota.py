@@ -11,7 +11,7 @@ from tower.store import runs as store
 from tower.store.database import Database
 
 _COUNT_AGAIN = 1.0
-_REMEMBER = 4096
+_REMEMBER = 16_384
 
 
 @dataclass(slots=True)

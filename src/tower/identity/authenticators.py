@@ -41,7 +41,7 @@ MACHINE = Principal(
 """The caller on the administration socket. No user may take this subject."""
 
 _NO_SUCH_KEY = keys.digest("")
-_REMEMBERED = 8192
+_REMEMBERED = 16_384
 
 
 class ApiKeys:

@@ -72,7 +72,8 @@ class Engine:
 
     Cedar is shown a thing's sort, its scope, whether the caller owns it, and its name only where a policy or
     a binding is about names; and the call only where there are policies of administrators. Decisions are
-    remembered by no less than what was shown, so remembering is sound.
+    remembered by no less than what was shown, so remembering is sound; who asked is part of that where a
+    policy could look at it, so that otherwise people of the same roles share what is remembered.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class Engine:
         """All that this engine decides by, as JSON: what a stored revision is."""
         self.revision = hashlib.sha256(f"{shape}\0{text}{written}".encode()).hexdigest()[:16]
         self._remember = remember
+        self._written, self._foreign = bool(rules.policies), policies is not None
         self._known: OrderedDict[tuple[Any, ...], Decision] = OrderedDict()
         for name, actions in rules.roles.items():
             rulebook.check_role(name, actions)
@@ -205,9 +207,11 @@ class Engine:
         if type_ not in self._names and not (name and bindings.named and bindings.name(resource)):
             name = ""
         shown = call if self.rules.policies and not limited else _DIRECT
+        # the built-in policies tell people apart by role and ownership alone; only others can name somebody
+        named = subject if self._foreign or (self._written and not limited) else ""
         key = (
             kind,
-            subject,
+            named,
             bindings.revision,
             action,
             type_,
