@@ -170,10 +170,10 @@ class _Door:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
-        for task in list(self.state.tasks):
-            task.cancel()
         for transport in list(self.transports):
             transport.abort()
+        for task in list(self.state.tasks):
+            task.cancel()
         self.registered.set()
         if self._path is not None:
             with suppress(OSError):
@@ -280,7 +280,9 @@ def _guarded(app: App, counts: Counter[str]) -> App:
     ) -> None:
         if [pair for pair in scope["headers"] if pair[0] == _HEADER[0]] == [_HEADER]:
             counts["served"] += 1
-            await app(scope, receive, send)
+            # only `close` cancels here: the end of a workload cuts its calls, which is no fault to be logged
+            with suppress(asyncio.CancelledError):
+                await app(scope, receive, send)
             return
         counts[Refusals.HEADER] += 1
         body = b"This socket answers only the platform's own client."

@@ -205,7 +205,9 @@ async def test_nobody_is_served_before_the_announcement(path: Path, script: Call
     await sockets.close_all()
 
 
-async def test_closing_cuts_what_is_open(path: Path, script: Callable[[], Any]) -> None:
+async def test_closing_cuts_what_is_open(
+    path: Path, script: Callable[[], Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """T5: the moment an attempt ends, its socket and its live connections are gone."""
     inside = asyncio.Event()
     cut = asyncio.Event()
@@ -229,6 +231,8 @@ async def test_closing_cuts_what_is_open(path: Path, script: Callable[[], Any]) 
     assert not path.exists()
     assert not (await caller.ask(f"call({str(path)!r})")).startswith("200")
     assert sockets.open_sockets == 0
+    await asyncio.sleep(0)  # the cancelled call has its turn
+    assert not caplog.records, "the end of a workload is no fault"
 
 
 async def test_two_workloads_are_two_doors(
