@@ -103,11 +103,16 @@ class TestWithControlGroups(ExecutorSuite):
 
 async def test_groups_that_a_dead_tower_left_are_emptied() -> None:
     found = groups()
-    stale = [parent.parent / "tower-4194305-abc" / "7" for parent in set(found._parents.values())]
+    dead = await asyncio.create_subprocess_exec(
+        "sleep", "1000"
+    )  # alive until all is laid out: others sweep too
+    stale = [parent.parent / f"tower-{dead.pid}-abc" / "7" for parent in set(found._parents.values())]
     for path in stale:
         path.mkdir(parents=True)
     left = await asyncio.create_subprocess_exec("sleep", "1000")
     (stale[0] / "cgroup.procs").write_text(str(left.pid))
+    dead.kill()
+    await dead.wait()
     groups().close()
     assert await asyncio.wait_for(left.wait(), 20) == -signal.SIGKILL
     groups().close()
