@@ -12,6 +12,7 @@ from sqlalchemy import insert
 
 from tower.control.access import Access
 from tower.control.apikeys import ApiKeys
+from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.firststart import bootstrap
 from tower.control.grants import ISSUER, Grants
@@ -131,7 +132,13 @@ class World:
             ),
             settings=settings,
             governance=governance(
-                settings=settings, db=db, clock=clock, access=access, directory=directory, key=key
+                settings=settings,
+                db=db,
+                clock=clock,
+                access=access,
+                directory=directory,
+                definitions=Definitions(db=db),
+                key=key,
             ),
         )
         if projects:

@@ -15,6 +15,9 @@ from tower.control.watching import Seen
 from tower.states import Phase
 
 _SHOWN_DIGEST = 16
+_WARNINGS = {
+    "foreign-code": "Somebody else registered this code; it ran with the rights of a privileged person."
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class RunPage:
     policies: tuple[str, ...]
     policy_revision: str
     registered_by: str | None
+    warning: str
     code_digest: str
     started: Moment | None
     ended: Moment | None
@@ -182,6 +186,7 @@ def run_page(
         policies=tuple(policy for policy in row.decision.split(",") if policy),
         policy_revision=row.policy_revision,
         registered_by=registered_by,
+        warning=_WARNINGS.get(row.warning, row.warning),
         code_digest=row.code_digest[:_SHOWN_DIGEST],
         started=None if row.started_at is None else moment(row.started_at),
         ended=None if row.ended_at is None else moment(row.ended_at),

@@ -32,6 +32,9 @@ VIEWS = frozenset({Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Actio
 CHECKPOINT_EVERY = 1000
 """So many records at most are written before the end of the chain is signed."""
 
+FOREIGN_CODE = "foreign-code"
+"""A privileged person ran code that somebody else registered (T1)."""
+
 _DECISIONS = 16384
 _NOTHING: Mapping[str, Any] = {}
 
@@ -43,7 +46,7 @@ class Access:
         self._db = db
         self._engine = engine
         self._directory = directory
-        self._decided: dict[tuple[int, Action, Resource], tuple[Principal, Decision]] = {}
+        self._decided: dict[tuple[int, Action, Resource, str], tuple[Principal, Decision]] = {}
         self._decided_under: tuple[int, Engine] = (directory.epoch, engine)
         self.due = asyncio.Event()
         """Set when so many records were written that the chain is to be signed again (`control.auditing`)."""
@@ -66,20 +69,25 @@ class Access:
         """Read people, keys and the limits of apps again. Call it after the commit of a change of any."""
         self._directory.forget()
 
-    async def check(self, principal: Principal, action: Action, resource: Resource) -> Decision:
-        """Whether the caller may do this now. Records nothing, raises nothing."""
+    async def check(
+        self, principal: Principal, action: Action, resource: Resource, *, author: str = ""
+    ) -> Decision:
+        """Whether the caller may do this now. Records nothing, raises nothing.
+
+        `author` is the subject that registered the code which is to run, "" where none is.
+        """
         if principal.actors:  # the limits of the apps on the way change by themselves
-            return await self.check_under(self._engine, principal, action, resource)
+            return await self.check_under(self._engine, principal, action, resource, author=author)
         # as good as asked again: the facts of people and keys (the epoch) and the rules are the same
         state = (self._directory.epoch, self._engine)
         if state != self._decided_under:
             self._decided_under = state
             self._decided.clear()
-        key = (id(principal), action, resource)
+        key = (id(principal), action, resource, author)
         known = self._decided.get(key)
         if known is not None and known[0] is principal:
             return known[1]
-        decision = await self.check_under(self._engine, principal, action, resource)
+        decision = await self.check_under(self._engine, principal, action, resource, author=author)
         if state == (self._directory.epoch, self._engine):
             if len(self._decided) >= _DECISIONS:
                 self._decided.clear()
@@ -87,7 +95,7 @@ class Access:
         return decision
 
     async def check_under(
-        self, engine: Engine, principal: Principal, action: Action, resource: Resource
+        self, engine: Engine, principal: Principal, action: Action, resource: Resource, *, author: str = ""
     ) -> Decision:
         """What `check` would say under this rule book."""
         bindings = NOTHING
@@ -97,6 +105,7 @@ class Access:
                 return Decision(False, ("account-disabled",), engine.revision, action.value, str(resource))
             bindings = await self._directory.bindings(principal.subject)
         ceilings = self._ceilings(principal)
+        foreign = author not in {"", principal.subject}
         decision = engine.decide(
             subject=principal.subject,
             kind=principal.kind,
@@ -104,7 +113,7 @@ class Access:
             ceilings=ceilings,
             action=action,
             resource=resource,
-            call=_call(principal),
+            call=_call(principal, foreign=foreign, privileged=foreign and engine.privileged(bindings)),
         )
         for ceiling in ceilings if decision.allowed else ():
             if ceiling.person and not await self._maker_may(engine, ceiling.person, action, resource):
@@ -129,6 +138,13 @@ class Access:
             resource=resource,
         ).allowed
 
+    async def warning(self, principal: Principal, author: str) -> str:
+        """What people are to be warned of when the caller runs code of `author`: "foreign-code", or ""."""
+        if author in {"", principal.subject} or principal.kind is Kind.MACHINE:
+            return ""
+        privileged = self._engine.privileged(await self._directory.bindings(principal.subject))
+        return FOREIGN_CODE if privileged else ""
+
     async def looks_at_names(self, principal: Principal, type_: ResourceType) -> bool:
         """Whether the caller can get different answers about two things of this sort in one scope."""
         if principal.kind is Kind.MACHINE:
@@ -138,20 +154,24 @@ class Access:
         bindings = await self._directory.bindings(principal.subject)
         return self._engine.looks_at_names(bindings, type_)
 
-    async def explain(self, principal: Principal, action: Action, resource: Resource) -> Explanation:
-        """The decision with what led to it. Records nothing."""
-        decision = await self.check(principal, action, resource)
+    async def explain(
+        self, principal: Principal, action: Action, resource: Resource, *, author: str = ""
+    ) -> Explanation:
+        """The decision with what led to it. Records nothing. `author` as in `check`."""
+        decision = await self.check(principal, action, resource, author=author)
         if decision.policies == ("account-disabled",):
             return Explanation(decision, (), ())
         machine = principal.kind is Kind.MACHINE
+        bindings = NOTHING if machine else await self._directory.bindings(principal.subject)
+        foreign = author not in {"", principal.subject}
         found = self._engine.explain(
             subject=principal.subject,
             kind=principal.kind,
-            bindings=NOTHING if machine else await self._directory.bindings(principal.subject),
+            bindings=bindings,
             ceilings=self._ceilings(principal),
             action=action,
             resource=resource,
-            call=_call(principal),
+            call=_call(principal, foreign=foreign, privileged=foreign and self._engine.privileged(bindings)),
         )
         limits = [
             (
@@ -191,14 +211,15 @@ class Access:
         *,
         request_id: str = "",
         view: Action | None = None,
+        author: str = "",
         detail: Mapping[str, Any] = _NOTHING,
     ) -> Decision:
         """The decision, when it allows.
 
         Otherwise the refusal is recorded and raised: NotFound when the caller may not even view the thing
-        (`view` names the action that tells, or `action` is one itself), else Denied.
+        (`view` names the action that tells, or `action` is one itself), else Denied. `author` as in `check`.
         """
-        decision = await self.check(principal, action, resource)
+        decision = await self.check(principal, action, resource, author=author)
         if decision.allowed:
             return decision
         await self.refuse(principal, decision, request_id=request_id, detail=detail)
@@ -329,13 +350,15 @@ def _remedy(decision: Decision) -> str:
     return "Ask an administrator for a role there."
 
 
-def _call(principal: Principal) -> Call:
+def _call(principal: Principal, *, foreign: bool = False, privileged: bool = False) -> Call:
     credential = principal.credential
     return Call(
         credential=credential.kind.value,
         attested=credential.attested,
         app=principal.via_app,
         in_run=any(actor.kind is ActorKind.RUN for actor in principal.actors),
+        foreign_code=foreign,
+        privileged=privileged,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tower.control.access import Access, not_found
+from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.identities import user_resource
 from tower.errors import Invalid
@@ -38,10 +39,13 @@ class Answer:
 class Asking:
     """The use-case of `/api/v1/authorize`."""
 
-    def __init__(self, *, db: Database, access: Access, directory: Directory) -> None:
+    def __init__(
+        self, *, db: Database, access: Access, directory: Directory, definitions: Definitions
+    ) -> None:
         self._db = db
         self._access = access
         self._directory = directory
+        self._definitions = definitions
 
     async def ask(
         self,
@@ -65,7 +69,8 @@ class Asking:
         if subject is not None and foreign:
             who = await self._other(asker, subject, request_id)
         place = await self._with_owner(who, place)
-        explanation = await self._access.explain(who, asked, place)
+        author = self._author(place) if asked is Action.TASK_RUN else ""
+        explanation = await self._access.explain(who, asked, place, author=author)
         if not foreign and not explanation.decision.allowed and not await self._sees(who, place):
             # which policies stand around a thing that one may not view is no business of theirs
             explanation = Explanation(replace(explanation.decision, policies=()), (), ())
@@ -100,6 +105,11 @@ class Asking:
         elif place.type is ResourceType.KEY:
             owner = who.subject
         return replace(place, owner=owner) if owner == who.subject else place
+
+    def _author(self, place: Resource) -> str:
+        """Who registered what would run: policies may look at whether that is somebody else."""
+        found = self._definitions.find((place.project, place.domain, place.name), "")
+        return "" if found is None else found.row.deployed_by
 
     async def _sees(self, who: Principal, place: Resource) -> bool:
         view = _VIEWS.get(place.type)

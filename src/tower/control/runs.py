@@ -129,6 +129,7 @@ class Runs:
             kept=kept,
             run_spec=run_spec,
             request_id=request_id,
+            warning=await self._access.warning(principal, definition.row.deployed_by),
         )
 
         def insert(tx: Transaction) -> None:
@@ -139,12 +140,7 @@ class Runs:
                 decision,
                 event=Event.RUN_CREATE,
                 request_id=request_id,
-                detail={
-                    "run": f"{project}/{domain}/{row.run}",
-                    "version": row.task_version,
-                    "code_digest": row.code_digest,
-                    "inputs": row.inputs_hash,
-                },
+                detail=created(row, definition),
             )
             tx.after_commit(lambda: self._events.publish(("queue",), ("runs", project, domain)))
 
@@ -195,10 +191,15 @@ class Runs:
         if asked.task is None:
             return await self._one_off(principal, asked, request_id=request_id)
         thing = task_resource(asked.task)
-        decision = await self._access.require(
-            principal, Action.TASK_RUN, thing, request_id=request_id, view=Action.TASK_VIEW
-        )
         definition = self._definitions.find(asked.task, asked.version)
+        decision = await self._access.require(
+            principal,
+            Action.TASK_RUN,
+            thing,
+            request_id=request_id,
+            view=Action.TASK_VIEW,
+            author="" if definition is None else definition.row.deployed_by,
+        )
         if definition is None:
             raise not_found(thing)
         if asked.task[:2] != (asked.project, asked.domain):
@@ -300,6 +301,7 @@ class Runs:
         kept: Kept,
         run_spec: run_pb2.RunSpec,
         request_id: str,
+        warning: str,
     ) -> ActionRow:
         """The row of a new run, as nothing knows it yet."""
         now = self._clock.now()
@@ -347,7 +349,25 @@ class Runs:
             abort_reason="",
             aborted_by="",
             turn=-lineage.depth(principal),
+            warning=warning,
         )
+
+
+def created(row: ActionRow, definition: Definition) -> dict[str, str]:
+    """What the audit says of a new action besides who and why: what runs, on what, and whose code it is."""
+    detail = {
+        "run": f"{row.project}/{row.domain}/{row.run}",
+        "version": row.task_version,
+        "code_digest": row.code_digest,
+        "inputs": row.inputs_hash,
+    }
+    if row.parent is not None:
+        detail |= {"action": row.action, "parent": row.parent}
+    if definition.row.deployed_by != row.executed_by:
+        detail["author"] = definition.row.deployed_by
+    if row.warning:
+        detail["warning"] = row.warning
+    return detail
 
 
 def person(principal: Principal) -> Person:

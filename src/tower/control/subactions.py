@@ -25,7 +25,7 @@ from tower.control.events import Events
 from tower.control.follow import Follower, Update
 from tower.control.inputs import Inputs, digest
 from tower.control.interface import Interface
-from tower.control.runs import Launch, Runs, run_resource
+from tower.control.runs import Launch, Runs, created, run_resource
 from tower.control.tasks import resource as task_resource
 from tower.control.waiting import Waiting, attempt_of
 from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, Precondition
@@ -145,6 +145,7 @@ class SubActions:
             kept=kept,
             run_spec=run_pb2.RunSpec.FromString(parent.run_spec),
             request_id="",
+            warning=parent.warning or await self._access.warning(principal, definition.row.deployed_by),
         )
         row = replace(
             row,
@@ -156,7 +157,7 @@ class SubActions:
             turn=-behind,
         )
         try:
-            await self._insert(principal, row, decision, request_id=request_id)
+            await self._insert(principal, row, definition, decision, request_id=request_id)
         except IntegrityError:
             known = self._db.read_now(lambda reader: runs.get(reader, key))
             if known is None:
@@ -333,7 +334,13 @@ class SubActions:
         return sizes
 
     async def _insert(
-        self, principal: Principal, row: ActionRow, decision: Decision, *, request_id: str
+        self,
+        principal: Principal,
+        row: ActionRow,
+        definition: Definition,
+        decision: Decision,
+        *,
+        request_id: str,
     ) -> None:
         parent = row.key._replace(action=row.parent or ROOT)
 
@@ -345,14 +352,7 @@ class SubActions:
                 decision,
                 event=Event.RUN_CREATE,
                 request_id=request_id,
-                detail={
-                    "run": f"{row.project}/{row.domain}/{row.run}",
-                    "action": row.action,
-                    "parent": parent.action,
-                    "version": row.task_version,
-                    "code_digest": row.code_digest,
-                    "inputs": row.inputs_hash,
-                },
+                detail=created(row, definition),
             )
             tx.after_commit(lambda: self._accepted(row.key, parent))
 

@@ -7,6 +7,7 @@ from tower.control.access import Access
 from tower.control.asking import Asking
 from tower.control.auditing import Auditing
 from tower.control.ceilings import Ceilings
+from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.groups import Groups
 from tower.control.policies import Policies
@@ -23,6 +24,7 @@ def governance(
     clock: Clock,
     access: Access,
     directory: Directory,
+    definitions: Definitions,
     key: SigningKey,
 ) -> Governance:
     """`key` signs the checkpoints of the audit chain."""
@@ -30,7 +32,7 @@ def governance(
         policies=Policies(db=db, access=access),
         groups=Groups(db=db, access=access, directory=directory),
         ceilings=Ceilings(db=db, access=access, directory=directory),
-        asking=Asking(db=db, access=access, directory=directory),
+        asking=Asking(db=db, access=access, directory=directory, definitions=definitions),
         auditing=Auditing(
             db=db,
             clock=clock,

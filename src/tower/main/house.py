@@ -196,7 +196,15 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         tokens=access_tokens,
         issuer=origin.base_url,
     )
-    rules = governance(settings=settings, db=db, clock=clock, access=access, directory=directory, key=key)
+    rules = governance(
+        settings=settings,
+        db=db,
+        clock=clock,
+        access=access,
+        directory=directory,
+        definitions=definitions,
+        key=key,
+    )
     return House(
         settings=settings,
         clock=clock,

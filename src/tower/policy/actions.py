@@ -45,6 +45,12 @@ class Action(StrEnum):
     """To run as a service identity; never in a role of everything, but given for the one identity (T34)."""
 
 
+MANAGING = frozenset(
+    action.value for action in Action if action.value.endswith(":manage") and action is not Action.APP_MANAGE
+) | {Action.SECRET_CREATE.value, Action.APP_RAW.value, Action.ACT_AS.value}
+"""What makes the one who may do it privileged: code of others could use it against the installation (T1)."""
+
+
 class ResourceType(StrEnum):
     """What an action can be done to."""
 

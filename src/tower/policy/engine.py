@@ -16,7 +16,7 @@ from tower.errors import Broken, Invalid
 from tower.identity.principal import Ceiling, Kind
 from tower.policy import ceilings as limits
 from tower.policy import entities, rulebook
-from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.actions import MANAGING, Action, Resource, ResourceType
 from tower.policy.rulebook import Rulebook
 from tower.policy.rules import ANY, LISTED, NOTHING, Binding, Bindings, Role, kind_of
 
@@ -47,12 +47,18 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How the question came: what policies may look at besides person, action and thing."""
+    """How the question came: what policies may look at besides person, action and thing.
+
+    `foreign_code` when what is to run was registered by somebody else; `privileged` when the caller holds a
+    role that manages anything (`Engine.privileged`). Both are false where nothing is to run (T1).
+    """
 
     credential: str = ""
     attested: bool = False
     app: str = ""
     in_run: bool = False
+    foreign_code: bool = False
+    privileged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,13 @@ class Engine:
         ]
         return Explanation(decision, tuple(roles), tuple(tried))
 
+    def privileged(self, bindings: Bindings) -> bool:
+        """Whether one of the roles, wherever it holds, manages people, keys, policy, secrets or projects."""
+        return any(self._manages(binding.role) for binding in bindings.items)
+
+    def _manages(self, role: str) -> bool:
+        return role == Role.ADMIN or not MANAGING.isdisjoint(self._roles.get(role, ()))
+
     def looks_at_names(self, bindings: Bindings, type_: ResourceType) -> bool:
         """Whether two things of this sort in one scope can get different answers by their names."""
         kind = kind_of(type_)
@@ -254,6 +267,8 @@ class Engine:
             "attested": call.attested,
             "app": call.app,
             "in_run": call.in_run,
+            "foreign_code": call.foreign_code,
+            "privileged": call.privileged,
         }
         request = {
             "principal": caller,

@@ -92,6 +92,7 @@ class ActionRow:
     aborted_by: str
     outputs: bytes | None = None
     turn: int = 0
+    warning: str = ""
 
     @property
     def key(self) -> ActionKey:

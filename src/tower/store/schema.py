@@ -272,6 +272,7 @@ actions = Table(
     Column("abort_reason", Text, nullable=False, server_default=""),
     Column("aborted_by", String, nullable=False, server_default=""),
     Column("turn", Integer, nullable=False, server_default="0"),  # the lowest starts first; -1 for each asker
+    Column("warning", String, nullable=False, server_default=""),  # what its page warns of: foreign-code
     Index(
         "ix_actions_request",
         "executed_by",

@@ -92,13 +92,17 @@ async def test_policy_case(world: World, case: dict[str, Any]) -> None:
     )
     action, view = Action(case["action"]), Action(case["view"]) if "view" in case else None
     if case["allowed"]:
-        decision = await world.access.require(alice, action, resource, request_id="q1", view=view)
+        decision = await world.access.require(
+            alice, action, resource, request_id="q1", view=view, author=case.get("author", "")
+        )
         await world.db.write(
             lambda tx: world.access.record(tx, alice, decision, event="run.create", request_id="q1")
         )
     else:
         with pytest.raises(errors.Fault) as refused:
-            await world.access.require(alice, action, resource, request_id="q1", view=view)
+            await world.access.require(
+                alice, action, resource, request_id="q1", view=view, author=case.get("author", "")
+            )
         assert type(refused.value).__name__ == case["raises"]
     (record,) = await world.records(subject="alice")
     written = {name: getattr(record, name) for name in case["audit"]}

@@ -1,6 +1,9 @@
-"""Facts about authors, chains and refusals."""
+"""What the page of a run warns of."""
 
 from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
 
 revision = "0006"
 down_revision = "0005"
@@ -9,4 +12,5 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Make the tables."""
+    """Add the column."""
+    op.add_column("actions", sa.Column("warning", sa.String(), server_default="", nullable=False))
