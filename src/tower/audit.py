@@ -80,6 +80,9 @@ class Event(StrEnum):
     AUDIT_PRUNE = "audit.prune"
     WEBHOOK_UPDATE = "webhook.update"
     WEBHOOK_DELETE = "webhook.delete"
+    GRANT_REVOKE = "grant.revoke"
+    AGENT_START = "agent.start"
+    AGENT_END = "agent.end"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
 

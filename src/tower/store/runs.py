@@ -93,6 +93,7 @@ class ActionRow:
     outputs: bytes | None = None
     turn: int = 0
     warning: str = ""
+    grant_expires_at: float | None = None
 
     @property
     def key(self) -> ActionKey:

@@ -272,6 +272,10 @@ actions = Table(
     Column("abort_reason", Text, nullable=False, server_default=""),
     Column("aborted_by", String, nullable=False, server_default=""),
     Column("turn", Integer, nullable=False, server_default="0"),  # the lowest starts first; -1 for each asker
+    # how long the run may act for its person, in the row of its root
+    Column("grant_expires_at", Float),
+    Column("grant_revoked_at", Float),
+    Column("grant_revoked_by", String, nullable=False, server_default=""),
     Column("warning", String, nullable=False, server_default=""),  # what its page warns of: foreign-code
     Index(
         "ix_actions_request",

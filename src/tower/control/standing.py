@@ -1,0 +1,143 @@
+"""Does the identity of a running task still stand? Asked at every call of it, and before it starts.
+
+A run acts for its person under a grant made at submission: it outlives the person's session, login or token,
+and ends when it expires or is revoked, when the account is off, the key is deleted, the right to run the task
+is gone, or the run is aborted. Whatever the run asked for stands on the same grant: each link of the chain of
+actors must hold, so one broken link ends everything behind it at its next call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tower.clock import Clock, utc
+from tower.control.access import Access
+from tower.control.directory import Directory, principal_of_run
+from tower.errors import Unauthenticated
+from tower.identity.directory import SubjectFacts
+from tower.identity.principal import ActorKind, CredentialKind, Principal
+from tower.policy.actions import Action, Resource, ResourceType
+from tower.states import Phase
+from tower.store import grants as store
+from tower.store.database import Database
+from tower.store.grants import GrantRow
+from tower.store.identities import AttemptRow
+from tower.store.runs import ROOT, ActionKey
+
+LONGEST = 7 * 24 * 3600.0
+"""How long a grant lasts at most where the operator says nothing else (seconds)."""
+
+_HINT = "The task goes on without an identity; start a new run."
+
+
+class Standing:
+    """The `Attempts` and `Parents` of the authenticators."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        access: Access,
+        directory: Directory,
+        longest: float = LONGEST,
+    ) -> None:
+        """`longest` bounds grants that an earlier version did not record."""
+        self._db = db
+        self._clock = clock
+        self._access = access
+        self._directory = directory
+        self._longest = longest
+
+    async def subject(self, subject: str) -> SubjectFacts | None:
+        """The subject as of the last commit, or None."""
+        return await self._directory.subject(subject)
+
+    async def alive(self, kind: CredentialKind, public_id: str, subject: str) -> bool:
+        """Whether the credential behind an exchanged token still holds for this subject."""
+        if kind is not CredentialKind.WORKLOAD:
+            return await self._directory.alive(kind, public_id, subject)
+        try:
+            principal = await self.attempt(public_id)
+        except Unauthenticated:
+            return False
+        return principal is not None and principal.subject == subject
+
+    async def attempt(self, attempt_id: str) -> Principal | None:
+        """Whom a running attempt acts for; None once it is over, or the account or the key is off.
+
+        Raises Unauthenticated, saying why, when the attempt runs on but its grant or its right has ended.
+        The principal's credential ends with the grant.
+        """
+        principal = await self._directory.attempt(attempt_id)
+        if principal is None:
+            return None
+        ends = float("inf")
+        for actor in principal.actors:
+            if actor.kind is ActorKind.RUN:
+                ends = min(ends, await self._link(principal, actor.id))
+        return replace(principal, credential=replace(principal.credential, expires_at=ends))
+
+    async def _link(self, principal: Principal, attempt_id: str) -> float:
+        """When the grant behind one action of the chain ends. Raises Unauthenticated when the link is broken."""
+        *place, number = attempt_id.split("/")
+        key = ActionKey(*place)
+        row = self._db.read_now(lambda reader: store.get(reader, key))
+        if row is None:
+            raise Unauthenticated("The run that this one stands on is gone.", hint=_HINT)
+        if row.phase is Phase.ABORTED:
+            raise Unauthenticated(f"The run {row.run} was aborted, and its identity with it.", hint=_HINT)
+        ends = self._ends(row) if row.action == ROOT else float("inf")
+        await self._right(principal, row, int(number))
+        return ends
+
+    def _ends(self, row: GrantRow) -> float:
+        why = ended(row, now=self._clock.now(), longest=self._longest)
+        if why:
+            raise Unauthenticated(why, hint=_HINT)
+        return expiry(row, longest=self._longest)
+
+    async def _right(self, principal: Principal, row: GrantRow, number: int) -> None:
+        """The person may still run this task there, under the limits that this link of the chain had."""
+        person = await self._directory.subject(principal.subject)
+        assert (
+            person is not None
+        )  # `Directory.attempt` found them, and nothing was awaited that could change it
+        as_then = principal_of_run(_attempt(row, number), person)
+        task = Resource(ResourceType.TASK, row.task_project, row.task_domain, row.task_name)
+        things = [task]
+        if (row.project, row.domain) != (row.task_project, row.task_domain):
+            things.append(Resource(ResourceType.DOMAIN, row.project, row.domain))
+        for thing in things:
+            if not (await self._access.check(as_then, Action.TASK_RUN, thing)).allowed:
+                raise Unauthenticated(f"{row.executed_by} may not run {row.task_name} any more.", hint=_HINT)
+
+
+def expiry(row: GrantRow, *, longest: float = LONGEST) -> float:
+    """When a grant ends by itself (seconds since the epoch)."""
+    return row.created_at + longest if row.expires_at is None else row.expires_at
+
+
+def ended(row: GrantRow, *, now: float, longest: float = LONGEST) -> str:
+    """Why a grant holds no more, as a sentence, or ""."""
+    if row.revoked_at is not None:
+        return f"The grant of the run {row.run} was revoked by {row.revoked_by}."
+    ends = expiry(row, longest=longest)
+    if ends <= now:
+        return f"The grant of the run {row.run} ended at {utc(ends).isoformat(timespec='seconds')}."
+    return ""
+
+
+def _attempt(row: GrantRow, number: int) -> AttemptRow:
+    return AttemptRow(
+        project=row.project,
+        domain=row.domain,
+        run=row.run,
+        action=row.action,
+        attempt=number,
+        executed_by=row.executed_by,
+        credential_kind=row.credential_kind,
+        credential_id=row.credential_id,
+        actors=row.actors,
+        ceilings=row.ceilings,
+    )
