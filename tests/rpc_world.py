@@ -124,6 +124,7 @@ class RpcWorld:
             data=self.data,
             tailing=self.tailing,
             projects=self.projects,
+            gave_up=access.gave_up,
         )
         self.transfer = Transfer(self.data, version="test")
 

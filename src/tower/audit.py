@@ -85,10 +85,16 @@ class Event(StrEnum):
     AGENT_END = "agent.end"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
+    CALL_CANCEL = "call.cancel"
 
 
 class Outcome(StrEnum):
-    """How it ended. A call that its client gave up is cancelled, which is neither allowed nor failed."""
+    """How it ended. Cancelled is neither allowed nor failed, and there are two kinds of it.
+
+    A call of a known caller who went away before all of it had arrived (`call.cancel`). Once it has arrived
+    it is carried out, whether or not somebody waits for the answer: the record is that of its effect. And an
+    action that was ended before its time (`run.finish`): by somebody, or by the end of what asked for it.
+    """
 
     ALLOWED = "allowed"
     REFUSED = "refused"

@@ -234,6 +234,7 @@ class Access:
         decision: Decision,
         *,
         event: Event = Event.ACCESS_REFUSE,
+        outcome: Outcome = Outcome.REFUSED,
         request_id: str = "",
         detail: Mapping[str, Any] = _NOTHING,
     ) -> None:
@@ -245,7 +246,7 @@ class Access:
                 principal,
                 decision,
                 event=event,
-                outcome=Outcome.REFUSED,
+                outcome=outcome,
                 request_id=request_id,
                 detail=detail,
             )
@@ -264,7 +265,7 @@ class Access:
         detail: Mapping[str, Any] = _NOTHING,
     ) -> None:
         """Add the audit record of an effect to the transaction of that effect."""
-        seq = store.append(
+        self.append(
             tx,
             Record(
                 at=tx.now,
@@ -282,8 +283,35 @@ class Access:
                 detail=detail,
             ),
         )
-        if seq % CHECKPOINT_EVERY == 0:
+
+    def append(self, tx: Transaction, record: Record) -> None:
+        """Add a record that says itself whom and what it is about: the end of somebody's run."""
+        if store.append(tx, record) % CHECKPOINT_EVERY == 0:
             tx.after_commit(self.due.set)
+
+    async def gave_up(
+        self,
+        principal: Principal,
+        action: Action | None,
+        *,
+        request_id: str = "",
+        detail: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Record a call of a known caller who went away before all of it had arrived: nothing was decided.
+
+        The record has a transaction of its own, which the end of the call does not undo.
+        """
+        decision = Decision(
+            False, (), self.revision, "" if action is None else action.value, str(Resource(ResourceType.ORG))
+        )
+        await self.refuse(
+            principal,
+            decision,
+            event=Event.CALL_CANCEL,
+            outcome=Outcome.CANCELLED,
+            request_id=request_id,
+            detail=detail,
+        )
 
     async def report_conflict(self, principals: Sequence[Principal], presented: Presented) -> None:
         """Record that the credentials of one request named different callers. For the chain."""

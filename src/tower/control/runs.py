@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tower.audit import Event
 from tower.clock import Clock
-from tower.control import lineage, runspecs, specs
+from tower.control import endings, lineage, runspecs, specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions, ready
 from tower.control.events import Events
@@ -174,7 +174,16 @@ class Runs:
                 decision,
                 event=Event.RUN_ABORT,
                 request_id=request_id,
-                detail={"reason": reason, "actions": [each.action for each in ended][:100]},
+                detail={
+                    "reason": reason,
+                    "executed_by": found.executed_by,
+                    "actions": [each.action for each in ended][:100],
+                },
+            )
+            first = store.get(tx, key if key in ended else ended[0])
+            assert first is not None  # it was there a moment ago, and nothing removes actions
+            self._access.append(
+                tx, endings.cancelled(first, at=tx.now, by=principal.subject, reason=reason, ended=ended)
             )
             tx.after_commit(lambda: self._ended(ended))
 

@@ -105,6 +105,7 @@ async def _running(house: House) -> AsyncIterator[Doors]:
             (StateServiceASGIApplication, StateService(house.subactions)),
             (ActionsServiceASGIApplication, ActionsService(house.subactions)),
         ],
+        gave_up=house.access.gave_up,
     )
     prefixes: list[tuple[str, App]] = [
         *((f"{prefix}/", rpc_door) for prefix in rpc_door.prefixes),

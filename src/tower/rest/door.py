@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -36,9 +37,14 @@ Send = Callable[[Message], Awaitable[None]]
 PREFIX = "/api/"
 OPENAPI = "/api/openapi.json"
 MAX_BODY = 64 * 1024
+_MAX_PATH = 200
 
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _log = structlog.get_logger("tower.rest")
+
+
+class _Gone(Exception):
+    """The client went away before all of its request was here."""
 
 
 def build(
@@ -100,7 +106,14 @@ class Door:
             if scope["path"] != OPENAPI:
                 state["call"] = await self._authenticate(scope, request_id)
             inner = {**scope, "tower.rest.request_id": request_id, "tower.rest.call": state.get("call")}
-            await self._app(inner, await _whole(scope, receive), answering)
+            try:
+                whole = await _whole(scope, receive)
+            except (_Gone, asyncio.CancelledError):
+                await self._left(scope, state.get("call"))
+                raise
+            await self._app(inner, whole, answering)
+        except _Gone:
+            _log.info("rest.cancelled", request_id=request_id, path=scope["path"])
         except Fault as fault:
             _note(fault, request_id)
             await _respond(answering, *faults.answer(fault, request_id=request_id))
@@ -109,6 +122,14 @@ class Door:
             if not started:
                 status, content = faults.broken(request_id=request_id)
                 await _respond(answering, status, content)
+
+    async def _left(self, scope: Scope, call: Call | None) -> None:
+        """The client went away before all of its request was here: put it on record."""
+        if call is not None:
+            asked = f"{scope['method']} {scope['path'][:_MAX_PATH]}"
+            await self._rooms.access.gave_up(
+                call.principal, None, request_id=call.request_id, detail={"method": asked}
+            )
 
     async def _authenticate(self, scope: Scope, request_id: str) -> Call:
         headers = tuple(scope["headers"])
@@ -197,8 +218,10 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         if max(size, len(body)) > MAX_BODY:
             raise Invalid(f"The body is larger than {MAX_BODY} bytes.")
         message = await receive()
+        if message["type"] != "http.request":
+            raise _Gone
         body += message.get("body", b"")
-        more = message["type"] == "http.request" and message.get("more_body", False)
+        more = message.get("more_body", False)
     if len(body) > MAX_BODY:
         raise Invalid(f"The body is larger than {MAX_BODY} bytes.")
     given = False

@@ -23,7 +23,7 @@ from tower.control.watching import Watching
 from tower.identity.chain import Chain
 from tower.rpc import wire
 from tower.rpc.caller import Origin
-from tower.rpc.chain import Door
+from tower.rpc.chain import Door, GaveUp
 from tower.rpc.cluster import ClusterService
 from tower.rpc.data import DataProxyService
 from tower.rpc.faults import Faults
@@ -50,10 +50,12 @@ def build(
     tailing: Tailing,
     projects: Projects,
     more: Sequence[tuple[type[Any], object]] = (),
+    gave_up: GaveUp | None = None,
 ) -> Door:
     """The ASGI application of all services; it serves the paths below each of `Door.prefixes`.
 
-    `more` are further services as pairs of the generated ASGI class and the implementation.
+    `more` are further services as pairs of the generated ASGI class and the implementation. `gave_up` records
+    calls whose clients went away before all of them had arrived.
     Raises Broken when a method has no row in the table of actions.
     """
     services: list[tuple[type[Any], object]] = [
@@ -71,4 +73,11 @@ def build(
         wire.application(generated, service, interceptors=[Faults()], limit=settings.max_body)
         for generated, service in services
     ]
-    return Door(applications, chain=chain, origin=origin, max_body=settings.max_body, version=version)
+    return Door(
+        applications,
+        chain=chain,
+        origin=origin,
+        max_body=settings.max_body,
+        version=version,
+        gave_up=gave_up,
+    )

@@ -11,9 +11,9 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextvars import Token
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from connectrpc.code import Code
@@ -22,7 +22,8 @@ from google.protobuf import descriptor_pool
 
 from tower.errors import Unsupported
 from tower.identity.chain import Chain, Presented
-from tower.policy.actions import METHODS, Row, check_complete
+from tower.identity.principal import Principal
+from tower.policy.actions import METHODS, Action, Row, check_complete
 from tower.rpc import caller, wire
 from tower.rpc.caller import Call, Origin
 from tower.rpc.faults import Exchange, exchange, public
@@ -31,6 +32,15 @@ Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+
+
+class GaveUp(Protocol):
+    """Records a call whose client went away before all of it had arrived (`Access.gave_up`)."""
+
+    async def __call__(
+        self, principal: Principal, action: Action | None, *, request_id: str, detail: Mapping[str, Any]
+    ) -> None: ...
+
 
 _log = structlog.get_logger("tower.rpc")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -66,6 +76,7 @@ class Door:
         origin: Origin,
         max_body: int,
         version: str,
+        gave_up: GaveUp | None = None,
     ) -> None:
         """Raises Broken when a mounted method has no row or a row no method: Tower then does not start (T47).
 
@@ -83,6 +94,7 @@ class Door:
         self._origin = origin
         self._max_body = max_body
         self._version = (b"x-tower", version.encode())
+        self._gave_up = gave_up
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one RPC."""
@@ -238,9 +250,14 @@ class _Request:
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
-            message = await receive()
+            try:
+                message = await receive()
+            except asyncio.CancelledError:
+                await self._left(size)
+                raise
             if message["type"] == "http.disconnect":
                 self.exchange.leave()
+                await self._left(size)
                 raise ConnectError(Code.CANCELED, "The client is gone.")
             chunk = message.get("body", b"")
             size += len(chunk)
@@ -249,6 +266,17 @@ class _Request:
             chunks.append(chunk)
             more = message.get("more_body", False)
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def _left(self, size: int) -> None:
+        """The client is gone, or the call was ended, before the whole request was here: put it on record."""
+        if self.door._gave_up is None or self.call is None:
+            return
+        await self.door._gave_up(
+            caller.current().principal,
+            self.door._routes[self.exchange.method][1].action,
+            request_id=self.exchange.request_id,
+            detail={"method": self.exchange.method, "bytes": str(size)},
+        )
 
     async def _authenticate(self) -> None:
         principal = await self.door._chain.authenticate(self.presented)
@@ -275,15 +303,18 @@ class _Request:
 
     def _bounded(self, receive: Receive) -> Receive:
         """Count the body, and tell the stream when the client is gone."""
-        seen = 0
+        seen, more = 0, True
 
         async def bounded() -> Message:
-            nonlocal seen
+            nonlocal seen, more
             message = await receive()
             if message["type"] == "http.disconnect":
                 self.exchange.leave()
+                if more:
+                    await self._left(seen)
             else:
                 seen += len(message.get("body", b""))
+                more = message.get("more_body", False)
                 if seen > self.door._max_body:
                     raise wire.too_large(self.door._max_body)
             return message

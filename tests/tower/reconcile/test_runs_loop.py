@@ -391,3 +391,7 @@ async def test_what_an_action_asked_for_ends_with_it(house: House) -> None:
         row = await house.until(key)
         assert (row.phase, row.aborted_by) == (Phase.ABORTED, "")
         assert "has ended" in row.abort_reason
+    [ended] = house.db.read_now(lambda reader: audit.page(reader, outcome="cancelled"))
+    assert (ended.event, ended.run) == ("run.finish", "/".join(parent[:3]))
+    assert '"action":"c1"' in ended.detail
+    assert '"with":["d1"],"with_count":1' in ended.detail

@@ -6,16 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tower.audit import Event, Outcome, Record
+from tower.control import endings
 from tower.control.events import Events
 from tower.control.reconcile.outcome import Failure, error_json
-from tower.policy.actions import Action, Resource, ResourceType
 from tower.states import Phase
 from tower.store import attempts as store
 from tower.store import audit, family
 from tower.store.attempts import End
 from tower.store.database import Database, Transaction
-from tower.store.runs import ActionKey, ActionRow, abort, attempts_of
+from tower.store.runs import ActionKey, ActionRow, abort, attempts_of, get
 
 MAX_SYSTEM_FAILURES = 3
 MAX_RESTARTS = 10
@@ -166,35 +165,17 @@ class Recording:
 
     def _end_below(self, tx: Transaction, row: ActionRow) -> None:
         """What an action asked for ends with it."""
-        for key in family.open_below(tx, row.key):
-            if abort(tx, key, reason=f"The action {row.action}, which asked for this one, has ended.", by=""):
-                tx.after_commit(self._news(key, queue=True))
+        reason = f"The action {row.action}, which asked for this one, has ended."
+        ended = [key for key in family.open_below(tx, row.key) if abort(tx, key, reason=reason, by="")]
+        for key in ended:
+            tx.after_commit(self._news(key, queue=True))
+        first = get(tx, ended[0]) if ended else None
+        if first is not None:
+            audit.append(tx, endings.cancelled(first, at=tx.now, by="", reason=reason, ended=ended))
 
     @staticmethod
     def _record(tx: Transaction, row: ActionRow, phase: Phase, outputs_uri: str = "") -> None:
-        """The end of a run in the audit: whose it was, and under which decision it was let in."""
-        resource = Resource(ResourceType.RUN, project=row.project, domain=row.domain, name=row.run)
-        detail = {"phase": phase.name, "action": row.action, "attempts": row.attempts}
-        if outputs_uri:
-            detail["outputs"] = outputs_uri
-        audit.append(
-            tx,
-            Record(
-                at=tx.now,
-                event=Event.RUN_FINISH,
-                outcome=Outcome.ALLOWED if phase is Phase.SUCCEEDED else Outcome.FAILED,
-                subject=row.executed_by,
-                credential_kind=row.credential_kind,
-                credential_id=row.credential_id,
-                actors=tuple(json.loads(row.actors)),
-                action=Action.TASK_RUN.value,
-                resource=str(resource),
-                request_id=row.request_id or "",
-                decision=row.decision,
-                policy_revision=row.policy_revision,
-                detail=detail,
-            ),
-        )
+        audit.append(tx, endings.finished(row, phase, at=tx.now, outputs_uri=outputs_uri))
 
     def _news(self, key: ActionKey, *, queue: bool = False) -> Callable[[], None]:
         topics: list[tuple[str, ...]] = [("action", *key), ("runs", key.project, key.domain)]
