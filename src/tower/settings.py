@@ -37,6 +37,7 @@ class Settings:
     run_timeout: float = 7 * 24 * 3600.0
     app_token_life: float = 300.0
     access_token_life: float = 600.0
+    run_token_life: float = 600.0
     login_life: float = 30 * 24 * 3600.0
     login_idle: float = 14 * 24 * 3600.0
     device_life: float = 600.0

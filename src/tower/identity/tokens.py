@@ -154,6 +154,13 @@ def signer(token: str, keys: Signing, *, typ: str = TYPE) -> SigningKey | None:
     return keys.find(kid)
 
 
+def type_of(token: str) -> str:
+    """The `typ` that a token says it is of, unverified; "" for none."""
+    header = _header(token)
+    typ = header.get("typ") if isinstance(header, dict) else None
+    return typ if isinstance(typ, str) else ""
+
+
 def _header(token: str) -> object:
     part = token.partition(".")[0]
     try:

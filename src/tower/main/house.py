@@ -12,6 +12,7 @@ from tower.clock import Clock, SystemClock
 from tower.control.access import Access
 from tower.control.apikeys import ApiKeys
 from tower.control.apps import Apps
+from tower.control.attesting import Attesting
 from tower.control.data import Data
 from tower.control.definitions import Definitions
 from tower.control.directory import Directory
@@ -33,6 +34,7 @@ from tower.identity import authenticators
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
+from tower.identity.runtokens import RunTokenBearers, RunTokens
 from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
@@ -85,6 +87,7 @@ class House:
     data: Data
     apps: Apps
     webhooks: Webhooks
+    attesting: Attesting
     rest: rest_door.Door
 
 
@@ -130,6 +133,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
     access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
+    run_tokens = RunTokens(keys=ring, clock=clock, issuer=settings.org)
     grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
     logins = Logins(db=db, access=access, settings=settings)
     foreign = oidc(
@@ -146,6 +150,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         [
             authenticators.Sockets(attempts=directory),
             authenticators.ApiKeys(directory=directory, clock=clock),
+            RunTokenBearers(tokens=run_tokens, attempts=directory),
             foreign.tokens,
             AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
             authenticators.ExchangedTokens(tokens=tokens, directory=directory),
@@ -261,6 +266,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             settings=settings,
         ),
         webhooks=webhooks,
+        attesting=Attesting(db=db, clock=clock, access=access, tokens=run_tokens, settings=settings),
         rest=rest_door.build(
             chain=chain,
             access=access,

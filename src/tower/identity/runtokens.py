@@ -1,0 +1,155 @@
+"""Run tokens: what an attempt shows where the kernel cannot vouch for it, over TLS instead of its socket.
+
+A JWS with Tower's own Ed25519 key and the type `run+jwt`, good for minutes and bound to one attempt of one
+action of one run. It says whose attempt it is and nothing about rights: the attempt is looked up at each use,
+and with its end, or that of the person or of the key behind it, the token is refused. Whatever stands between
+a process and Tower uses this kind: the command that the official SDK asks for its credential, and the agent
+of another machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import Any
+
+from joserfc import jws
+from joserfc.errors import JoseError
+
+from tower.clock import Clock
+from tower.errors import Unauthenticated
+from tower.identity.directory import Attempts
+from tower.identity.offers import Offer, Presented, Source
+from tower.identity.principal import Principal
+from tower.identity.signing import Signing
+from tower.identity.tokens import ALGORITHM, SKEW_SECONDS, claims_shape, signer, type_of
+
+TYPE = "run+jwt"
+AUDIENCE = "tower"
+
+
+@dataclass(frozen=True, slots=True)
+class RunClaims:
+    """What a run token says. `attempt` is `project/domain/run/action/attempt`; times are whole seconds."""
+
+    id: str
+    subject: str
+    attempt: str
+    issued_at: int
+    expires_at: int
+
+
+class RunTokens:
+    """Makes and reads run tokens. What was verified once is remembered by its hash until it expires."""
+
+    def __init__(self, *, keys: Signing, clock: Clock, issuer: str, remember: int = 4096) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._issuer = issuer
+        self._remember = remember
+        self._known: OrderedDict[bytes, RunClaims] = OrderedDict()
+
+    def mint(self, *, subject: str, attempt: str, life: float) -> tuple[str, RunClaims]:
+        """A token for an attempt that acts for `subject`, for `life` seconds at most."""
+        now = int(self._clock.now())
+        claims = RunClaims(
+            id=secrets.token_urlsafe(12),
+            subject=subject,
+            attempt=attempt,
+            issued_at=now,
+            expires_at=now + int(life),
+        )
+        payload = {
+            "iss": self._issuer,
+            "aud": AUDIENCE,
+            "sub": subject,
+            "attempt": attempt,
+            "jti": claims.id,
+            "iat": claims.issued_at,
+            "exp": claims.expires_at,
+        }
+        key = self._keys.current
+        header = {"alg": ALGORITHM, "typ": TYPE, "kid": key.kid}
+        content = json.dumps(payload, separators=(",", ":")).encode()
+        return jws.serialize_compact(header, content, key.key, algorithms=[ALGORITHM]), claims
+
+    def recognises(self, text: str) -> bool:
+        """Whether the text presents itself as a run token, genuine or not."""
+        return claims_shape(text) and type_of(text) == TYPE
+
+    def verify(self, token: str) -> RunClaims:
+        """The claims of a genuine token that has not expired. Raises Unauthenticated for every other text."""
+        key, now = _hash(token), self._clock.now()
+        known = self._known.get(key)
+        if known is None:
+            known = self._read(token)
+            if known.issued_at > now + SKEW_SECONDS:
+                raise _refused("issued in the future")
+            if known.expires_at > now:
+                self._known[key] = known
+                while len(self._known) > self._remember:
+                    self._known.popitem(last=False)
+        if known.expires_at <= now:
+            self._known.pop(key, None)
+            raise Unauthenticated("The run token has expired.", hint="Ask the agent for another.")
+        return known
+
+    def _read(self, token: str) -> RunClaims:
+        # the header is compared as a whole: no algorithm choice, no key from the token, no critical extension
+        key = signer(token, self._keys, typ=TYPE)
+        if key is None:
+            raise _refused("foreign header")
+        try:
+            signed = jws.deserialize_compact(token, key.key, algorithms=[ALGORITHM])
+            payload: Any = json.loads(signed.payload or b"")
+        except (JoseError, ValueError) as error:
+            raise _refused(repr(error)) from error
+        if not isinstance(payload, dict) or payload.get("aud") != AUDIENCE:
+            raise _refused("foreign audience")
+        if payload.get("iss") != self._issuer:
+            raise _refused("foreign issuer")
+        texts = [payload.get(name) for name in ("jti", "sub", "attempt")]
+        times = [payload.get("iat"), payload.get("exp")]
+        if not all(isinstance(text, str) and text for text in texts):
+            raise _refused("a claim is missing")
+        if not all(isinstance(time, int) and not isinstance(time, bool) for time in times):
+            raise _refused("a time is missing")
+        return RunClaims(*texts, *times)  # type: ignore[arg-type]  # checked above
+
+
+class RunTokenBearers:
+    """A run token in `authorization`, over TLS. Good where the socket of the attempt is good."""
+
+    def __init__(self, *, tokens: RunTokens, attempts: Attempts) -> None:
+        self._tokens = tokens
+        self._attempts = attempts
+
+    async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
+        """The executor of the attempt, as its own socket names it."""
+        if offer.source is not Source.AUTHORIZATION or not self._tokens.recognises(offer.value):
+            return None
+        if presented.audience == "console":
+            raise Unauthenticated("The console is for browsers.")
+        if presented.workload is not None:
+            raise Unauthenticated("A run token is not for sockets of this machine.")
+        if not presented.secure:
+            raise Unauthenticated("A run token is good over TLS only.", hint="Start Tower with --tls.")
+        claims = self._tokens.verify(offer.value)
+        principal = await self._attempts.attempt(claims.attempt)
+        if principal is None or principal.subject != claims.subject:
+            raise Unauthenticated(
+                "This attempt is over, and its identity with it.", hint="Nothing can be done from here."
+            )
+        credential = replace(principal.credential, attested=False, expires_at=float(claims.expires_at))
+        return replace(principal, credential=credential)
+
+
+def _hash(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
+def _refused(cause: str) -> Unauthenticated:
+    return Unauthenticated("The run token does not hold.", hint="Ask the agent for another.", cause=cause)

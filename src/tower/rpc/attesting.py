@@ -1,0 +1,68 @@
+"""The route that only sockets of attempts have: `POST /agent/token` answers a run token as plain text."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from tower.control.attesting import Attesting
+from tower.errors import Code, Fault
+from tower.identity.chain import Chain, Presented
+from tower.rpc.codes import HTTP, WIRE
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+PREFIX = "/agent/"
+TOKEN = "/agent/token"  # noqa: S105  (a path)
+ROUTES = (f"agent POST {TOKEN}",)
+_log = structlog.get_logger("tower.rpc")
+
+
+class AttestedDoor:
+    """The ASGI application behind `PREFIX`. Never mounted on the public listener."""
+
+    def __init__(self, attesting: Attesting, *, chain: Chain, version: str) -> None:
+        self._attesting = attesting
+        self._chain = chain
+        self._version = version.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            raise RuntimeError("The door of attested processes serves HTTP only.")
+        if scope["path"] != TOKEN:
+            await self._answer(send, 404, b"")
+            return
+        if scope["method"] != "POST":
+            await self._answer(send, 405, b"")
+            return
+        presented = Presented(
+            headers=tuple(scope["headers"]),
+            workload=(scope.get("state") or {}).get("workload"),
+            audience="rpc",
+        )
+        try:
+            principal = await self._chain.authenticate(presented)
+            token = await self._attesting.run_token(principal, request_id=secrets.token_hex(16))
+        except Fault as fault:
+            broken = fault.code is Code.INTERNAL
+            _log.info("run token refused", code=fault.code.value, cause=fault.cause)
+            await self._answer(send, HTTP[WIRE[fault.code]], b"" if broken else fault.public.encode())
+            return
+        await self._answer(send, 200, token.encode())
+
+    async def _answer(self, send: Send, status: int, body: bytes) -> None:
+        headers = [
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            (b"x-tower", self._version),
+        ]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
