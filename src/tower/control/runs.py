@@ -22,7 +22,7 @@ from tower.control.quota import Quota
 from tower.control.tasks import Tasks
 from tower.control.tasks import resource as task_resource
 from tower.errors import AlreadyExists, Denied, Unavailable
-from tower.identity.principal import Kind, Principal
+from tower.identity.principal import CredentialKind, Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
 from tower.settings import Settings
@@ -40,7 +40,8 @@ MAX_REASON = 500
 class Launch:
     """What a caller asks for. Either `task` with `version` ("" is the latest) or `spec` names what runs.
 
-    `name` "" lets Tower name the run. Inputs come as a message or as the URI of an earlier upload.
+    `name` "" lets Tower name the run. Inputs come as a message or as the URI of an earlier upload. `grant` is
+    how long the run may act for its person at most, in seconds; None takes as long as this Tower gives.
     """
 
     project: str
@@ -52,6 +53,7 @@ class Launch:
     spec: task_definition_pb2.TaskSpec | None = None
     inputs: common_pb2.Inputs | None = None
     inputs_uri: str = ""
+    grant: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +302,13 @@ class Runs:
             return ""
         return (await self._keep(asked, then)).digest
 
+    def _grant_end(self, principal: Principal, now: float, asked: float | None) -> float:
+        """Until when a new run may act for its person: never longer than the run that asks for it."""
+        ends = now + min(self._settings.max_grant, inf if asked is None else asked)
+        if principal.credential.kind is CredentialKind.WORKLOAD:
+            return min(ends, principal.credential.expires_at or ends)
+        return ends
+
     def row(
         self,
         principal: Principal,
@@ -359,6 +368,7 @@ class Runs:
             aborted_by="",
             turn=-lineage.depth(principal),
             warning=warning,
+            grant_expires_at=self._grant_end(principal, now, asked.grant),
         )
 
 

@@ -79,7 +79,7 @@ class Standing:
         return replace(principal, credential=replace(principal.credential, expires_at=ends))
 
     async def _link(self, principal: Principal, attempt_id: str) -> float:
-        """When the grant behind one action of the chain ends. Raises Unauthenticated when the link is broken."""
+        """When the grant of one action of the chain ends. Raises Unauthenticated where it holds no more."""
         *place, number = attempt_id.split("/")
         key = ActionKey(*place)
         row = self._db.read_now(lambda reader: store.get(reader, key))
