@@ -90,6 +90,7 @@ class RunPage:
     registered_by: str | None
     warning: str
     code_digest: str
+    inputs_hash: str
     started: Moment | None
     ended: Moment | None
     abort: str
@@ -187,7 +188,8 @@ def run_page(
         policy_revision=row.policy_revision,
         registered_by=registered_by,
         warning=_WARNINGS.get(row.warning, row.warning),
-        code_digest=row.code_digest[:_SHOWN_DIGEST],
+        code_digest=row.code_digest,
+        inputs_hash=row.inputs_hash,
         started=None if row.started_at is None else moment(row.started_at),
         ended=None if row.ended_at is None else moment(row.ended_at),
         abort=abort,
