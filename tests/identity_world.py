@@ -18,6 +18,7 @@ from tower.control.firststart import bootstrap
 from tower.control.grants import ISSUER, Grants
 from tower.control.identities import Identities
 from tower.control.logins import Logins
+from tower.control.standing import Standing
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.authenticators import MACHINE, BrowserSessions, ExchangedTokens, Sockets
 from tower.identity.authenticators import ApiKeys as KeyAuthenticator
@@ -65,6 +66,7 @@ class World:
     db: Database
     directory: Directory
     access: Access
+    standing: Standing
     identities: Identities
     api_keys: ApiKeys
     logins: Logins
@@ -85,6 +87,7 @@ class World:
         db = Database.open(home / "tower.db", clock=clock)
         directory = Directory(db=db, clock=clock)
         access = Access(db=db, engine=Engine(), directory=directory)
+        standing = Standing(db=db, clock=clock, access=access, directory=directory)
         key = SigningKey.load_or_create(home / "signing-key.pem")
         ring = KeyRing(home / "signing-keys", clock=clock, first=key)
         tokens = AppTokens(key=ring, clock=clock, issuer=ISSUER)
@@ -92,9 +95,9 @@ class World:
         access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
         chain = Chain(
             [
-                Sockets(attempts=directory),
+                Sockets(attempts=standing),
                 AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
-                ExchangedTokens(tokens=tokens, directory=directory),
+                ExchangedTokens(tokens=tokens, directory=standing),
                 KeyAuthenticator(directory=directory, clock=clock),
                 BrowserSessions(directory=directory, clock=clock),
             ],
@@ -108,6 +111,7 @@ class World:
             db=db,
             directory=directory,
             access=access,
+            standing=standing,
             identities=Identities(db=db, access=access, directory=directory),
             api_keys=ApiKeys(db=db, access=access, directory=directory, clock=clock),
             logins=logins,
@@ -221,8 +225,8 @@ class World:
             "actors": actors_to_text(person.actors),
             "ceilings": ceilings_to_text(person.ceilings),
             "phase": phase,
-            "created_at": 0.0,
-            "queued_at": 0.0,
+            "created_at": self.clock.now(),
+            "queued_at": self.clock.now(),
         }
 
         def write(tx: Any) -> None:

@@ -24,6 +24,7 @@ from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.standing import Standing
 from tower.control.subactions import SubActions
 from tower.control.tailing import Read, Tailing
 from tower.control.tasks import Tasks
@@ -68,6 +69,7 @@ class House:
     chain: Chain
     directory: Directory
     access: Access
+    standing: Standing
     grants: Grants
     identities: Identities
     api_keys: ApiKeys
@@ -129,6 +131,9 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     blobs = Blobs(settings.home / "blobs")
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
     access = Access(db=db, engine=Engine(), directory=directory)
+    standing = Standing(
+        db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant
+    )
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
@@ -148,12 +153,12 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     )
     chain = Chain(
         [
-            authenticators.Sockets(attempts=directory),
+            authenticators.Sockets(attempts=standing),
             authenticators.ApiKeys(directory=directory, clock=clock),
-            RunTokenBearers(tokens=run_tokens, attempts=directory),
+            RunTokenBearers(tokens=run_tokens, attempts=standing),
             foreign.tokens,
             AccessTokenBearers(tokens=access_tokens, directory=directory, clock=clock),
-            authenticators.ExchangedTokens(tokens=tokens, directory=directory),
+            authenticators.ExchangedTokens(tokens=tokens, directory=standing),
             authenticators.BrowserSessions(directory=directory, clock=clock),
         ],
         report=access.report_conflict,
@@ -220,6 +225,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         chain=chain,
         directory=directory,
         access=access,
+        standing=standing,
         grants=grants,
         identities=identities,
         api_keys=api_keys,

@@ -163,7 +163,7 @@ async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -
         agent=sockets,
         bundles=Bundles(settings.home, blobs=house.blobs),
         rooms=rooms,
-        permit=LivePermit(access=house.access, directory=house.directory),
+        permit=LivePermit(house.standing),
         ground=lambda: ground,
         timers=LoopTimers(),
         waiting=house.waiting,

@@ -11,6 +11,7 @@ from tests.tower.reconcile.conftest import House
 from tower.control.access import Access
 from tower.control.directory import Directory
 from tower.control.reconcile import LivePermit
+from tower.control.standing import Standing
 from tower.policy.engine import Engine
 from tower.store import attempts
 from tower.store.database import Transaction
@@ -30,7 +31,8 @@ def person(tx: Transaction) -> None:
 async def ask(idle: House) -> Callable[[], object]:
     await idle.db.write(person)
     directory = Directory(db=idle.db, clock=idle.clock)
-    permit = LivePermit(access=Access(db=idle.db, engine=Engine(), directory=directory), directory=directory)
+    access = Access(db=idle.db, engine=Engine(), directory=directory)
+    permit = LivePermit(Standing(db=idle.db, clock=idle.clock, access=access, directory=directory))
     key = await idle.launch("add", {"x": 1, "y": 1}, credential_id=KEY_ID)
     leased = await idle.db.write(lambda tx: attempts.lease(tx, idle.row(key)))
     assert leased is not None
