@@ -83,6 +83,19 @@ class Event(StrEnum):
     GRANT_REVOKE = "grant.revoke"
     AGENT_START = "agent.start"
     AGENT_END = "agent.end"
+    SECRET_CREATE = "secret.create"  # noqa: S105
+    SECRET_UPDATE = "secret.update"  # noqa: S105
+    SECRET_DELETE = "secret.delete"  # noqa: S105
+    SECRET_READ = "secret.read"  # noqa: S105
+    """A value was given to a running task or an app."""
+    SEALING_KEY_ROTATE = "sealing-key.rotate"
+    IDENTITY_TOKEN_CREATE = "identity-token.create"  # noqa: S105
+    TRIGGER_DEPLOY = "trigger.deploy"
+    TRIGGER_ACTIVATE = "trigger.activate"
+    TRIGGER_DEACTIVATE = "trigger.deactivate"
+    TRIGGER_DELETE = "trigger.delete"
+    TRIGGER_SUSPEND = "trigger.suspend"
+    TRIGGER_MISS = "trigger.miss"
     ACCESS_REFUSE = "access.refuse"
     AUTH_REFUSE = "auth.refuse"
     CALL_CANCEL = "call.cancel"

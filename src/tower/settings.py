@@ -33,6 +33,13 @@ class Settings:
     max_open_runs: int = 100_000
     max_children: int = 1_000
     max_actions: int = 10_000
+    max_triggers: int = 500
+    """In each domain of a project."""
+    max_task_triggers: int = 20
+    shortest_interval: float = 60.0
+    """Between two runs that a schedule starts."""
+    catch_up: float = 3600.0
+    """A time that passed while Tower was down is made up for within so many seconds."""
     queue_timeout: float = 24 * 3600.0
     run_timeout: float = 7 * 24 * 3600.0
     max_grant: float = 7 * 24 * 3600.0

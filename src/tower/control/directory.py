@@ -46,6 +46,7 @@ IDENTITY_ACTIONS = frozenset(
         Action.USER_MANAGE.value,
         Action.POLICY_MANAGE.value,
         Action.SECRET_CREATE.value,
+        Action.SECRET_DELETE.value,
         Action.ACT_AS.value,
         Action.APP_RAW.value,
         Action.AUDIT_PRUNE.value,
@@ -207,7 +208,7 @@ class Directory:
             case CredentialKind.WORKLOAD:
                 principal = await self.attempt(public_id)
                 return principal is not None and principal.subject == subject
-            case CredentialKind.APP_TOKEN | CredentialKind.MACHINE:
+            case CredentialKind.APP_TOKEN | CredentialKind.SCHEDULE | CredentialKind.MACHINE:
                 return False
 
     async def attempt(self, attempt_id: str) -> Principal | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
@@ -98,8 +99,15 @@ class Runs:
         self.quota = Quota(db=db, clock=clock, limit=settings.max_open_runs)
         """Shared with whatever else creates actions."""
 
-    async def launch(self, principal: Principal, asked: Launch, *, request_id: str) -> Launched:
-        """Accept a run: it is durable, audited and queued when this returns.
+    async def launch(
+        self,
+        principal: Principal,
+        asked: Launch,
+        *,
+        request_id: str,
+        also: Callable[[Transaction, ActionRow], None] | None = None,
+    ) -> Launched:
+        """Accept a run: it is durable, audited and queued when this returns; `also` is in its transaction.
 
         The same request id of the same caller again answers the run that it made the first time; with another
         content it is AlreadyExists. Raises Denied, NotFound, Invalid naming an input, and Exhausted.
@@ -144,10 +152,12 @@ class Runs:
                 request_id=request_id,
                 detail=created(row, definition),
             )
+            if also is not None:
+                also(tx, row)
             tx.after_commit(lambda: self._events.publish(("queue",), ("runs", project, domain)))
 
         try:
-            await self._db.write(insert, simple=True)
+            await self._db.write(insert, simple=also is None)
         except IntegrityError:
             row = await self._earlier(asked, definition, row)
         return Launched(row, person(principal), definition)

@@ -25,6 +25,8 @@ class CredentialKind(StrEnum):
     OIDC_TOKEN = "oidc_token"  # noqa: S105  (a name of a kind, not a secret)
     WEBHOOK = "webhook"
     """A signed delivery of a third party."""
+    SCHEDULE = "schedule"
+    """A trigger that its person activated; what they showed then is the parent."""
     WORKLOAD = "workload"
     MACHINE = "machine"
 
@@ -34,13 +36,15 @@ class ActorKind(StrEnum):
 
     APP = "app"
     RUN = "run"
+    SCHEDULE = "schedule"
 
 
 @dataclass(frozen=True, slots=True)
 class Actor:
     """One hop of the delegation chain, oldest first in `Principal.actors`.
 
-    `id` is `project/domain/name` for an app and `project/domain/run/action/attempt` for a run.
+    `id` is `project/domain/name` for an app, `project/domain/run/action/attempt` for a run and
+    `project/domain/task/name/revision` for a schedule.
     """
 
     kind: ActorKind
@@ -92,6 +96,7 @@ class Credential:
         exchanged = self.kind in {
             CredentialKind.APP_TOKEN,
             CredentialKind.ACCESS_TOKEN,
+            CredentialKind.SCHEDULE,
             CredentialKind.WORKLOAD,
         }
         return self.parent if exchanged else self.id
