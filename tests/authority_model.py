@@ -19,7 +19,8 @@ WORK = {
     *("secret:list", "secret:use"),
 }
 MANAGE = {
-    *("project:manage", "app:raw-credentials", "secret:create", "key:manage", "user:manage"),
+    *("project:manage", "app:raw-credentials", "secret:create", "secret:delete"),
+    *("key:manage", "user:manage"),
     *("policy:view", "policy:manage", "audit:view"),
 }
 ROLES = {
@@ -32,11 +33,12 @@ LADDER = {"viewer", "contributor", "admin"}
 GROUPS = {"view": VIEW, "work": WORK, "manage": MANAGE}
 WIDE = {ResourceType.DOMAIN, ResourceType.PROJECT, ResourceType.ORG}
 KINDS = {"task": ResourceType.TASK, "app": ResourceType.APP, "service": ResourceType.USER}
+SECRETS = {"secret:list", "secret:use", "secret:create", "secret:delete"}
 SHOWS = {
     "task:view": {"task:run", "task:register"},
     "run:view": {"run:abort"},
     "app:view": {"app:use", "app:deploy", "app:manage"},
-    "secret:list": {"secret:create"},
+    "secret:list": {"secret:create", "secret:delete"},
 }
 
 
@@ -138,6 +140,10 @@ class World:
         mine = own and resource.owner == self.subject
         if action == "run:abort" and resource.type is ResourceType.RUN and mine:
             return any(each.role in LADDER and _covers(each, resource) for each in bindings)
+        if action == "identity:token" and resource.type is ResourceType.RUN:
+            return resource.owner == self.subject
+        if action in SECRETS and resource.type is ResourceType.SECRET:
+            return mine
         return action == "key:manage-own" and resource.type is ResourceType.KEY and mine
 
     def _leaves(self, ceiling: Ceiling, action: str, resource: Resource) -> bool:

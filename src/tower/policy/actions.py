@@ -33,6 +33,9 @@ class Action(StrEnum):
     SECRET_LIST = "secret:list"  # noqa: S105  (the name of an action)
     SECRET_USE = "secret:use"  # noqa: S105  (the name of an action)
     SECRET_CREATE = "secret:create"  # noqa: S105  (the name of an action)
+    SECRET_DELETE = "secret:delete"  # noqa: S105  (the name of an action)
+    IDENTITY_TOKEN = "identity:token"  # noqa: S105  (the name of an action)
+    """To be given a token that names the executor of a running task to somebody outside."""
     KEY_MANAGE_OWN = "key:manage-own"
     KEY_MANAGE = "key:manage"
     USER_MANAGE = "user:manage"
@@ -212,7 +215,13 @@ _SERVICES: dict[str, dict[str, Row]] = {
         "Abort": _effect(Action.RUN_ABORT),
         **_not_offered("Update Signal"),
     },
-    "secret.SecretService": _not_offered("CreateSecret UpdateSecret GetSecret DeleteSecret ListSecrets"),
+    "secret.SecretService": {
+        "CreateSecret": _effect(Action.SECRET_CREATE),
+        "UpdateSecret": _effect(Action.SECRET_CREATE),
+        "GetSecret": _read(Action.SECRET_LIST),
+        "ListSecrets": _read(Action.SECRET_LIST),
+        "DeleteSecret": _effect(Action.SECRET_DELETE),
+    },
     "settings.SettingsService": _not_offered("GetSettings GetSettingsForEdit CreateSettings UpdateSettings"),
     "org.DomainService": _not_offered("ListDomains CreateDomain GetDomain UpdateDomain DeleteDomain"),
     "trigger.TriggerService": _not_offered(
@@ -284,6 +293,8 @@ ROUTES: dict[str, Row] = {
     "rest DELETE /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
     "rest POST /api/v1/users/{name}/logout": _effect(Action.USER_MANAGE),
     "rest POST /api/v1/signing-keys/rotate": _effect(Action.USER_MANAGE),
+    "rest GET /api/v1/grants": _read(Action.KEY_MANAGE_OWN),
+    "rest DELETE /api/v1/grants/{project}/{domain}/{run}": _effect(Action.KEY_MANAGE_OWN),
     # who may have a token is decided by the grant: a code, a device code, a refresh token or a key's secret
     "oauth GET /.well-known/oauth-authorization-server": _ANONYMOUS,
     "oauth GET /.well-known/openid-configuration": _ANONYMOUS,

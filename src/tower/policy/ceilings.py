@@ -13,7 +13,7 @@ IMPLIED: Mapping[str, frozenset[str]] = {
     Action.APP_VIEW.value: frozenset(
         {Action.APP_USE.value, Action.APP_DEPLOY.value, Action.APP_MANAGE.value}
     ),
-    Action.SECRET_LIST.value: frozenset({Action.SECRET_CREATE.value}),
+    Action.SECRET_LIST.value: frozenset({Action.SECRET_CREATE.value, Action.SECRET_DELETE.value}),
 }
 """To list one of these actions is to list the key: who may do something to a thing may see it."""
 
