@@ -25,6 +25,7 @@ from tower.control.logins import Logins
 from tower.control.projects import Projects
 from tower.control.runs import Runs
 from tower.control.standing import Standing
+from tower.control.standinggrants import StandingGrants
 from tower.control.subactions import SubActions
 from tower.control.tailing import Read, Tailing
 from tower.control.tasks import Tasks
@@ -131,9 +132,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     blobs = Blobs(settings.home / "blobs")
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
     access = Access(db=db, engine=Engine(), directory=directory)
-    standing = Standing(
-        db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant
-    )
+    standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
@@ -281,6 +280,9 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             logins=logins,
             accounts=signing_in.accounts,
             signing_keys=signing_in.signing_keys,
+            standing_grants=StandingGrants(
+                db=db, clock=clock, access=access, events=events, settings=settings
+            ),
             governance=rules,
             webhooks=webhooks,
             base_url=origin.base_url,

@@ -21,11 +21,12 @@ from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
 from tower.control.logins import Logins
 from tower.control.signingkeys import SigningKeys
+from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.rest import accounts as account_routes
-from tower.rest import description, faults, rules, shapes, trail
+from tower.rest import description, faults, grants, rules, shapes, trail
 from tower.rest import webhooks as webhook_routes
 from tower.rest.routes import Call, Governance, Rooms, router
 
@@ -56,6 +57,7 @@ def build(
     logins: Logins,
     accounts: Accounts,
     signing_keys: SigningKeys,
+    standing_grants: StandingGrants,
     governance: Governance,
     webhooks: Webhooks,
     base_url: Callable[[str], str],
@@ -69,6 +71,7 @@ def build(
         logins=logins,
         accounts=accounts,
         signing_keys=signing_keys,
+        standing_grants=standing_grants,
         governance=governance,
         webhooks=webhooks,
         base_url=base_url,
@@ -160,6 +163,7 @@ def _application() -> FastAPI:
     app.include_router(account_routes.router)
     app.include_router(rules.router)
     app.include_router(trail.router)
+    app.include_router(grants.router)
     app.include_router(webhook_routes.router)
 
     @app.exception_handler(Fault)

@@ -19,6 +19,7 @@ from tower.control.identities import Identities
 from tower.control.logins import SIGN_IN_PATH, Logins
 from tower.control.policies import Policies
 from tower.control.signingkeys import SigningKeys
+from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import Invalid
 from tower.identity.principal import Kind, Principal
@@ -48,6 +49,7 @@ class Rooms:
     logins: Logins
     accounts: Accounts
     signing_keys: SigningKeys
+    standing_grants: StandingGrants
     governance: Governance
     webhooks: Webhooks
     base_url: Callable[[str], str]
