@@ -206,7 +206,7 @@ def _application() -> FastAPI:
 
 def _declared(app: FastAPI) -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    routers = (router, account_routes.router, rules.router, trail.router, webhook_routes.router)
+    routers = (router, account_routes.router, rules.router, trail.router, grants.router, webhook_routes.router)
     for route in [route for each in routers for route in each.routes]:
         assert isinstance(route, APIRoute)
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
