@@ -45,6 +45,13 @@ def cli() -> None:
     help="Identity providers (TOML). Default: config.toml in the home, if there is one.",
 )
 @click.option("--max-key-life", metavar="SPAN", help="No new API key lives longer: 90d. Default: no cap.")
+@click.option(
+    "--drain",
+    metavar="SPAN",
+    default="20s",
+    show_default=True,
+    help="How long running tasks may go on after SIGTERM; what is left runs again at the next start.",
+)
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -59,6 +66,7 @@ def up(
     key: Path | None,
     config: Path | None,
     max_key_life: str | None,
+    drain: str,
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -71,6 +79,7 @@ def up(
         tls_key=key,
         issuers=issuers.configured(tower.home, config),
         max_key_life=span(max_key_life),
+        drain_seconds=span(drain) or 0.0,
         audit_retention=span(audit_retention),
     )
     settings.validate()

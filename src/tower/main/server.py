@@ -8,9 +8,9 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 import uvicorn
@@ -48,7 +48,6 @@ from tower.main.logging import configure
 from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
 from tower.protocol import Bounded
-from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
@@ -76,18 +75,26 @@ async def _up(settings: Settings) -> None:
     listener = _bind(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     with listener:
-        async with compose(settings) as house, _running(house) as public:
+        async with compose(settings) as house, _running(house) as running:
             certificate = _certificate(settings, house.clock.now())
-            server = _Server(_config(public, certificate=certificate))
+            server = _Server(_config(running.public, certificate=certificate), on_stop=running.rest)
             _spare_the_collector()
             log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
             await server.serve(sockets=[listener])
             log.info("draining")
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """The application for the public listener; `rest` has nothing more started from the queue."""
+
+    public: Doors
+    rest: Callable[[], None]
+
+
 @asynccontextmanager
-async def _running(house: House) -> AsyncIterator[Doors]:
-    """The loops and the sockets; yields the application for the public listener."""
+async def _running(house: House) -> AsyncIterator[_Running]:
+    """The loops and the sockets."""
     rpc_door = rpc.build(
         chain=house.chain,
         origin=house.origin,
@@ -114,28 +121,27 @@ async def _running(house: House) -> AsyncIterator[Doors]:
         ("/api/", house.rest),
     ]
     signing_in: list[tuple[str, App]] = [(prefix, house.oauth.door) for prefix in oauth.PREFIXES]
-    attested = attesting.AttestedDoor(house.attesting, chain=house.chain, version=VERSION)
-    hosted = Doors([*prefixes, (attesting.PREFIX, attested)], otherwise=nothing_here)
-    sockets = AgentSockets(hosted, name=_workload)
+    sockets = AgentSockets(Doors(prefixes, otherwise=nothing_here), name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
-        supervisor = await _loops(house, sockets, closing)
+        reconcile, supervisor = await _loops(house, sockets, closing)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
         pages = console.build(_console_parts(house))
-        check_complete(
-            [*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *attesting.ROUTES, *pages.routes]
-        )
+        check_complete([*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *pages.routes])
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
-        yield Doors(
+        public = Doors(
             [*prefixes, *signing_in],
             otherwise=pages,
             claimed=gateway.claims,
             claimer=gateway,
         )
+        yield _Running(public, reconcile.rest)
 
 
-async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -> AppSupervisor:
+async def _loops(
+    house: House, sockets: AgentSockets, closing: AsyncExitStack
+) -> tuple[Reconcile, AppSupervisor]:
     """The loops of runs and of apps, started; drained before what they stand on is closed."""
     settings = house.settings
     executor = ProcessExecutor()
@@ -174,7 +180,7 @@ async def _loops(house: House, sockets: AgentSockets, closing: AsyncExitStack) -
     supervisor = AppSupervisor(parts, report=house.apps.report)
     await supervisor.start()
     closing.push_async_callback(supervisor.stop)
-    return supervisor
+    return reconcile, supervisor
 
 
 def _gateway_parts(house: House, processes: Processes) -> Parts:
@@ -219,6 +225,10 @@ def _workload(kind: str, workload_id: str, pid: int) -> Workload:
 class _Server(uvicorn.Server):
     """Says `ready URL` on standard output, alone on its line, once connections are accepted."""
 
+    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Begin the drain on SIGTERM and SIGINT; unlike with uvicorn alone, no signal is raised again."""
@@ -229,6 +239,7 @@ class _Server(uvicorn.Server):
 
     def _stop(self) -> None:
         self.should_exit = True
+        self._on_stop()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -45,10 +45,14 @@ class Reconcile:
             log.warning("attempts of a former process ended", actions=left)
         self._loop = asyncio.create_task(self._run())
 
-    async def stop(self) -> None:
-        """Start nothing more, wait for what runs, at last stop it: those actions are queued again."""
+    def rest(self) -> None:
+        """Start nothing more; what runs goes on. What is queued stays so for the next start of Tower."""
         self._draining = True
         self._woken.set()
+
+    async def stop(self) -> None:
+        """Rest, wait for what runs, at last stop it: those actions are queued again."""
+        self.rest()
         if self._loop is not None:
             await self._loop
         running = [task for _, task in self._active.values()]
@@ -78,7 +82,8 @@ class Reconcile:
             if self._overdue:
                 self._overdue = False
                 await self._expire()
-            self._fill()
+            if not self._draining:
+                self._fill()
         except Exception:
             # a store that does not answer now is asked again: this loop is all that starts runs
             log.exception("the queue could not be read")
