@@ -43,6 +43,7 @@ PLACE = {
     "host": "h",
     "file": "f",
     "code": "c",
+    "run": "x",
 }
 BODIES: dict[str, Any] = {
     "POST /api/v1/users": {"name": "-"},
