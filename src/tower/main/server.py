@@ -48,6 +48,7 @@ from tower.main.logging import configure
 from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
 from tower.protocol import Bounded
+from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
@@ -121,14 +122,18 @@ async def _running(house: House) -> AsyncIterator[_Running]:
         ("/api/", house.rest),
     ]
     signing_in: list[tuple[str, App]] = [(prefix, house.oauth.door) for prefix in oauth.PREFIXES]
-    sockets = AgentSockets(Doors(prefixes, otherwise=nothing_here), name=_workload)
+    attested = attesting.AttestedDoor(house.attesting, chain=house.chain, version=VERSION)
+    hosted = Doors([*prefixes, (attesting.PREFIX, attested)], otherwise=nothing_here)
+    sockets = AgentSockets(hosted, name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
         reconcile, supervisor = await _loops(house, sockets, closing)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
         pages = console.build(_console_parts(house))
-        check_complete([*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *pages.routes])
+        check_complete(
+            [*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *attesting.ROUTES, *pages.routes]
+        )
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
         public = Doors(
             [*prefixes, *signing_in],
