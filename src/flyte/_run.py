@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from flyte import _context
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from flyte.transport.session import Session
 
 _CREATE_RUN = "/flyteidl2.workflow.RunService/CreateRun"
+GRANT = "tower/grant"
+"""The annotation with the seconds of a grant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +39,7 @@ class RunContext:
     :ivar name: the run's name; None lets the control plane choose one.
     :ivar env_vars: environment variables of the task's process, besides those that it declares.
     :ivar labels: names and values to find the run by.
+    :ivar grant: how long the run may act for the caller at most; None is as long as the control plane gives.
     """
 
     project: str | None = None
@@ -45,6 +49,7 @@ class RunContext:
     labels: Mapping[str, str] = field(default_factory=dict)
     overwrite_cache: bool = False
     interruptible: bool | None = None
+    grant: timedelta | None = None
 
     @syncify
     async def run(self, task: Task | LocalTask[..., Any], /, *args: Any, **inputs: Any) -> Run:
@@ -61,6 +66,7 @@ def with_runcontext(
     labels: Mapping[str, str] | None = None,
     overwrite_cache: bool = False,
     interruptible: bool | None = None,
+    grant: timedelta | None = None,
 ) -> RunContext:
     """Settings for a run: `flyte.with_runcontext(name="nightly").run(task, x=1)`."""
     return RunContext(
@@ -71,6 +77,7 @@ def with_runcontext(
         labels=dict(labels or {}),
         overwrite_cache=overwrite_cache,
         interruptible=interruptible,
+        grant=grant,
     )
 
 
@@ -220,6 +227,8 @@ def _spec(context: RunContext) -> Any:
         spec.envs.values.append(literals_pb2.KeyValuePair(key=key, value=value))
     for key, value in context.labels.items():
         spec.labels.values[key] = value
+    if context.grant is not None:
+        spec.annotations.values[GRANT] = f"{context.grant.total_seconds():.0f}"
     if context.interruptible is not None:
         spec.interruptible.value = context.interruptible
     return spec

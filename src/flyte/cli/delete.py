@@ -19,10 +19,11 @@ from ._command import Group, Target, remote
         "role": "_admin:delete_role",
         "binding": "_admin:delete_binding",
         "policy": "_admin:delete_policy",
+        "grant": "_grants:delete_grant",
     },
 )
 def delete() -> None:
-    """Delete an API key, a user, service, group, role, binding or policy."""
+    """Delete an API key, a grant, a user, service, group, role, binding or policy."""
 
 
 @delete.command("api-key")

@@ -26,10 +26,11 @@ _LIMIT = click.option(
         "binding": "_admin:get_binding",
         "policy": "_admin:get_policy",
         "audit": "_audit:audit",
+        "grant": "_grants:get_grant",
     },
 )
 def get() -> None:
-    """Show runs, tasks, apps, API keys, the audit trail, or who may do what."""
+    """Show runs, tasks, apps, API keys, grants, the audit trail, or who may do what."""
 
 
 @get.command("run")

@@ -52,6 +52,13 @@ def cli() -> None:
     show_default=True,
     help="How long running tasks may go on after SIGTERM; what is left runs again at the next start.",
 )
+@click.option(
+    "--max-grant",
+    metavar="SPAN",
+    default="7d",
+    show_default=True,
+    help="How long a run may act for its person after it was asked for.",
+)
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -67,6 +74,7 @@ def up(
     config: Path | None,
     max_key_life: str | None,
     drain: str,
+    max_grant: str,
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -80,6 +88,7 @@ def up(
         issuers=issuers.configured(tower.home, config),
         max_key_life=span(max_key_life),
         drain_seconds=span(drain) or 0.0,
+        max_grant=span(max_grant) or 0.0,
         audit_retention=span(audit_retention),
     )
     settings.validate()

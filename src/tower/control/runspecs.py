@@ -15,6 +15,9 @@ from tower.settings import Settings
 OWN_LABELS = "tower/"
 """Labels under this prefix are Tower's own: those that a client sends are dropped."""
 
+GRANT = "tower/grant"
+"""The annotation by which a caller asks for a shorter grant, in seconds."""
+
 MAX_LABELS = 64
 MAX_LABEL = 256
 _RUN_NAME = re.compile(r"[a-z][a-z0-9-]{0,28}[a-z0-9]")
@@ -30,6 +33,16 @@ def run_name(text: str) -> str:
             hint="It starts with a letter and has 2 to 30 lower-case letters, digits and '-'.",
         )
     return text
+
+
+def grant(asked: run_pb2.RunSpec) -> float | None:
+    """How long the run may act for its person at most, in seconds; None says nothing. Raises Invalid."""
+    text = asked.annotations.values.get(GRANT) if asked.HasField("annotations") else None
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdecimal() or not 0 < len(text) < 10 or int(text) == 0:
+        raise Invalid(f"The annotation {GRANT} is no number of seconds.")
+    return float(text)
 
 
 def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -> run_pb2.RunSpec:

@@ -7,6 +7,7 @@ from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 
+from tower.control import runspecs
 from tower.control.data import Data
 from tower.control.runs import Launch, Runs
 from tower.control.watching import ActionKey, Watching
@@ -205,4 +206,5 @@ def _launch(request: Any) -> Launch:
         inputs=None if uploaded else request.inputs,
         inputs_uri=request.offloaded_input_data.uri if uploaded else "",
         run_spec=request.run_spec,
+        grant=runspecs.grant(request.run_spec),
     )

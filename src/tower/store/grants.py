@@ -5,14 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, and_, bindparam, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Row, and_, bindparam, literal_column, or_, select, update
 
 from tower.states import Phase
 from tower.store.database import Reader, Transaction
 from tower.store.runs import ROOT, ActionKey
 from tower.store.schema import actions
 
-_OPEN = literal_column("actions.phase < 5")  # the words of the partial index ix_actions_open
+_OPEN: ColumnElement[bool] = literal_column(
+    "actions.phase < 5"
+)  # the words of the partial index ix_actions_open
 
 
 @dataclass(frozen=True, slots=True)
