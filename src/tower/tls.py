@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +45,17 @@ def local(directory: Path, *, names: tuple[str, ...], now: float) -> Certificate
     if not _still_good(server, names, moment):
         _write_server(server, authority, names, moment)
     return server
+
+
+def trust(directory: Path, authority: Path) -> Path:
+    """A file of the certificates that this machine trusts, and of the local authority."""
+    known = ssl.get_default_verify_paths().cafile
+    own = authority.read_bytes()
+    path = directory / "trust.pem"
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes((Path(known).read_bytes() + b"\n" if known else b"") + own)
+    os.replace(draft, path)
+    return path
 
 
 def _write_authority(files: Certificate, moment: datetime) -> None:

@@ -23,6 +23,7 @@ from tower.control.access import Access
 from tower.control.definitions import Definition, Definitions, read_spec
 from tower.control.events import Events
 from tower.control.follow import Follower, Update
+from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs, digest
 from tower.control.interface import Interface
 from tower.control.runs import Launch, Runs, created, run_resource
@@ -82,6 +83,7 @@ class SubActions:
         inputs: Inputs,
         runs: Runs,
         waiting: Waiting,
+        handovers: Handovers,
         settings: Settings,
     ) -> None:
         self._db = db
@@ -91,6 +93,7 @@ class SubActions:
         self._inputs = inputs
         self._runs = runs
         self._waiting = waiting
+        self._handovers = handovers
         self._settings = settings
         self._sizes: OrderedDict[ActionKey, _Sizes] = OrderedDict()
         self._followers: defaultdict[ActionKey, set[Follower]] = defaultdict(set)
@@ -107,7 +110,7 @@ class SubActions:
         key = parent.key._replace(action=asked.key.action)
         if key.action == ROOT or not _NAME.fullmatch(key.action):
             raise Invalid("That is no name for an action.")
-        given = await self._given(asked, key)
+        given = await self._given(principal, asked, key)
         known = self._db.read_now(lambda reader: runs.get(reader, key))
         if known is not None:
             self._same(known, parent, asked, given)
@@ -222,20 +225,33 @@ class SubActions:
         )
         await self._access.refuse(principal, decision, request_id=request_id)
 
-    async def _given(self, asked: Ask, key: ActionKey) -> common_pb2.Inputs:
+    def hosted(self, principal: Principal) -> bool:
+        """Whether the caller is a running task of the official SDK."""
+        caller = attempt_of(principal)
+        return caller is not None and self._handovers.hosts(caller[1])
+
+    async def hand_over(self, principal: Principal, row: ActionRow) -> str:
+        """Where a task of the official SDK finds the outputs of its child: a folder. Raises Fault."""
+        caller = attempt_of(principal)
+        assert caller is not None
+        return await self._handovers.outputs(caller[1], row)
+
+    async def _given(self, principal: Principal, asked: Ask, key: ActionKey) -> common_pb2.Inputs:
         if not asked.inputs_uri:
             return common_pb2.Inputs()
+        caller = attempt_of(principal)
+        if caller is not None and self._handovers.hosts(caller[1]):
+            limit = self._settings.max_inputs
+            return _parse(self._handovers.inputs(caller[1], key.action, asked.inputs_uri, limit=limit))
         if not asked.inputs_uri.startswith(DATA):
             uri = asked.inputs_uri.removesuffix("/inputs.pb")
             return await self._inputs.uploaded(uri, project=key.project, domain=key.domain)
         if len(asked.inputs_uri) > len(DATA) + self._settings.max_inputs * 4 // 3 + 4:
             raise Exhausted(f"The inputs are larger than {self._settings.max_inputs} bytes.")
         try:
-            data = base64.b64decode(asked.inputs_uri.removeprefix(DATA), validate=True)
-            inputs: common_pb2.Inputs = common_pb2.Inputs.FromString(data)
-        except (ValueError, DecodeError) as error:
+            return _parse(base64.b64decode(asked.inputs_uri.removeprefix(DATA), validate=True))
+        except ValueError as error:
             raise Invalid("The inputs in the message cannot be read.") from error
-        return inputs
 
     def _same(self, known: ActionRow, parent: ActionRow, asked: Ask, given: common_pb2.Inputs) -> None:
         """Raise AlreadyExists when the name belongs to another child than the one that is asked for."""
@@ -362,6 +378,15 @@ class SubActions:
         for follower in self._followers.get(parent, ()):
             follower.tell(key)
         self._events.publish(("queue",), ("runs", key.project, key.domain))
+
+
+def _parse(data: bytes) -> common_pb2.Inputs:
+    """Inputs as a task sent them. Raises Invalid."""
+    try:
+        inputs: common_pb2.Inputs = common_pb2.Inputs.FromString(data)
+    except DecodeError as error:
+        raise Invalid("The inputs in the message cannot be read.") from error
+    return inputs
 
 
 def _beside(parent: ActionRow, asked: Ask) -> Ask:

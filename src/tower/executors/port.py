@@ -24,7 +24,8 @@ class TaskJob:
 
     `python` is the interpreter of the image environment, `bundle` the unpacked code (None: no bundle),
     `directory` the attempt's private directory: it holds `inputs.pb`, and the child leaves `outputs.pb` or
-    `error.pb` there. `agent_socket` is where the child finds its identity.
+    `error.pb` there. `agent_socket` is where the child finds its identity. A `command` is a program with its
+    arguments that is started there instead of this project's runtime.
     """
 
     id: str
@@ -36,6 +37,7 @@ class TaskJob:
     agent_socket: Path
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+TOKEN_COMMAND = "tower-token"  # noqa: S105  (the name of a program)
+"""Prints the run token of the attempt that starts it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ImageSpec:
     """What an image names, in the order that makes its digest.
 
     It travels as JSON in `container.config["flyte.image"]` with these keys. `base` is "debian" or the URI
-    of a base image; `python` a version like "3.11" or "" for the builder's own.
+    of a base image; `python` a version like "3.11" or "" for the builder's own. `sdk` "" is the SDK of this
+    project; "flyte==2.12.1" is the official one instead, with `TOKEN_COMMAND` beside its interpreter.
     """
 
     base: str = "debian"
@@ -22,6 +26,7 @@ class ImageSpec:
     apt_packages: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
     env_vars: Mapping[str, str] = field(default_factory=dict)
+    sdk: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 import uv as uv_binary
 
 from tower.errors import Fault, Invalid, Precondition, Unavailable, Unsupported
+from tower.images import official
 from tower.images.port import Environment, ImageSpec, Progress
 from tower.images.sdk import Sdk, publish
 from tower.images.uv import run
@@ -83,7 +84,7 @@ class VenvBuilder:
             spec.pip_packages,
             spec.apt_packages,
             spec.requirements,
-            self._sdk.digest,
+            f"{spec.sdk} {official.DIGEST}" if spec.sdk else self._sdk.digest,
         ]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:32]
 
@@ -109,6 +110,7 @@ class VenvBuilder:
 
     async def _build(self, spec: ImageSpec, folder: Path, say: Callable[[str], object]) -> Path:
         wanted = _checked(spec)
+        base = (spec.sdk,) if spec.sdk else self._sdk.requirements
         async with self._slots:
             python = await self._interpreter(spec.python)
             if spec.apt_packages:
@@ -116,14 +118,24 @@ class VenvBuilder:
             draft = self._images / f".draft-{secrets.token_hex(8)}"
             draft.mkdir(mode=0o700)
             try:
-                await self._make(draft, python=python, wanted=wanted, say=say)
+                await self._make(draft, python=python, base=base, wanted=wanted, say=say)
+                if spec.sdk:
+                    await asyncio.to_thread(official.equip, draft)
+                else:
+                    await self._add_own(draft)
                 await asyncio.to_thread(_publish, draft, folder, spec)
             finally:
                 await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
         return folder
 
     async def _make(
-        self, draft: Path, *, python: str, wanted: tuple[str, ...], say: Callable[[str], object]
+        self,
+        draft: Path,
+        *,
+        python: str,
+        base: tuple[str, ...],
+        wanted: tuple[str, ...],
+        say: Callable[[str], object],
     ) -> None:
         say("making the environment")
         made = await run(
@@ -142,7 +154,7 @@ class VenvBuilder:
         )
         if made.code != 0:
             raise self._failed("The environment could not be made.", made.lines)
-        (draft / "requirements.txt").write_text("\n".join((*self._sdk.requirements, *wanted)) + "\n")
+        (draft / "requirements.txt").write_text("\n".join((*base, *wanted)) + "\n")
         interpreter = draft / "bin" / "python"
         options = [] if self._allow_builds else ["--no-build"]
         installed = await run(
@@ -163,7 +175,11 @@ class VenvBuilder:
         )
         if installed.code != 0:
             raise self._failed(_blame(wanted, installed.lines), installed.lines)
+
+    async def _add_own(self, draft: Path) -> None:
+        """Make the SDK of this project importable in an environment."""
         _link(draft, self._sdk.path)
+        interpreter = draft / "bin" / "python"
         await run(
             [interpreter, "-m", "compileall", "-q", self._sdk.path], directory=draft, seconds=self._seconds
         )
@@ -223,6 +239,8 @@ def _checked(spec: ImageSpec) -> tuple[str, ...]:
     for package in spec.apt_packages:
         if not _APT.fullmatch(package.partition("=")[0]):
             raise Invalid(f"{package[:60]!r} is not the name of a Debian package.")
+    if spec.sdk and not official.known(spec.sdk):
+        raise Invalid(f"{spec.sdk[:60]!r} is not a release of the official SDK.")
     wanted = (*spec.pip_packages, *spec.requirements)
     for line in wanted:
         if not line.isprintable() or not _NAME.match(line) or re.search(r"@\s*file:|\s-", line):

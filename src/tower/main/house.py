@@ -19,6 +19,7 @@ from tower.control.directory import Directory
 from tower.control.events import Events
 from tower.control.firststart import bootstrap
 from tower.control.grants import Grants
+from tower.control.handovers import Handovers
 from tower.control.identities import Identities
 from tower.control.inputs import Inputs
 from tower.control.logins import Logins
@@ -91,6 +92,7 @@ class House:
     apps: Apps
     webhooks: Webhooks
     attesting: Attesting
+    handovers: Handovers
     rest: rest_door.Door
 
 
@@ -168,6 +170,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
+    handovers = Handovers(blobs=blobs)
     tasks = Tasks(
         db=db, access=access, blobs=blobs, projects=projects, definitions=definitions, settings=settings
     )
@@ -247,8 +250,10 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             inputs=inputs,
             runs=runs,
             waiting=waiting,
+            handovers=handovers,
             settings=settings,
         ),
+        handovers=handovers,
         tailing=Tailing(watching=watching, events=events, read=_attempt_logs(settings)),
         data=Data(
             db=db,

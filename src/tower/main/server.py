@@ -11,6 +11,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -160,6 +161,7 @@ async def _loops(
         org=settings.org,
         reserved=settings.reserved_env,
         output=settings.max_log,
+        trust=_trust(settings, house.clock.now()),
     )
     parts = ReconcileParts(
         db=house.db,
@@ -178,6 +180,7 @@ async def _loops(
         ground=lambda: ground,
         timers=LoopTimers(),
         waiting=house.waiting,
+        handovers=house.handovers,
     )
     reconcile = Reconcile(parts)
     await reconcile.start()
@@ -303,6 +306,14 @@ def _bind(settings: Settings) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+def _trust(settings: Settings, now: float) -> Path | None:
+    """The certificates that hosted clients trust, where Tower's own is of its local authority."""
+    certificate = _certificate(settings, now)
+    if certificate is None or certificate.authority is None:
+        return None
+    return tls.trust(settings.home / "tls", certificate.authority)
 
 
 def _certificate(settings: Settings, now: float) -> tls.Certificate | None:

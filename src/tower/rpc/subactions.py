@@ -15,9 +15,10 @@ from flyteidl2.workflow import queue_service_pb2, state_service_pb2
 
 from tower.control.subactions import Ask, SubActions
 from tower.control.watching import ActionRow
-from tower.errors import Unsupported
+from tower.errors import Denied, Exhausted, Invalid, Precondition, Unsupported
 from tower.rpc import actions
 from tower.rpc.caller import current
+from tower.states import Phase
 
 _KINDS = {"user": execution_pb2.ExecutionError.USER, "system": execution_pb2.ExecutionError.SYSTEM}
 
@@ -112,7 +113,13 @@ async def _enqueue(subactions: SubActions, asked: Any) -> None:
         spec=asked.task.spec if asked.task.HasField("spec") else None,
         inputs_uri=asked.input_uri,
     )
-    await subactions.enqueue(call.principal, ask, request_id=call.request_id)
+    try:
+        await subactions.enqueue(call.principal, ask, request_id=call.request_id)
+    except (Denied, Exhausted, Precondition, Unsupported) as fault:
+        if not subactions.hosted(call.principal):
+            raise
+        # the official client asks again, for minutes or for ever, after every other code
+        raise Invalid(fault.message, hint=fault.hint, cause=fault.cause) from fault
 
 
 async def _abort(subactions: SubActions, request: Any) -> None:
@@ -136,6 +143,9 @@ async def _follow(subactions: SubActions, request: Any, answer: Any) -> AsyncGen
                 made.control_message.sentinel = True
             else:
                 _describe(update.row, made.action_update)
+                if subactions.hosted(call.principal) and update.row.phase is Phase.SUCCEEDED:
+                    made.action_update.ClearField("value")
+                    made.action_update.output_uri = await subactions.hand_over(call.principal, update.row)
             yield made
 
 

@@ -23,6 +23,7 @@ from tower.agent import AgentSockets
 from tower.agent.sockets import App
 from tower.control.definitions import Definitions
 from tower.control.events import Events
+from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs
 from tower.control.reconcile import Bundles, Ground, LoopTimers, Parts, Reconcile, Rooms
 from tower.control.reconcile.parts import Handle
@@ -200,6 +201,7 @@ class House:
                 output=self.settings.max_log,
             ),
             timers=LoopTimers() if real_time else clock,
+            handovers=Handovers(blobs=self.blobs),
             grace=0.2,
         )
         self.reconcile = Reconcile(self.parts)

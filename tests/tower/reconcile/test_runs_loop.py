@@ -283,10 +283,12 @@ async def test_tasks_of_the_official_sdk_are_told_what_to_do(house: House) -> No
     def declare(spec: object) -> None:
         del spec.task_template.container.args[:]  # type: ignore[attr-defined]
         spec.task_template.container.args.extend(["a0", "--inputs", "{{.input}}"])  # type: ignore[attr-defined]
+        spec.task_template.container.image = "ghcr.io/flyteorg/flyte:py3.11-v2.12.1"  # type: ignore[attr-defined]
+        spec.task_template.metadata.runtime.version = "2.12.1"  # type: ignore[attr-defined]
 
     row = await house.until(await house.launch("add", {"x": 1, "y": 1}, spec=declare))
     assert row.phase is Phase.FAILED
-    assert "flyte-tower" in error_of(row)["message"]
+    assert "--tls" in error_of(row)["message"]
 
 
 async def test_a_bundle_other_than_the_deployed_one_is_refused(house: House) -> None:

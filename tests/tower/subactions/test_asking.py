@@ -11,6 +11,7 @@ import pytest
 from flyteidl2.task import task_service_pb2
 from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, named, task_id, task_spec
 
+from tower.control.handovers import Handovers
 from tower.control.lineage import MAX_DEPTH
 from tower.control.subactions import DATA, Ask, SubActions
 from tower.control.waiting import Waiting
@@ -87,6 +88,7 @@ async def family_of(
         inputs=rpc.inputs,
         runs=rpc.runs,
         waiting=waiting,
+        handovers=Handovers(blobs=rpc.blobs),
         settings=rpc.world.settings,
     )
     if deploy:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Coroutine
+from dataclasses import replace
 from enum import Enum, auto
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
 from tower.control.inputs import INLINE
-from tower.control.reconcile import outcome, plan
+from tower.control.reconcile import official, outcome, plan
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
 from tower.control.reconcile.plan import Declared, Ground
@@ -161,7 +162,9 @@ class Attempt:
         ground = self._parts.ground()
         declared = plan.task(self._spec(row), run_pb2.RunSpec.FromString(row.run_spec), ground)
         image = await self._parts.images.ready(declared.image, progress=self._say)
-        bundle = await self._parts.bundles.ready(declared.bundle, row.code_digest)
+        bundle = None
+        if not declared.command:
+            bundle = await self._parts.bundles.ready(declared.bundle, row.code_digest)
         inputs = await self._parts.inputs.read(row)
         leased = await asyncio.shield(leasing)
         if leased is None:
@@ -171,13 +174,34 @@ class Attempt:
             return Failure(refusal, "NotPermitted", user=True, retry=False)
         room = self._parts.rooms.make()
         try:
-            (room.directory / "inputs.pb").write_bytes(inputs)
             job = self._job(leased, declared, ground, image=image, bundle=bundle, room=room)
-            return await self._process(leased, job)
+            if declared.command:
+                return await self._official(leased, job, ground, inputs=inputs)
+            (room.directory / "inputs.pb").write_bytes(inputs)
+            return await self._process(leased, job, results=room.directory)
         finally:
             self._parts.rooms.remove(room)
 
-    async def _process(self, row: ActionRow, job: TaskJob) -> bytes | Failure:
+    async def _official(
+        self, row: ActionRow, job: TaskJob, ground: Ground, *, inputs: bytes
+    ) -> bytes | Failure:
+        """Host a task of the official SDK by its own runtime."""
+        spec, folder = self._spec(row), job.directory / official.FOLDER
+        env = {**job.env, **official.environment(ground, python=job.python, folder=folder)}
+        names = official.Names(row.run, row.action, row.created_at)
+        command = official.command(spec, python=job.python, folder=folder, names=names)
+        code = None
+        if name := official.bundle(spec):
+            uri = spec.task_template.metadata.code_bundle_uri
+            code = await self._parts.bundles.file(uri, row.code_digest), name
+        await asyncio.to_thread(official.furnish, folder, inputs=inputs, ground=ground, code=code)
+        self._parts.handovers.open(self._id, folder)
+        try:
+            return await self._process(row, replace(job, command=command, env=env), results=folder)
+        finally:
+            self._parts.handovers.close(self._id)
+
+    async def _process(self, row: ActionRow, job: TaskJob, *, results: Path) -> bytes | Failure:
         await self._parts.agent.open(self._id, "attempt", job.agent_socket)
         self._arm(row.run_timeout)
         process = await self._parts.executor.start_task(job, on_output=self._output, on_start=self._started)
@@ -187,7 +211,7 @@ class Attempt:
             await process.stop(self._parts.grace)
             raise
         await self._parts.agent.close(self._id)
-        return outcome.read(job.directory, exit_, limits=job.limits)
+        return outcome.read(results, exit_, limits=job.limits)
 
     def _spec(self, row: ActionRow) -> task_definition_pb2.TaskSpec:
         if row.spec is not None:

@@ -37,6 +37,7 @@ class Bundles:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._blobs = blobs
         self._known: set[str] = set()
+        self._checked: set[tuple[Path, str]] = set()
         self._running: dict[str, asyncio.Task[Path]] = {}
         for draft in self._folder.glob(".draft-*"):
             shutil.rmtree(draft, ignore_errors=True)
@@ -64,6 +65,16 @@ class Bundles:
         self._known.add(digest)
         return folder
 
+    async def file(self, uri: str, digest: str) -> Path:
+        """The bundle as it was uploaded, for a runtime that unpacks it itself. Raises Invalid as `ready`."""
+        if len(digest) != 64 or not uri.startswith("tower://"):
+            raise Invalid("The code bundle of this task is not one that was uploaded to this Tower.")
+        source = self._blobs.path(uri.removeprefix("tower://"))
+        if (source, digest) not in self._checked:
+            await asyncio.to_thread(_check, source, digest)
+            self._checked.add((source, digest))
+        return source
+
     def _unpack(self, source: Path, digest: str) -> Path:
         folder = self._folder / digest
         if folder.is_dir():
@@ -83,6 +94,16 @@ class Bundles:
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder
+
+
+def _check(source: Path, digest: str) -> None:
+    try:
+        with source.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError as error:
+        raise Invalid("The code bundle of this task is gone.", hint="Deploy it again.") from error
+    if not hmac.compare_digest(found, digest):
+        raise Invalid("The code bundle is not the one that was deployed.")
 
 
 def unpack(file: IO[bytes], folder: Path) -> None:

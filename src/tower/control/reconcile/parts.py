@@ -11,6 +11,7 @@ from typing import Protocol
 from tower.clock import Clock
 from tower.control.definitions import Definitions
 from tower.control.events import Events
+from tower.control.handovers import Handovers
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
@@ -94,6 +95,7 @@ class Parts:
     permit: Permit
     ground: Callable[[], Ground]
     timers: Timers
+    handovers: Handovers
     waiting: Waiting | None = None
     """Attempts that only wait for others need no place; None has each take one."""
     grace: float = 5.0

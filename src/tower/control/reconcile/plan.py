@@ -13,6 +13,7 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 
+from tower.control.reconcile import official
 from tower.errors import Invalid, Unsupported
 from tower.executors.port import Limits
 from tower.images.port import ImageSpec
@@ -44,11 +45,16 @@ class Ground:
     org: str
     reserved: frozenset[str]
     output: int
+    trust: Path | None = None
+    """A file of what hosted clients trust, where Tower's own certificate is of its local authority."""
 
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What a task or app declares, read and checked. `name` is the task's or the app's."""
+    """What a task or app declares, read and checked. `name` is the task's or the app's.
+
+    A task with a `command` is one of the official SDK, started by `official`.
+    """
 
     image: ImageSpec
     module: str
@@ -65,18 +71,14 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
     template = spec.task_template
     container = template.container
     arguments = list(container.args)
-    if arguments[:1] == ["a0"]:
-        raise Unsupported(
-            "This task was deployed by the SDK 'flyte' 2, whose runtime this Tower does not host yet.",
-            hint="Deploy it with the SDK of the distribution 'flyte-tower': the declarations are the same.",
-        )
-    options = _options(arguments, kind="task")
     env = _env(container.env) | _env(run_spec.envs.values)
+    hosted = official.hosts(spec)
+    options = {"module": "", "task": ""} if hosted else _options(arguments, kind="task")
     return Declared(
-        image=_image(container.config),
+        image=official.image(spec) if hosted else _image(container.config),
         module=options["module"],
         name=options["task"],
-        command=(),
+        command=tuple(arguments) if hosted else (),
         limits=_limits(container.resources, ground),
         env=_free(env, ground),
         bundle=template.metadata.code_bundle_uri,

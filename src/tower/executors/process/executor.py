@@ -61,6 +61,9 @@ class ProcessExecutor:
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
         key = (job.python, job.bundle)
         try:
+            if job.command:
+                self._spawn(list(job.command), job=job, work=work)
+                return work
             if (key, job.module) not in self._unsafe:
                 try:
                     await self._template(key, job).start(work, self._message(job, work.group))

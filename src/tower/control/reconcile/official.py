@@ -1,0 +1,140 @@
+"""Tasks of the official SDK, hosted by its own runtime: what that is started with. Pure but for `furnish`.
+
+Its runtime reads inputs from a file, leaves outputs or an error beside it, unpacks the code bundle into its
+working directory and gets its credential from a command. All of it lies in one folder of the attempt's room.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from flyteidl2.task import task_definition_pb2
+
+from tower.errors import Invalid, Precondition, Unsupported
+from tower.images.port import TOKEN_COMMAND, ImageSpec
+
+if TYPE_CHECKING:  # that module reads tasks with this one
+    from tower.control.reconcile.plan import Ground
+
+PROGRAM = "a0"
+FOLDER = ".tower"
+"""In the working directory: what Tower and the runtime hand each other."""
+
+_SDK = re.compile(r"2\.\d{1,4}\.\d{1,4}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?")
+_IMAGE = re.compile(r"ghcr\.io/flyteorg/flyte:py(3\.\d{1,2})-v[A-Za-z0-9.]+")
+_PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
+_BUNDLES = {"--tgz": "code.tar.gz", "--pkl": "code.pkl.gz"}
+_LOCAL = {"localhost": "127.0.0.1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What the runtime is told about its attempt."""
+
+    run: str
+    action: str
+    begun_at: float
+
+
+def hosts(spec: task_definition_pb2.TaskSpec) -> bool:
+    """Whether the task is one of the official SDK."""
+    return list(spec.task_template.container.args[:1]) == [PROGRAM]
+
+
+def image(spec: task_definition_pb2.TaskSpec) -> ImageSpec:
+    """The environment of a task: the official SDK at the client's version, and what the image adds.
+
+    Raises Unsupported for an image that cannot be made here.
+    """
+    template = spec.task_template
+    version = template.metadata.runtime.version
+    if not _SDK.fullmatch(version):
+        raise Unsupported(
+            f"This task was deployed by the SDK 'flyte' at version {version[:40]!r}, which cannot be hosted.",
+            hint="Deploy it with a released version of flyte 2.",
+        )
+    named = template.container.image
+    found = _IMAGE.fullmatch(named)
+    if found is None:
+        raise Unsupported(
+            f"The image {named[:200]} cannot be made here: this Tower has no container engine.",
+            hint="Name no image, or start from Image.from_debian_base().",
+        )
+    return ImageSpec(python=found[1], sdk=f"flyte=={version}")
+
+
+def bundle(spec: task_definition_pb2.TaskSpec) -> str:
+    """The name of the code bundle's file in the folder, "" where there is none. Raises Invalid."""
+    words = list(spec.task_template.container.args)
+    names = [_BUNDLES[word] for word in words if word in _BUNDLES]
+    if len(names) > 1 or bool(names) != bool(spec.task_template.metadata.code_bundle_uri):
+        raise Invalid("The arguments of the task and its code bundle do not fit.", hint="Deploy it again.")
+    return names[0] if names else ""
+
+
+def command(
+    spec: task_definition_pb2.TaskSpec, *, python: Path, folder: Path, names: Names
+) -> tuple[str, ...]:
+    """The program to start: the declared arguments, with places in the folder for what they leave open."""
+    values = {
+        "input": str(folder / "inputs.pb"),
+        "outputPrefix": str(folder),
+        "rawOutputDataPrefix": str(folder / "raw"),
+        "checkpointOutputPrefix": str(folder / "checkpoint"),
+        "prevCheckpointPrefix": "",
+        "runName": names.run,
+        "actionName": names.action,
+        "runStartTime": datetime.fromtimestamp(names.begun_at, UTC).isoformat(),
+    }
+    words = [
+        _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)
+        for word in spec.task_template.container.args
+    ]
+    for option, name in _BUNDLES.items():
+        if option in words[:-1]:
+            words[words.index(option) + 1] = str(folder / name)
+    return (str(python.with_name(PROGRAM)), *words[1:])
+
+
+def environment(ground: Ground, *, python: Path, folder: Path) -> Mapping[str, str]:
+    """What the runtime needs of its environment. Raises Precondition where Tower speaks no TLS.
+
+    No credential is in it: the runtime asks the command, and that one the socket of the attempt.
+    """
+    endpoint = urlsplit(ground.endpoint)
+    if endpoint.scheme != "https":
+        raise Precondition(
+            "Tasks of the SDK 'flyte' 2 are hosted over TLS only: its client sends no credential without.",
+            hint="Start Tower with --tls, or deploy the task with the SDK of this project.",
+        )
+    # its client goes over to plain HTTP for any name with "localhost" in it
+    host = (endpoint.hostname or "").lower()
+    place = endpoint.netloc.replace(host, _LOCAL.get(host, host))
+    own = {
+        "_U_EP_OVERRIDE": urlunsplit(endpoint._replace(netloc=place)),
+        "_U_RUN_BASE": str(folder / "run"),
+        "FLYTE_AUTH_TYPE": "ExternalCommand",
+        "FLYTE_AUTH_COMMAND": json.dumps([str(python), "-I", "-S", str(python.with_name(TOKEN_COMMAND))]),
+        "FSSPEC_FILE": json.dumps({"auto_mkdir": True}),
+    }
+    if ground.trust is not None:
+        own["SSL_CERT_FILE"] = str(folder / "trust.pem")
+    return own
+
+
+def furnish(folder: Path, *, inputs: bytes, ground: Ground, code: tuple[Path, str] | None) -> None:
+    """Put inputs, certificates and the code bundle (its file, its name here) into a fresh folder."""
+    folder.mkdir(mode=0o700)
+    (folder / "inputs.pb").write_bytes(inputs)
+    if ground.trust is not None:
+        shutil.copyfile(ground.trust, folder / "trust.pem")
+    if code is not None:
+        shutil.copyfile(code[0], folder / code[1])
