@@ -26,7 +26,9 @@ from tower.policy.rules import NOTHING, Binding
 from tower.store import audit as store
 from tower.store.database import Database, Transaction
 
-VIEWS = frozenset({Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Action.APP_VIEW})
+VIEWS = frozenset(
+    {Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Action.APP_VIEW, Action.SECRET_LIST}
+)
 """Refusing one of these is answered as NotFound."""
 
 CHECKPOINT_EVERY = 1000

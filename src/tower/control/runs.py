@@ -243,6 +243,9 @@ class Runs:
         register = await self._access.require(
             principal, Action.TASK_REGISTER, task_resource(key), request_id=request_id
         )
+        await self._tasks.secrets(
+            principal, spec, project=asked.project, domain=asked.domain, request_id=request_id
+        )
         identity.project, identity.domain, identity.org = asked.project, asked.domain, ""
         code = await self._tasks.code_digest(
             spec.task_template.metadata.code_bundle_uri, project=asked.project, domain=asked.domain

@@ -8,7 +8,7 @@ from flyteidl2.common import run_pb2 as relations
 from flyteidl2.task import run_pb2
 
 from tower.control import specs
-from tower.errors import Exhausted, Invalid
+from tower.errors import Exhausted, Invalid, Unsupported
 from tower.identity.principal import ActorKind, Principal
 from tower.settings import Settings
 
@@ -54,6 +54,8 @@ def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -
         return _NOTHING
     specs.check_env(((pair.key, pair.value) for pair in asked.envs.values), settings=settings)
     specs.check_identity(asked.security_context)
+    if asked.security_context.secrets:
+        raise Unsupported("A run names no secrets of its own.", hint="Declare them in the task.")
     kept = run_pb2.RunSpec(
         overwrite_cache=asked.overwrite_cache,
         queue=asked.queue[:MAX_LABEL],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from flyteidl2.core import security_pb2
 from flyteidl2.task import task_definition_pb2
@@ -16,11 +16,13 @@ MAX_SPEC = 1024 * 1024
 MAX_ENV = 256
 MAX_RETRIES = 100
 MAX_SHORT_NAME = 63
+MAX_SECRETS = 32
 BUNDLES = "tower://bundles/"
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.<>-]{0,254}")
 VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 PROJECT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+SECRET = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,255}")
 
 
@@ -60,6 +62,7 @@ def check(
     if template.WhichOneof("target") != "container":
         raise Unsupported("A task is one container here.", hint="Set task_template.container.")
     check_identity(template.security_context)
+    check_secrets(template.security_context.secrets, settings=settings)
     check_env(((pair.key, pair.value) for pair in template.container.env), settings=settings)
     if template.metadata.retries.retries > MAX_RETRIES:
         raise Invalid(f"A task is tried again at most {MAX_RETRIES} times.")
@@ -96,8 +99,31 @@ def check_env(pairs: Iterable[tuple[str, str]], *, settings: Settings) -> None:
 
 
 def check_identity(context: security_pb2.SecurityContext) -> None:
-    """Raise Unsupported for another identity than the caller's (T34), and for secrets."""
+    """Raise Unsupported for another identity than the caller's (T34)."""
     if context.run_as.ByteSize():
         raise Unsupported("A task runs as the person who asked for it.", hint="Leave run_as out.")
-    if context.secrets or context.tokens:
-        raise Unsupported("Secrets are not offered by this Tower yet.", hint="Leave them out.")
+    if context.tokens:
+        raise Unsupported("Tokens are not offered by this Tower.", hint="flyte.identity_token() makes one.")
+
+
+def check_secrets(declared: Sequence[security_pb2.Secret], *, settings: Settings) -> None:
+    """Raise Invalid for secrets that cannot be given: bad names, or two for one variable."""
+    if len(declared) > MAX_SECRETS:
+        raise Exhausted(f"A task or an app declares at most {MAX_SECRETS} secrets.")
+    files: set[str] = set()
+    variables: set[str] = set()
+    for secret in declared:
+        if secret.group or secret.group_version:
+            raise Unsupported("Secrets have no groups here.", hint="Leave group out.")
+        if not SECRET.fullmatch(secret.key):
+            raise Invalid(f"{secret.key[:100]!r} cannot be the name of a secret.")
+        in_file = secret.mount_requirement == security_pb2.Secret.MountType.FILE
+        if (in_file and secret.key in files) or secret.env_var in variables:
+            raise Invalid(f"The secret {secret.key} is declared for a place that another one has.")
+        if in_file:
+            files.add(secret.key)
+        elif not secret.env_var:
+            raise Invalid(f"The secret {secret.key} is declared for no variable and no file.")
+        if secret.env_var:
+            variables.add(secret.env_var)
+            check_env([(secret.env_var, "")], settings=settings)

@@ -16,11 +16,13 @@ from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions
 from tower.control.listing import Query, prepare
 from tower.control.projects import Projects
-from tower.errors import AlreadyExists, Exhausted, Invalid
+from tower.control.secretuse import SecretUse
+from tower.errors import AlreadyExists, Exhausted, Invalid, Unsupported
 from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.settings import Settings
 from tower.store import definitions as store
+from tower.store import secrets as granting
 from tower.store.blobs import Blobs
 from tower.store.database import Database, Transaction
 from tower.store.definitions import TaskKey, TaskRow
@@ -49,7 +51,10 @@ class Tasks:
         projects: Projects,
         definitions: Definitions,
         settings: Settings,
+        secrets: SecretUse | None = None,
     ) -> None:
+        """Without `secrets` no task may declare any."""
+        self._secrets = secrets
         self._db = db
         self._access = access
         self._blobs = blobs
@@ -78,6 +83,7 @@ class Tasks:
         )
         self._projects.open_for_work(project)
         kept = specs.check(spec, project=project, domain=domain, settings=self._settings)
+        levels = await self.secrets(principal, kept, project=project, domain=domain, request_id=request_id)
         kept.task_template.id.CopyFrom(
             identifier_pb2.Identifier(
                 resource_type=identifier_pb2.TASK,
@@ -117,6 +123,8 @@ class Tasks:
                 raise Exhausted(f"A task has at most {MAX_VERSIONS} versions.")
             added = replace(row, deployed_at=tx.now, serial=store.next_serial(tx, project, domain))
             store.insert(tx, added, data)
+            if levels:
+                granting.grant(tx, key, version, levels, by=principal.subject)
             self._access.record(
                 tx,
                 principal,
@@ -132,6 +140,28 @@ class Tasks:
             return await self._db.write(insert)
         except IntegrityError:  # two writers on one database server: the other was first
             return await self._db.write(insert)
+
+    async def secrets(
+        self,
+        principal: Principal,
+        spec: task_definition_pb2.TaskSpec,
+        *,
+        project: str,
+        domain: str,
+        request_id: str,
+    ) -> dict[str, list[str]]:
+        """What a task that this caller brings may be given of the secrets that it declares.
+
+        Raises Denied and NotFound for one that the caller may not use, Unsupported where there are none.
+        """
+        declared = spec.task_template.security_context.secrets
+        if not declared:
+            return {}
+        if self._secrets is None:
+            raise Unsupported("Secrets are not offered by this Tower.", hint="Leave them out.")
+        return await self._secrets.grantable(
+            principal, declared, project=project, domain=domain, request_id=request_id
+        )
 
     async def code_digest(self, bundle: str, *, project: str, domain: str) -> str:
         """The SHA-256 of an uploaded bundle, "" for none. Raises Invalid when it was not uploaded."""

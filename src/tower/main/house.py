@@ -41,12 +41,13 @@ from tower.identity.runtokens import RunTokenBearers, RunTokens
 from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
+from tower.main.confidences import confidences
 from tower.main.governance import governance
 from tower.main.oauth import FOLDER, OAuth, oauth
 from tower.main.oidc import Oidc, oidc
 from tower.policy.engine import Engine
 from tower.rest import door as rest_door
-from tower.rest.routes import Governance
+from tower.rest.routes import Confidences, Governance
 from tower.rpc import Origin
 from tower.settings import Settings
 from tower.store import logs
@@ -91,6 +92,7 @@ class House:
     data: Data
     apps: Apps
     webhooks: Webhooks
+    confidences: Confidences
     attesting: Attesting
     handovers: Handovers
     rest: rest_door.Door
@@ -118,6 +120,7 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
         )
         await house.projects.bootstrap(settings.first_project)
         await house.apps.open()
+        await house.confidences.secrets.open()
         house.governance.auditing.start()
         try:
             yield house
@@ -171,8 +174,17 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     definitions = Definitions(db=db)
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
     handovers = Handovers(blobs=blobs)
+    confiding = confidences(
+        settings=settings, db=db, access=access, projects=projects, definitions=definitions
+    )
     tasks = Tasks(
-        db=db, access=access, blobs=blobs, projects=projects, definitions=definitions, settings=settings
+        db=db,
+        access=access,
+        blobs=blobs,
+        projects=projects,
+        definitions=definitions,
+        settings=settings,
+        secrets=confiding.use,
     )
     waiting = Waiting(events=events)
     watching = Watching(
@@ -276,6 +288,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             settings=settings,
         ),
         webhooks=webhooks,
+        confidences=confiding,
         attesting=Attesting(db=db, clock=clock, access=access, tokens=run_tokens, settings=settings),
         rest=rest_door.build(
             chain=chain,
@@ -290,6 +303,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             ),
             governance=rules,
             webhooks=webhooks,
+            confidences=confiding,
             base_url=origin.base_url,
             org=settings.org,
         ),

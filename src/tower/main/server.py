@@ -19,6 +19,7 @@ import uvloop
 from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
 from flyteidl2.app.app_logs_service_connect import AppLogsServiceASGIApplication
 from flyteidl2.app.app_service_connect import AppServiceASGIApplication
+from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
 from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
@@ -51,6 +52,7 @@ from tower.policy.actions import check_complete
 from tower.protocol import Bounded
 from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
+from tower.rpc.secrets import SecretService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
 from tower.rpc.transfer import Transfer
@@ -114,6 +116,7 @@ async def _running(house: House) -> AsyncIterator[_Running]:
             (QueueServiceASGIApplication, QueueService(house.subactions)),
             (StateServiceASGIApplication, StateService(house.subactions)),
             (ActionsServiceASGIApplication, ActionsService(house.subactions)),
+            (SecretServiceASGIApplication, SecretService(house.confidences.secrets)),
         ],
         gave_up=house.access.gave_up,
     )

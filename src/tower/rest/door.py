@@ -27,8 +27,10 @@ from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.rest import accounts as account_routes
 from tower.rest import description, faults, grants, rules, shapes, trail
+from tower.rest import secrets as secret_routes
 from tower.rest import webhooks as webhook_routes
-from tower.rest.routes import Call, Governance, Rooms, router
+from tower.rest import workload as workload_routes
+from tower.rest.routes import Call, Confidences, Governance, Rooms, router
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +39,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 PREFIX = "/api/"
 OPENAPI = "/api/openapi.json"
-MAX_BODY = 64 * 1024
+MAX_BODY = 128 * 1024
 _MAX_PATH = 200
 
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -60,6 +62,7 @@ def build(
     standing_grants: StandingGrants,
     governance: Governance,
     webhooks: Webhooks,
+    confidences: Confidences,
     base_url: Callable[[str], str],
     org: str,
 ) -> Door:
@@ -74,6 +77,7 @@ def build(
         standing_grants=standing_grants,
         governance=governance,
         webhooks=webhooks,
+        confidences=confidences,
         base_url=base_url,
         org=org,
     )
@@ -165,6 +169,8 @@ def _application() -> FastAPI:
     app.include_router(trail.router)
     app.include_router(grants.router)
     app.include_router(webhook_routes.router)
+    app.include_router(secret_routes.router)
+    app.include_router(workload_routes.router)
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
@@ -206,7 +212,16 @@ def _application() -> FastAPI:
 
 def _declared(app: FastAPI) -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    routers = (router, account_routes.router, rules.router, trail.router, grants.router, webhook_routes.router)
+    routers = (
+        router,
+        account_routes.router,
+        rules.router,
+        trail.router,
+        grants.router,
+        webhook_routes.router,
+        secret_routes.router,
+        workload_routes.router,
+    )
     for route in [route for each in routers for route in each.routes]:
         assert isinstance(route, APIRoute)
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]

@@ -18,6 +18,9 @@ from tower.control.groups import Groups
 from tower.control.identities import Identities
 from tower.control.logins import SIGN_IN_PATH, Logins
 from tower.control.policies import Policies
+from tower.control.redaction import Redaction
+from tower.control.secrets import Secrets
+from tower.control.secretuse import SecretUse
 from tower.control.signingkeys import SigningKeys
 from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
@@ -40,6 +43,15 @@ class Governance:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidences:
+    """What is given to running work alone: secrets, and which of their values its output must not show."""
+
+    secrets: Secrets
+    use: SecretUse
+    redaction: Redaction
+
+
+@dataclass(frozen=True, slots=True)
 class Rooms:
     """What the routes call. `base_url` gives Tower's public URL for a Host header value."""
 
@@ -52,6 +64,7 @@ class Rooms:
     standing_grants: StandingGrants
     governance: Governance
     webhooks: Webhooks
+    confidences: Confidences
     base_url: Callable[[str], str]
     org: str
 

@@ -11,11 +11,14 @@ import httpx
 import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 
+from tower.control.definitions import Definitions
+from tower.control.projects import Projects
 from tower.control.webhooks import Webhooks
 from tower.errors import HTTP_STATUS, Code, Fault
 from tower.identity.authenticators import MACHINE
 from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
+from tower.main.confidences import confidences
 from tower.policy.actions import check_complete
 from tower.rest import faults, shapes
 from tower.rest.door import MAX_BODY, Door, build
@@ -41,6 +44,13 @@ class Api:
                 access=world.access,
                 directory=world.directory,
                 key=SigningKey.generate(),
+            ),
+            confidences=confidences(
+                settings=world.settings,
+                db=world.db,
+                access=world.access,
+                projects=Projects(db=world.db, access=world.access),
+                definitions=Definitions(db=world.db),
             ),
             base_url=lambda host: f"http://{HOST}",
             org="tower",

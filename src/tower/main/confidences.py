@@ -1,0 +1,35 @@
+"""The rooms of secrets and of what a running task says of itself outside, put together."""
+
+from __future__ import annotations
+
+from tower.control.access import Access
+from tower.control.definitions import Definitions
+from tower.control.projects import Projects
+from tower.control.redaction import Redaction
+from tower.control.secrets import Secrets
+from tower.control.secretuse import SecretUse
+from tower.identity.sealing import SealingKeys
+from tower.rest.routes import Confidences
+from tower.settings import Settings
+from tower.store.database import Database
+
+KEY_FILE = "secrets.key"
+"""In the home, never in the database: what secrets are sealed with."""
+
+
+def confidences(
+    *,
+    settings: Settings,
+    db: Database,
+    access: Access,
+    projects: Projects,
+    definitions: Definitions,
+) -> Confidences:
+    """Makes the key on a first start. Raises Broken for one that others can read."""
+    keys = SealingKeys.load_or_create(settings.home / KEY_FILE)
+    redaction = Redaction()
+    return Confidences(
+        secrets=Secrets(db=db, access=access, projects=projects, keys=keys),
+        use=SecretUse(db=db, access=access, definitions=definitions, keys=keys, redaction=redaction),
+        redaction=redaction,
+    )
