@@ -275,6 +275,9 @@ class Directory:
         if row.credential_kind == CredentialKind.API_KEY:
             facts = await self.key(row.credential_id)
             return facts is None or facts.off
+        if row.credential_kind == CredentialKind.WEBHOOK:
+            hook = self._db.read_now(lambda reader: webhooks.by_id(reader, row.credential_id))
+            return hook is None or not hook.maps_to(row.executed_by)
         facts = await self.key(row.credential_id) if row.credential_id else None
         return facts is not None and facts.off
 
