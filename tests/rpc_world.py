@@ -24,6 +24,7 @@ from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceClient
 from flyteidl2.project.project_service_connect import ProjectServiceClient
 from flyteidl2.task import common_pb2, task_definition_pb2, task_service_pb2
 from flyteidl2.task.task_service_connect import TaskServiceClient
+from flyteidl2.trigger.trigger_service_connect import TriggerServiceClient
 from flyteidl2.workflow import run_service_pb2
 from flyteidl2.workflow.run_service_connect import RunServiceClient
 from sqlalchemy import insert, update
@@ -33,9 +34,11 @@ from tower import rpc
 from tower.control.data import Data
 from tower.control.definitions import Definitions
 from tower.control.events import Events
+from tower.control.firing import Firing
 from tower.control.inputs import Inputs
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.schedules import Schedules
 from tower.control.tailing import Line, Tailing
 from tower.control.tasks import Tasks
 from tower.control.watching import Watching
@@ -58,6 +61,7 @@ class Caller:
     data: DataProxyServiceClient
     projects: ProjectServiceClient
     identity: IdentityServiceClient
+    triggers: TriggerServiceClient
     headers: dict[str, str]
 
 
@@ -93,6 +97,24 @@ class RpcWorld:
             inputs=self.inputs,
             settings=settings,
         )
+        self.schedules = Schedules(
+            db=db,
+            clock=world.clock,
+            access=access,
+            events=self.events,
+            definitions=self.definitions,
+            inputs=self.inputs,
+            projects=self.projects,
+            settings=settings,
+        )
+        self.firing = Firing(
+            db=db,
+            clock=world.clock,
+            access=access,
+            directory=world.directory,
+            runs=self.runs,
+            settings=settings,
+        )
         self.watching = Watching(
             db=db,
             access=access,
@@ -119,6 +141,7 @@ class RpcWorld:
             settings=settings,
             version="test",
             tasks=self.tasks,
+            schedules=self.schedules,
             runs=self.runs,
             watching=self.watching,
             data=self.data,
@@ -170,6 +193,7 @@ class RpcWorld:
                     DataProxyServiceClient,
                     ProjectServiceClient,
                     IdentityServiceClient,
+                    TriggerServiceClient,
                 )
             ),
             headers=sent,

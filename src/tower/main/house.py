@@ -17,6 +17,7 @@ from tower.control.data import Data
 from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.events import Events
+from tower.control.firing import Firing
 from tower.control.firststart import bootstrap
 from tower.control.grants import Grants
 from tower.control.handovers import Handovers
@@ -25,6 +26,7 @@ from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.schedules import Schedules
 from tower.control.standing import Standing
 from tower.control.standinggrants import StandingGrants
 from tower.control.subactions import SubActions
@@ -85,6 +87,8 @@ class House:
     inputs: Inputs
     tasks: Tasks
     runs: Runs
+    schedules: Schedules
+    firing: Firing
     subactions: SubActions
     waiting: Waiting
     watching: Watching
@@ -254,6 +258,17 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         watching=watching,
         waiting=waiting,
         runs=runs,
+        schedules=Schedules(
+            db=db,
+            clock=clock,
+            access=access,
+            events=events,
+            definitions=definitions,
+            inputs=inputs,
+            projects=projects,
+            settings=settings,
+        ),
+        firing=Firing(db=db, clock=clock, access=access, directory=directory, runs=runs, settings=settings),
         subactions=SubActions(
             db=db,
             access=access,

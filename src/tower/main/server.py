@@ -36,6 +36,7 @@ from tower.control.reconcile import (
     LoopTimers,
     Reconcile,
     Rooms,
+    ScheduleLoop,
 )
 from tower.control.reconcile import Parts as ReconcileParts
 from tower.errors import Unavailable
@@ -105,6 +106,7 @@ async def _running(house: House) -> AsyncIterator[_Running]:
         settings=house.settings,
         version=VERSION,
         tasks=house.tasks,
+        schedules=house.schedules,
         runs=house.runs,
         watching=house.watching,
         data=house.data,
@@ -188,6 +190,9 @@ async def _loops(
     reconcile = Reconcile(parts)
     await reconcile.start()
     closing.push_async_callback(reconcile.stop)
+    schedules = ScheduleLoop(firing=house.firing, clock=house.clock, events=house.events, timers=LoopTimers())
+    await schedules.start()
+    closing.push_async_callback(schedules.stop)
     supervisor = AppSupervisor(parts, report=house.apps.report)
     await supervisor.start()
     closing.push_async_callback(supervisor.stop)

@@ -224,10 +224,16 @@ _SERVICES: dict[str, dict[str, Row]] = {
     },
     "settings.SettingsService": _not_offered("GetSettings GetSettingsForEdit CreateSettings UpdateSettings"),
     "org.DomainService": _not_offered("ListDomains CreateDomain GetDomain UpdateDomain DeleteDomain"),
-    "trigger.TriggerService": _not_offered(
-        "DeployTrigger GetTriggerDetails GetTriggerRevisionDetails ListTriggers GetTriggerRevisionHistory "
-        "UpdateTriggers DeleteTriggers"
-    ),
+    # who changes somebody else's needs project:manage besides
+    "trigger.TriggerService": {
+        "DeployTrigger": _effect(Action.TASK_REGISTER),
+        "GetTriggerDetails": _read(Action.TASK_VIEW),
+        "GetTriggerRevisionDetails": _read(Action.TASK_VIEW),
+        "ListTriggers": _read(Action.TASK_VIEW),
+        "GetTriggerRevisionHistory": _read(Action.TASK_VIEW),
+        "UpdateTriggers": _effect(Action.TASK_REGISTER),
+        "DeleteTriggers": _effect(Action.TASK_REGISTER),
+    },
     "artifact.ArtifactService": _not_offered(
         "CreateArtifact GetArtifact ListArtifacts ListArtifactNames ListArtifactMetadataKeys DeleteArtifact "
         "DeclareArtifact GetArtifactSchema ListPartitionValues"

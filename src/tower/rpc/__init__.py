@@ -12,11 +12,13 @@ from flyteidl2.dataproxy.dataproxy_service_connect import DataProxyServiceASGIAp
 from flyteidl2.imagebuilder.service_connect import ImageServiceASGIApplication
 from flyteidl2.project.project_service_connect import ProjectServiceASGIApplication
 from flyteidl2.task.task_service_connect import TaskServiceASGIApplication
+from flyteidl2.trigger.trigger_service_connect import TriggerServiceASGIApplication
 from flyteidl2.workflow.run_service_connect import RunServiceASGIApplication
 
 from tower.control.data import Data
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.schedules import Schedules
 from tower.control.tailing import Tailing
 from tower.control.tasks import Tasks
 from tower.control.watching import Watching
@@ -32,6 +34,7 @@ from tower.rpc.images import ImageService
 from tower.rpc.projects import ProjectService
 from tower.rpc.runs import RunService
 from tower.rpc.tasks import TaskService
+from tower.rpc.triggers import TriggerService
 from tower.settings import Settings
 
 __all__ = ["Door", "Origin", "build"]
@@ -44,6 +47,7 @@ def build(
     settings: Settings,
     version: str,
     tasks: Tasks,
+    schedules: Schedules,
     runs: Runs,
     watching: Watching,
     data: Data,
@@ -63,7 +67,8 @@ def build(
         (AuthMetadataServiceASGIApplication, AuthMetadataService()),
         (ClusterServiceASGIApplication, ClusterService()),
         (ProjectServiceASGIApplication, ProjectService(projects)),
-        (TaskServiceASGIApplication, TaskService(tasks)),
+        (TaskServiceASGIApplication, TaskService(tasks, schedules)),
+        (TriggerServiceASGIApplication, TriggerService(schedules)),
         (DataProxyServiceASGIApplication, DataProxyService(data=data, tailing=tailing)),
         (RunServiceASGIApplication, RunService(runs=runs, watching=watching, data=data)),
         (ImageServiceASGIApplication, ImageService()),

@@ -6,31 +6,39 @@ from typing import Any
 
 from flyteidl2.task import task_definition_pb2, task_service_pb2
 
+from tower.control.schedules import Schedules
 from tower.control.tasks import TaskRow, Tasks
-from tower.errors import Invalid, Unsupported
+from tower.errors import Invalid
 from tower.rpc.caller import current
 from tower.rpc.messages import person, query, stamp
+from tower.rpc.triggers import declared_with
 
 
 class TaskService:
     """flyteidl2.task.TaskService."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, schedules: Schedules) -> None:
         self._tasks = tasks
+        self._schedules = schedules
 
     async def deploy_task(self, request: Any, ctx: Any) -> Any:
         """Add a version of a task."""
         call = current()
-        if request.triggers:
-            raise Unsupported("Triggers are not offered by this Tower yet.", hint="Deploy without them.")
         task = request.task_id
+        key = (task.project, task.domain, task.name)
+        checked = []
+        if request.triggers:  # before anything is registered: one that cannot be refuses all
+            declared = declared_with(request.triggers)
+            checked = await self._schedules.check(
+                call.principal, key, request.spec, declared, request_id=call.request_id
+            )
         await self._tasks.deploy(
-            call.principal,
-            (task.project, task.domain, task.name),
-            task.version,
-            spec=request.spec,
-            request_id=call.request_id,
+            call.principal, key, task.version, spec=request.spec, request_id=call.request_id
         )
+        if checked:
+            await self._schedules.deploy_all(
+                call.principal, key, task.version, checked, request_id=call.request_id
+            )
         return task_service_pb2.DeployTaskResponse()
 
     async def get_task_details(self, request: Any, ctx: Any) -> Any:

@@ -155,6 +155,7 @@ async def city(tmp_path: Path) -> AsyncIterator[City]:
             settings=rooms.settings,
             version=VERSION,
             tasks=rooms.tasks,
+            schedules=rooms.schedules,
             runs=rooms.runs,
             watching=rooms.watching,
             data=rooms.data,

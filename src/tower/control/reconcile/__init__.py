@@ -9,5 +9,16 @@ from tower.control.reconcile.permit import LivePermit
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
 from tower.control.reconcile.runs import Reconcile
+from tower.control.reconcile.schedules import ScheduleLoop
 
-__all__ = ["AppSupervisor", "Bundles", "Ground", "LivePermit", "LoopTimers", "Parts", "Reconcile", "Rooms"]
+__all__ = [
+    "AppSupervisor",
+    "Bundles",
+    "Ground",
+    "LivePermit",
+    "LoopTimers",
+    "Parts",
+    "Reconcile",
+    "Rooms",
+    "ScheduleLoop",
+]

@@ -8,7 +8,7 @@ from sqlalchemy import Column, MetaData, String, Table, insert, inspect, select
 from sqlalchemy.engine import Connection
 
 from tower.errors import Precondition
-from tower.store import schema_agents, schema_oauth, schema_secrets  # noqa: F401  (in the metadata)
+from tower.store import schema_agents, schema_oauth, schema_schedules, schema_secrets  # noqa: F401  (metadata)
 from tower.store.schema import metadata
 
 HEAD = "0007"

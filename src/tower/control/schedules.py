@@ -1,0 +1,453 @@
+"""Triggers: who may set one up, whom it runs as, and which version of its task. Firing is in `firing`.
+
+A trigger runs as who activated it, with the limits of what they showed then, and runs the version that it was
+set to then. Deploying another version does not move it, unless its own person does so. Who else changes it
+needs to manage its project, and it then runs as them: nobody is made to run what somebody else chose (T40).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flyteidl2.task import task_definition_pb2
+from flyteidl2.trigger import trigger_definition_pb2 as wire
+
+from tower.audit import Event, Outcome
+from tower.clock import Clock
+from tower.control import triggers
+from tower.control.access import Access, not_found
+from tower.control.definitions import Definitions
+from tower.control.events import Events
+from tower.control.grants import actors_to_text, ceilings_to_text
+from tower.control.inputs import Inputs
+from tower.control.projects import Projects
+from tower.control.tasks import resource as task_resource
+from tower.control.triggers import Checked, Declared
+from tower.control.triggerviews import Shown, TriggerViews
+from tower.errors import Denied, Exhausted, Precondition
+from tower.identity.principal import ActorKind, Kind, Principal
+from tower.policy.actions import Action, Resource
+from tower.policy.engine import Decision
+from tower.settings import Settings
+from tower.store import schedules as store
+from tower.store.database import Database, Transaction
+from tower.store.definitions import TaskKey
+from tower.store.schedules import State, TriggerKey, TriggerRow
+
+__all__ = ["CHANGED", "Declared", "Schedules", "TriggerKey", "TriggerRow"]
+
+CHANGED = ("schedules",)
+"""The topic of whatever may change what is due next."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A trigger as it is to be, and what is to be recorded about it."""
+
+    row: TriggerRow
+    action: int
+    event: Event
+    decision: Decision
+
+
+class Schedules:
+    """The use-cases of the trigger service and of the triggers that come with a task."""
+
+    def __init__(
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        access: Access,
+        events: Events,
+        definitions: Definitions,
+        inputs: Inputs,
+        projects: Projects,
+        settings: Settings,
+    ) -> None:
+        self._db = db
+        self._clock = clock
+        self._access = access
+        self._events = events
+        self._definitions = definitions
+        self._inputs = inputs
+        self._projects = projects
+        self._settings = settings
+        self.views = TriggerViews(db=db, access=access, projects=projects)
+
+    async def check(
+        self,
+        principal: Principal,
+        task: TaskKey,
+        spec: task_definition_pb2.TaskSpec,
+        declared: Sequence[Declared],
+        *,
+        request_id: str,
+    ) -> list[Checked]:
+        """The triggers that come with a task, each checked; nothing is stored. Raises Denied and Invalid."""
+        await self._access.require(
+            principal,
+            Action.TASK_REGISTER,
+            task_resource(task),
+            request_id=request_id,
+            view=Action.TASK_VIEW,
+        )
+        if len(declared) > self._settings.max_task_triggers:
+            raise self._too_many_of_task()
+        return [await self._check(principal, task, spec, each) for each in declared]
+
+    async def deploy_all(
+        self,
+        principal: Principal,
+        task: TaskKey,
+        version: str,
+        checked: Sequence[Checked],
+        *,
+        request_id: str,
+    ) -> None:
+        """Set the triggers that came with a version that is deployed now.
+
+        One that is somebody else's stays as it is, with a notice: a new version does not move it (T2).
+        """
+        for each in checked:
+            key = TriggerKey(*task, each.name)
+            old = self._db.read_now(lambda reader, key=key: store.get(reader, key))  # type: ignore[misc]
+            if old is not None and not await self._owns(principal, old):
+                await self._leave(principal, old, version, request_id=request_id)
+            else:
+                await self._set(principal, key, version, each, old, request_id=request_id)
+
+    async def deploy(
+        self,
+        principal: Principal,
+        task: TaskKey,
+        version: str,
+        declared: Declared,
+        *,
+        request_id: str,
+        revision: int = 0,
+    ) -> Shown:
+        """Set one trigger of a deployed version ("" is the latest); with `revision` only in place of that.
+
+        Raises Denied for somebody else's, NotFound, Invalid, Precondition and Exhausted.
+        """
+        thing = task_resource(task)
+        decision = await self._access.require(
+            principal, Action.TASK_REGISTER, thing, request_id=request_id, view=Action.TASK_VIEW
+        )
+        definition = self._definitions.find(task, version)
+        if definition is None:
+            raise not_found(thing)
+        self._projects.open_for_work(task[0])
+        checked = await self._check(principal, task, definition.spec, declared)
+        key = TriggerKey(*task, declared.name)
+        old = self._db.read_now(lambda reader: store.get(reader, key))
+        if old is not None:
+            decision = decision.also(await self._may_change(principal, old, request_id=request_id))
+        if revision and (old is None or old.revision != revision):
+            raise Precondition("The trigger was changed meanwhile.", hint="Look at it again.")
+        await self._set(
+            principal, key, definition.row.version, checked, old, request_id=request_id, given=decision
+        )
+        return await self.views.get(principal, key, request_id=request_id)
+
+    async def set_active(
+        self, principal: Principal, keys: Sequence[TriggerKey], active: bool, *, request_id: str
+    ) -> None:
+        """Switch triggers on, to run as the caller from now on, or off; all of them or none.
+
+        The version stays the one that they had. Switching off takes the right to register the task only.
+        """
+        changes = []
+        for row in await self.views.rows(principal, keys, request_id=request_id):
+            task = task_resource((row.project, row.domain, row.task))
+            if active:
+                made = await self._activated(principal, row, request_id=request_id)
+                if _same(made.row, row):
+                    continue
+                changes.append(made)
+            else:
+                decision = await self._access.require(
+                    principal, Action.TASK_REGISTER, task, request_id=request_id, view=Action.TASK_VIEW
+                )
+                if row.state is not State.INACTIVE:
+                    off = replace(row, state=State.INACTIVE, notice="", next_at=None)
+                    changes.append(
+                        _Change(
+                            off,
+                            wire.TRIGGER_REVISION_ACTION_DEACTIVATE,
+                            Event.TRIGGER_DEACTIVATE,
+                            decision,
+                        )
+                    )
+        await self._write(principal, changes, request_id=request_id)
+
+    async def delete(self, principal: Principal, keys: Sequence[TriggerKey], *, request_id: str) -> None:
+        """Delete triggers, all of them or none. Their revisions and runs stay on record."""
+        changes = [
+            _Change(
+                replace(row, state=State.INACTIVE, next_at=None),
+                wire.TRIGGER_REVISION_ACTION_DELETE,
+                Event.TRIGGER_DELETE,
+                await self._may_change(principal, row, request_id=request_id),
+            )
+            for row in await self.views.rows(principal, keys, request_id=request_id)
+        ]
+        await self._write(principal, changes, request_id=request_id)
+
+    async def _check(
+        self,
+        principal: Principal,
+        task: TaskKey,
+        spec: task_definition_pb2.TaskSpec,
+        declared: Declared,
+    ) -> Checked:
+        return await triggers.check(
+            declared,
+            principal,
+            spec=spec,
+            place=task[:2],
+            inputs=self._inputs,
+            settings=self._settings,
+            now=self._clock.now(),
+        )
+
+    async def _owns(self, principal: Principal, row: TriggerRow) -> bool:
+        """Whether it is the caller's own, or in a project that they manage."""
+        if row.owner == principal.subject:
+            return True
+        return (await self._access.check(principal, Action.PROJECT_MANAGE, _task(row))).allowed
+
+    async def _may_change(self, principal: Principal, row: TriggerRow, *, request_id: str) -> Decision:
+        """Its own person with the right to register the task, or who manages the project (T40)."""
+        action = Action.TASK_REGISTER if row.owner == principal.subject else Action.PROJECT_MANAGE
+        return await self._access.require(
+            principal,
+            action,
+            _task(row),
+            request_id=request_id,
+            view=Action.TASK_VIEW,
+            detail={"trigger": str(row.key), "owner": row.owner},
+        )
+
+    async def _activated(self, principal: Principal, row: TriggerRow, *, request_id: str) -> _Change:
+        """The trigger running as the caller. Raises Denied for who cannot stand for what runs later."""
+        _check_person(principal)
+        self._projects.open_for_work(row.project)
+        decision = await self._may_change(principal, row, request_id=request_id)
+        right = await self._access.require(
+            principal, Action.TASK_RUN, _task(row), request_id=request_id, view=Action.TASK_VIEW
+        )
+        now = self._clock.now()
+        since = row.since if row.state is State.ACTIVE else now
+        on = replace(row, since=since, state=State.ACTIVE, notice="", **_identity(principal))
+        if row.state is not State.ACTIVE:
+            table = triggers.table(on)
+            on = replace(on, next_at=None if table is None else table.after(now))
+        return _Change(
+            on, wire.TRIGGER_REVISION_ACTION_ACTIVATE, Event.TRIGGER_ACTIVATE, decision.also(right)
+        )
+
+    async def _set(
+        self,
+        principal: Principal,
+        key: TriggerKey,
+        version: str,
+        checked: Checked,
+        old: TriggerRow | None,
+        *,
+        request_id: str,
+        given: Decision | None = None,
+    ) -> None:
+        """Make the trigger what was declared. What changes nothing makes no revision."""
+        now = self._clock.now()
+        decision = given or await self._access.require(
+            principal, Action.TASK_REGISTER, task_resource(key[:3]), request_id=request_id
+        )
+        row = _declared(key, version, checked, old, by=principal.subject, now=now)
+        if checked.active:
+            made = await self._activated_by_deployment(principal, row, request_id=request_id)
+            row, decision = made[0], decision.also(made[1]) if made[1] is not None else decision
+        if old is not None and _same(row, old):
+            return
+        change = _Change(row, wire.TRIGGER_REVISION_ACTION_DEPLOY, Event.TRIGGER_DEPLOY, decision)
+        await self._write(principal, [change], request_id=request_id, new=old is None)
+
+    async def _activated_by_deployment(
+        self, principal: Principal, row: TriggerRow, *, request_id: str
+    ) -> tuple[TriggerRow, Decision | None]:
+        """As `_activated`, but the deployment goes on without it when the caller cannot activate."""
+        notice = ""
+        try:
+            _check_person(principal)
+        except Denied as fault:
+            notice = f"Deployed inactive. {fault.message}"
+        right = await self._access.check(principal, Action.TASK_RUN, _task(row))
+        if not notice and not right.allowed:
+            notice = f"Deployed inactive: {principal.subject} may not run {row.task}."
+        if notice:
+            return replace(row, state=State.INACTIVE, notice=notice, next_at=None), None
+        on = replace(row, state=State.ACTIVE, notice="", **_identity(principal))
+        if on.next_at is None:
+            table = triggers.table(on)
+            on = replace(on, next_at=None if table is None else table.after(self._clock.now()))
+        return on, right
+
+    async def _leave(self, principal: Principal, row: TriggerRow, version: str, *, request_id: str) -> None:
+        """Say that a deployment by somebody else did not move the trigger."""
+        if version == row.version:
+            return
+        decision = await self._access.check(principal, Action.PROJECT_MANAGE, _task(row))
+        notice = (
+            f"{principal.subject} deployed the version {version}. This trigger stays at {row.version} until "
+            f"{row.owner}, or somebody who manages the project, deploys it."
+        )
+
+        def write(tx: Transaction) -> None:
+            if row.state is not State.SUSPENDED:
+                store.set_notice(tx, row.key, notice)
+            self._access.record(
+                tx,
+                principal,
+                decision,
+                event=Event.TRIGGER_DEPLOY,
+                outcome=Outcome.REFUSED,
+                request_id=request_id,
+                detail={
+                    "trigger": str(row.key),
+                    "version": row.version,
+                    "asked": version,
+                    "owner": row.owner,
+                },
+            )
+
+        await self._db.write(write)
+
+    async def _write(
+        self, principal: Principal, changes: Sequence[_Change], *, request_id: str, new: bool = False
+    ) -> None:
+        """Store changes of triggers that are still as they were read. Raises Precondition."""
+        if not changes:
+            return
+
+        def write(tx: Transaction) -> None:
+            for change in changes:
+                self._store(tx, principal, change, request_id=request_id, new=new)
+            tx.after_commit(lambda: self._events.publish(CHANGED))
+
+        await self._db.write(write)
+
+    def _store(
+        self, tx: Transaction, principal: Principal, change: _Change, *, request_id: str, new: bool
+    ) -> None:
+        row = change.row
+        there = store.get(tx, row.key)
+        if (there is None) is not new or (there is not None and there.revision != row.revision):
+            raise Precondition("The trigger was changed meanwhile.", hint="Look at it again.")
+        if new:
+            self._check_room(tx, row)
+        elif there is not None and row.next_at is not None and there.last_at != row.last_at:
+            # it fired meanwhile: it must not fire for that time again
+            row = replace(row, next_at=there.next_at, last_at=there.last_at, last_run=there.last_run)
+        row = replace(
+            row,
+            revision=store.next_revision(tx, row.key),
+            updated_by=principal.subject,
+            updated_at=tx.now,
+        )
+        put: Callable[..., None] = store.remove if change.event is Event.TRIGGER_DELETE else store.put
+        put(tx, row, action=change.action, by=principal.subject)
+        self._access.record(
+            tx,
+            principal,
+            change.decision,
+            event=change.event,
+            request_id=request_id,
+            detail={
+                "trigger": str(row.key),
+                "revision": row.revision,
+                "version": row.version,
+                "state": row.state.value,
+                "run_as": row.run_as,
+            },
+        )
+
+    def _check_room(self, tx: Transaction, row: TriggerRow) -> None:
+        if store.count(tx, project=row.project, domain=row.domain) >= self._settings.max_triggers:
+            raise Exhausted(f"There are at most {self._settings.max_triggers} triggers in a domain here.")
+        of_task = store.count(tx, project=row.project, domain=row.domain, task=row.task)
+        if of_task >= self._settings.max_task_triggers:
+            raise self._too_many_of_task()
+
+    def _too_many_of_task(self) -> Exhausted:
+        return Exhausted(f"A task has at most {self._settings.max_task_triggers} triggers here.")
+
+
+def _declared(
+    key: TriggerKey, version: str, checked: Checked, old: TriggerRow | None, *, by: str, now: float
+) -> TriggerRow:
+    """The row of a declaration, not active yet; the beat of an interval that is active goes on."""
+    goes_on = old is not None and old.state is State.ACTIVE and old.automation == checked.automation
+    return TriggerRow(
+        *key,
+        revision=0 if old is None else old.revision,
+        version=version,
+        automation=checked.automation,
+        inputs=checked.inputs,
+        run_spec=checked.run_spec,
+        description=checked.description,
+        state=State.INACTIVE,
+        notice="",
+        deployed_by=by,
+        deployed_at=now,
+        updated_by=by,
+        updated_at=now,
+        run_as="",
+        credential_kind="",
+        credential_id="",
+        actors="[]",
+        ceilings="[]",
+        since=old.since if old is not None and goes_on else now,
+        next_at=old.next_at if old is not None and goes_on and checked.active else None,
+        last_at=None if old is None else old.last_at,
+        last_run="" if old is None else old.last_run,
+    )
+
+
+def _identity(principal: Principal) -> dict[str, Any]:
+    """Whom runs are started as, with the limits of what was shown."""
+    return {
+        "run_as": principal.subject,
+        "credential_kind": principal.credential.kind.value,
+        "credential_id": principal.credential.root,
+        "actors": actors_to_text(principal.actors),
+        "ceilings": ceilings_to_text(principal.ceilings),
+    }
+
+
+def _check_person(principal: Principal) -> None:
+    """Raise Denied for a caller that cannot stand for what runs later, when nobody is there."""
+    if principal.kind is Kind.MACHINE:
+        raise Denied("The operator of the machine runs no tasks.", hint="Use the key of a user.")
+    if any(actor.kind is ActorKind.RUN for actor in principal.actors):
+        raise Denied(
+            "A running task cannot activate a trigger: it would outlive the run.",
+            hint="Activate it from outside: flyte update trigger NAME TASK --activate.",
+        )
+    if principal.credential.root.startswith("webhook-"):
+        raise Denied("The delivery of a webhook cannot activate a trigger.")
+
+
+def _task(row: TriggerRow) -> Resource:
+    return task_resource((row.project, row.domain, row.task))
+
+
+def _same(row: TriggerRow, old: TriggerRow) -> bool:
+    """Whether a change would change nothing but when it was made."""
+    kept = {
+        name: getattr(old, name)
+        for name in ("deployed_by", "deployed_at", "updated_by", "updated_at", "since")
+    }
+    return replace(row, **kept) == old
