@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 from sqlalchemy.exc import IntegrityError
 
 from tower.audit import Event
-from tower.control import lineage, specs
+from tower.control import lineage, officialspecs, specs
 from tower.control.access import Access
 from tower.control.definitions import Definition, Definitions, read_spec
 from tower.control.events import Events
@@ -106,7 +106,7 @@ class SubActions:
         Precondition for a loop, Exhausted for too deep, too many or too large.
         """
         parent = await self._parent(principal, asked.key, asked.parent, request_id=request_id)
-        asked = _beside(parent, asked)
+        asked = self._settled(parent, _beside(parent, asked))
         key = parent.key._replace(action=asked.key.action)
         if key.action == ROOT or not _NAME.fullmatch(key.action):
             raise Invalid("That is no name for an action.")
@@ -300,10 +300,19 @@ class SubActions:
         found = self._definitions.find(asked.task, asked.version) if asked.version else None
         if found is None or asked.spec is None:
             return False
+        if officialspecs.hosts(asked.spec):
+            return officialspecs.same(asked.spec, found.spec)
         spec = task_definition_pb2.TaskSpec()
         spec.CopyFrom(asked.spec)
         spec.task_template.id.CopyFrom(found.spec.task_template.id)
         return bool(spec == found.spec)
+
+    def _settled(self, parent: ActionRow, asked: Ask) -> Ask:
+        """What a task of the official SDK asks for, in the words of its deployment."""
+        if asked.spec is None or not officialspecs.hosts(asked.spec):
+            return asked
+        above = self._spec_of(parent)
+        return asked if above is None else replace(asked, spec=officialspecs.settled(asked.spec, above))
 
     def _completed(self, asked: Ask, parent: ActionRow) -> task_definition_pb2.TaskSpec:
         """The specification by its name; without a code bundle of its own it has that of the parent."""

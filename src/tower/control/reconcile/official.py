@@ -18,20 +18,19 @@ from urllib.parse import urlsplit, urlunsplit
 
 from flyteidl2.task import task_definition_pb2
 
+from tower.control.officialspecs import BUNDLES, PROGRAM
 from tower.errors import Invalid, Precondition, Unsupported
 from tower.images.port import TOKEN_COMMAND, ImageSpec
 
 if TYPE_CHECKING:  # that module reads tasks with this one
     from tower.control.reconcile.plan import Ground
 
-PROGRAM = "a0"
 FOLDER = ".tower"
 """In the working directory: what Tower and the runtime hand each other."""
 
 _SDK = re.compile(r"2\.\d{1,4}\.\d{1,4}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?")
 _IMAGE = re.compile(r"ghcr\.io/flyteorg/flyte:py(3\.\d{1,2})-v[A-Za-z0-9.]+")
 _PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
-_BUNDLES = {"--tgz": "code.tar.gz", "--pkl": "code.pkl.gz"}
 _LOCAL = {"localhost": "127.0.0.1"}
 
 
@@ -42,11 +41,6 @@ class Names:
     run: str
     action: str
     begun_at: float
-
-
-def hosts(spec: task_definition_pb2.TaskSpec) -> bool:
-    """Whether the task is one of the official SDK."""
-    return list(spec.task_template.container.args[:1]) == [PROGRAM]
 
 
 def image(spec: task_definition_pb2.TaskSpec) -> ImageSpec:
@@ -74,7 +68,7 @@ def image(spec: task_definition_pb2.TaskSpec) -> ImageSpec:
 def bundle(spec: task_definition_pb2.TaskSpec) -> str:
     """The name of the code bundle's file in the folder, "" where there is none. Raises Invalid."""
     words = list(spec.task_template.container.args)
-    names = [_BUNDLES[word] for word in words if word in _BUNDLES]
+    names = [BUNDLES[word] for word in words if word in BUNDLES]
     if len(names) > 1 or bool(names) != bool(spec.task_template.metadata.code_bundle_uri):
         raise Invalid("The arguments of the task and its code bundle do not fit.", hint="Deploy it again.")
     return names[0] if names else ""
@@ -98,7 +92,7 @@ def command(
         _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)
         for word in spec.task_template.container.args
     ]
-    for option, name in _BUNDLES.items():
+    for option, name in BUNDLES.items():
         if option in words[:-1]:
             words[words.index(option) + 1] = str(folder / name)
     return (str(python.with_name(PROGRAM)), *words[1:])

@@ -13,6 +13,7 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 
+from tower.control import officialspecs
 from tower.control.reconcile import official
 from tower.errors import Invalid, Unsupported
 from tower.executors.port import Limits
@@ -72,7 +73,7 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
     container = template.container
     arguments = list(container.args)
     env = _env(container.env) | _env(run_spec.envs.values)
-    hosted = official.hosts(spec)
+    hosted = officialspecs.hosts(spec)
     options = {"module": "", "task": ""} if hosted else _options(arguments, kind="task")
     return Declared(
         image=official.image(spec) if hosted else _image(container.config),
