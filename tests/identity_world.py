@@ -143,6 +143,7 @@ class World:
                 directory=directory,
                 definitions=Definitions(db=db),
                 key=key,
+                ring=ring,
             ),
         )
         if projects:

@@ -1,4 +1,4 @@
-"""One run made through the webhook, asked of everything that records it: who, through what, why, with what."""
+"""One run made through the webhook: who, through what, why and with what, wherever it is recorded."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_who_through_what_why_and_with_what_code_and_inputs(
 
 
 def test_the_digest_is_that_of_the_code_and_the_hash_that_of_the_inputs(webhook: Webhook) -> None:
-    """Both can be made again by somebody else: same inputs, same hash; the digest names the bundle's bytes."""
+    """Others can make both again: same inputs, same hash; the digest names the bundle's bytes."""
     tower, admin = webhook.tower, _admin(webhook)
 
     def detail(x: int) -> dict[str, str]:

@@ -76,7 +76,8 @@ async def _export(session: Any, path: Path) -> None:
             records, signed = part["records"], part["checkpoints"]
             if first:
                 begin = records[0]["seq"] - 1 if records else 0
-                _line(file, {"type": "export", "form": "tower.audit.export.1", "after": begin})
+                head = {"type": "export", "form": "tower.audit.export.1", "after": begin}
+                _line(file, {**head, "keys": part.get("keys", [])})
                 first, last = False, begin
             lines = sorted([*records, *signed], key=lambda each: (each["seq"], each["type"] == "checkpoint"))
             for line in lines:

@@ -12,9 +12,11 @@ import rich_click as click
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from tower.cli import provenance
 from tower.cli.administration import JSON, Administration, composition_root, fail, faults, span
 from tower.identity.signing import SigningKey
 
+NOT_FOUND = 4
 NOT_WHOLE = 6
 
 _FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
@@ -30,26 +32,28 @@ def audit() -> None:
 @click.option(
     "--key", type=_FILE, help="The public key (PEM) that must have signed. Default: that of the home."
 )
+@click.option(
+    "--run",
+    metavar="[PROJECT/DOMAIN/]NAME",
+    help="Also print who asked for this run, through what, why, and what it asked for; all of it signed.",
+)
 @JSON
 @click.pass_obj
 @faults
-def verify(tower: Administration, *, file: Path | None, key: Path | None, output: str) -> None:
+def verify(
+    tower: Administration, *, file: Path | None, key: Path | None, run: str | None, output: str
+) -> None:
     """Find any record that was edited, deleted, reordered or cut off, and name the first.
 
-    Ends with 6 when the chain does not hold. What no signature covers yet is counted as unsigned.
+    Ends with 6 when the chain does not hold. What no signature covers yet is counted as unsigned; of a run
+    that is asked for, every record must be under a signature. With --file and --key neither home nor database
+    is needed.
     """
-    proof = composition_root().prove(tower.home, file=file, key=key)
+    proof, found = composition_root().prove(tower.home, file=file, key=key, run=run)
     unsigned = proof.last - max(proof.signed, proof.first - 1)
     if output == "json":
-        broken = (
-            None
-            if proof.broken is None
-            else {
-                "record": proof.broken.seq,
-                "damage": proof.broken.damage.value,
-            }
-        )
-        found = {
+        broken = proof.broken and {"record": proof.broken.seq, "damage": proof.broken.damage.value}
+        document = {
             "whole": broken is None,
             "broken": broken,
             "records": proof.records,
@@ -57,13 +61,19 @@ def verify(tower: Administration, *, file: Path | None, key: Path | None, output
             "last": proof.last,
             "signed_through": proof.signed,
         }
-        print(json.dumps(found, indent=2))
+        print(json.dumps(document if run is None else {**document, "run": found}, indent=2))
     elif proof.broken is None:
         print(
             f"whole: {proof.records} records, {proof.first} to {proof.last}; unsigned at the end: {unsigned}"
         )
+        for line in () if found is None else provenance.lines(found):
+            print(line)
     if proof.broken is not None:
         fail(f"The audit chain is broken at {proof.broken}.", NOT_WHOLE)
+    if run is not None and found is None:
+        fail(f"No record says that a run {run} was let in.", NOT_FOUND)
+    if found is not None and (problem := provenance.wrong(found)):
+        fail(problem, NOT_WHOLE)
 
 
 @audit.command("export")
@@ -100,7 +110,10 @@ def prune(tower: Administration, older_than: str) -> None:
 @click.pass_obj
 @faults
 def key(tower: Administration) -> None:
-    """Print the public key that checkpoints are signed with: keep it elsewhere, for `verify --key`."""
+    """Print the installation's public key: keep it elsewhere, for `verify --key`.
+
+    It vouches for every key that ever signs a checkpoint, so that it stays the one to keep.
+    """
     private = SigningKey.load_or_create(tower.home / "signing.key").key.private_key
     assert isinstance(private, Ed25519PrivateKey)
     print(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode(), end="")

@@ -19,16 +19,19 @@ import structlog
 from tower.audit import Checkpoint, Entry, Event
 from tower.clock import Clock
 from tower.control.access import Access
+from tower.control.provenance import Tracing
 from tower.control.proving import (
-    FORM,
     Genuine,
     Proof,
     checkpoint_line,
+    header,
     prove,
     record_line,
     sign,
     signed_by_us,
 )
+from tower.control.vouching import Vouched, Vouching
+from tower.control.vouching import kept as vouched
 from tower.errors import Fault, Invalid, Precondition
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Principal
@@ -75,7 +78,7 @@ class Auditing:
         db: Database,
         clock: Clock,
         access: Access,
-        key: SigningKey,
+        vouching: Vouching,
         home: Path,
         retention: float | None = None,
         seconds: float = SECONDS_BETWEEN,
@@ -84,7 +87,7 @@ class Auditing:
         self._db = db
         self._clock = clock
         self._access = access
-        self._key = key
+        self._vouching = vouching
         self._home = home
         self._retention = retention
         self._seconds = seconds
@@ -110,10 +113,11 @@ class Auditing:
             end = store.end_of(tx)
             if end.seq == 0 or store.checkpoints(tx, after=end.seq - 1):
                 return None
-            made = sign(self._key, end, tx.now)
+            made = sign(key, end, tx.now)
             store.add_checkpoint(tx, made)
             return made
 
+        key = self._vouching.current()
         made = await self._db.write(write)
         if made is not None:
             await asyncio.to_thread(_keep, self._home / HEAD_FILE, made)
@@ -150,7 +154,7 @@ class Auditing:
         if through is None:
             return Pruned(0, 0)
         proof = await asyncio.to_thread(
-            self._db.read_now, lambda reader: _prove(reader, signed_by_us(self._key), None)
+            self._db.read_now, lambda reader: _prove(reader, self._genuine(), None)
         )
         if proof.broken is not None:
             raise Precondition("The audit chain does not hold.", hint="Run tower audit verify.")
@@ -165,6 +169,13 @@ class Auditing:
             return Pruned(records, through.seq)
 
         return await self._db.write(write)
+
+    def public_keys(self) -> tuple[Vouched, ...]:
+        """The public keys that checkpoints are checked with, beside the installation's own."""
+        return self._vouching.keys()
+
+    def _genuine(self) -> Genuine:
+        return signed_by_us(self._vouching.root, self.public_keys())
 
     async def _read(self, after: int, limit: int) -> Part:
         def read(reader: Reader) -> Part:
@@ -183,7 +194,7 @@ class Auditing:
 
     async def _lines(self, part: Part) -> AsyncIterator[bytes]:
         after = part.entries[0].seq - 1 if part.entries else 0
-        yield _line({"type": "export", "form": FORM, "after": after, "key_id": self._key.kid})
+        yield _line(header(after, key_id=self._vouching.root.kid, keys=self.public_keys()))
         last = after
         while True:
             text = [(entry.seq, 0, record_line(entry)) for entry in part.entries]
@@ -211,19 +222,25 @@ class Auditing:
                 _log.error("audit.checkpoint", problem=str(error))
 
 
-def prove_home(home: Path, reader: Reader, *, genuine: Genuine | None = None) -> Proof:
+def prove_home(
+    home: Path, reader: Reader, *, genuine: Genuine | None = None, tracing: Tracing | None = None
+) -> Proof:
     """Look at the chain in a home, also that of a running Tower: `reader` has not read anything yet.
 
-    `genuine` checks signatures in place of the home's own key.
+    `genuine` checks signatures in place of the home's own key; `tracing` sees every record.
     """
     kept = _kept(home / HEAD_FILE)  # before the snapshot of the database: it must not be ahead of that
-    return _prove(reader, genuine or signed_by_us(SigningKey.load_or_create(home / "signing.key")), kept)
+    if genuine is None:
+        genuine = signed_by_us(SigningKey.load_or_create(home / "signing.key"), vouched(home))
+    return _prove(reader, genuine, kept, tracing)
 
 
-def _prove(reader: Reader, genuine: Genuine, kept: Checkpoint | None) -> Proof:
+def _prove(
+    reader: Reader, genuine: Genuine, kept: Checkpoint | None, tracing: Tracing | None = None
+) -> Proof:
     known = store.checkpoints(reader)
     extra = [] if kept is None or kept in known else [kept]
-    return prove(store.whole(reader), [*known, *extra], genuine=genuine)
+    return prove(store.whole(reader), [*known, *extra], genuine=genuine, tracing=tracing)
 
 
 def _keep(path: Path, checkpoint: Checkpoint) -> None:

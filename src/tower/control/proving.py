@@ -1,4 +1,4 @@
-"""Whether an audit chain is whole: every record in its place, every checkpoint signed by our key. Pure.
+"""Whether an audit chain is whole: every record in its place, every checkpoint signed by a key of ours. Pure.
 
 A chain may begin behind a checkpoint: older records were pruned, which a record of its own says.
 """
@@ -20,6 +20,10 @@ from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
 
 from tower.audit import Break, Checkpoint, Damage, Entry, Event, Head, checkpoint_payload, verify
+from tower.control.provenance import Tracing
+from tower.control.vouching import Vouched, trusted
+from tower.control.vouching import line as key_line
+from tower.control.vouching import read as read_key
 from tower.errors import Invalid
 from tower.identity.signing import SigningKey
 
@@ -48,6 +52,7 @@ class Export:
     checkpoints: tuple[Checkpoint, ...]
     after: int
     ended: bool
+    keys: tuple[Vouched, ...] = ()
 
 
 def sign(key: SigningKey, head: Head, at: float) -> Checkpoint:
@@ -59,11 +64,13 @@ def sign(key: SigningKey, head: Head, at: float) -> Checkpoint:
     return Checkpoint(head.seq, head.hash, at, key.kid, text)
 
 
-def signed_by(public: Ed25519PublicKey, kid: str) -> Genuine:
-    """A check of signatures by one key."""
+def signed_by(public: Ed25519PublicKey, kid: str, keys: Iterable[Vouched] = ()) -> Genuine:
+    """A check of signatures by an installation's own key, or by one of `keys` that it vouches for."""
+    known = trusted(public, kid, keys)
 
     def genuine(checkpoint: Checkpoint) -> bool:
-        if checkpoint.key_id != kid:
+        public = known.get(checkpoint.key_id)
+        if public is None:
             return False
         try:
             signature = base64.urlsafe_b64decode(checkpoint.signature + "==")
@@ -75,15 +82,15 @@ def signed_by(public: Ed25519PublicKey, kid: str) -> Genuine:
     return genuine
 
 
-def signed_by_us(key: SigningKey) -> Genuine:
-    """A check of signatures by this Tower's key."""
+def signed_by_us(key: SigningKey, keys: Iterable[Vouched] = ()) -> Genuine:
+    """A check of signatures by this Tower's own key, or by one of `keys` that it vouches for."""
     private = key.key.private_key
     assert isinstance(private, Ed25519PrivateKey)
-    return signed_by(private.public_key(), key.kid)
+    return signed_by(private.public_key(), key.kid, keys)
 
 
-def signed_by_file(path: Path) -> Genuine:
-    """A check of signatures by the public key in a PEM file. Raises Invalid."""
+def signed_by_file(path: Path, keys: Iterable[Vouched] = ()) -> Genuine:
+    """A check of signatures by the key in a PEM file, or by one that it vouches for. Raises Invalid."""
     try:
         pem = path.read_bytes()
         public = load_pem_public_key(pem)
@@ -92,12 +99,23 @@ def signed_by_file(path: Path) -> Genuine:
         raise Invalid(f"{path} is no public key.", cause=str(error)) from None
     if not isinstance(public, Ed25519PublicKey):
         raise Invalid(f"{path} is no Ed25519 public key.")
-    return signed_by(public, kid)
+    return signed_by(public, kid, keys)
 
 
-def prove(entries: Iterable[Entry], checkpoints: Sequence[Checkpoint], *, genuine: Genuine) -> Proof:
-    """Look at a whole chain. `checkpoints` may hold some from elsewhere, as one kept outside the store."""
+def prove(
+    entries: Iterable[Entry],
+    checkpoints: Sequence[Checkpoint],
+    *,
+    genuine: Genuine,
+    tracing: Tracing | None = None,
+) -> Proof:
+    """Look at a whole chain. `checkpoints` may hold some from elsewhere, as one kept outside the store.
+
+    `tracing` sees every record on the way.
+    """
     look = _Look(checkpoints, genuine)
+    if tracing is not None:
+        entries = tracing.along(entries)
     broken = look.forged() or look.along(entries) or look.ending()
     return Proof(look.records, look.first, look.last.seq, look.signed, broken)
 
@@ -161,6 +179,17 @@ class _Look:
             entry = next(rest, None)
 
 
+def header(after: int, *, key_id: str, keys: Iterable[Vouched]) -> dict[str, Any]:
+    """The first line of an export: where it begins, and the keys that the installation's own vouches for."""
+    return {
+        "type": "export",
+        "form": FORM,
+        "after": after,
+        "key_id": key_id,
+        "keys": [key_line(each) for each in keys],
+    }
+
+
 def record_line(entry: Entry) -> dict[str, Any]:
     """A record as a line of an export: exactly as stored, so that its hash can be made again."""
     return {"type": "record", **{name: getattr(entry, name) for name in Entry.__dataclass_fields__}}
@@ -177,6 +206,7 @@ def read_export(lines: Iterable[str]) -> Export:
     entries: list[Entry] = []
     checkpoints: list[Checkpoint] = []
     after, ended = 0, False
+    keys: tuple[Vouched, ...] = ()
     for number, line in enumerate(lines, 1):
         try:
             value = json.loads(line)
@@ -187,18 +217,19 @@ def read_export(lines: Iterable[str]) -> Export:
                 checkpoints.append(_exactly(Checkpoint, value))
             elif kind == "export" and number == 1:
                 after = int(value["after"])
+                keys = tuple(map(read_key, value.get("keys", ())))
             elif kind == "end":
                 ended = value["seq"] == (entries[-1].seq if entries else after)
             else:
                 raise ValueError(f"a line of type {kind}")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Invalid(f"Line {number} is no line of an audit export.", cause=str(error)) from None
-    return Export(tuple(entries), tuple(checkpoints), after, ended)
+    return Export(tuple(entries), tuple(checkpoints), after, ended, keys)
 
 
-def prove_export(export: Export, *, genuine: Genuine) -> Proof:
+def prove_export(export: Export, *, genuine: Genuine, tracing: Tracing | None = None) -> Proof:
     """Look at an exported chain: also its last line must be there."""
-    proof = prove(export.entries, export.checkpoints, genuine=genuine)
+    proof = prove(export.entries, export.checkpoints, genuine=genuine, tracing=tracing)
     if proof.broken is None and not export.ended:
         missing = Break(proof.last + 1, Damage.TRUNCATED)
         return Proof(proof.records, proof.first, proof.last, proof.signed, missing)

@@ -11,7 +11,8 @@ from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.groups import Groups
 from tower.control.policies import Policies
-from tower.identity.signing import SigningKey
+from tower.control.vouching import Vouching
+from tower.identity.signing import Signing, SigningKey
 from tower.rest.routes import Governance
 from tower.settings import Settings
 from tower.store.database import Database
@@ -26,8 +27,9 @@ def governance(
     directory: Directory,
     definitions: Definitions,
     key: SigningKey,
+    ring: Signing,
 ) -> Governance:
-    """`key` signs the checkpoints of the audit chain."""
+    """The keys of `ring` sign the checkpoints of the audit chain; `key` vouches for each of them."""
     return Governance(
         policies=Policies(db=db, access=access),
         groups=Groups(db=db, access=access, directory=directory),
@@ -37,7 +39,7 @@ def governance(
             db=db,
             clock=clock,
             access=access,
-            key=key,
+            vouching=Vouching(root=key, ring=ring, clock=clock, home=settings.home),
             home=settings.home,
             retention=settings.audit_retention,
         ),

@@ -232,6 +232,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         directory=directory,
         definitions=definitions,
         key=key,
+        ring=ring,
     )
     return House(
         settings=settings,

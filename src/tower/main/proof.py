@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from tower.clock import SystemClock
 from tower.control.auditing import HEAD_FILE, prove_home
+from tower.control.provenance import Tracing, document
 from tower.control.proving import (
-    FORM,
+    Genuine,
     Proof,
     checkpoint_line,
+    header,
     prove_export,
     read_export,
     record_line,
     signed_by_file,
     signed_by_us,
 )
+from tower.control.vouching import Vouched
+from tower.control.vouching import kept as vouched
 from tower.errors import Precondition
 from tower.identity.signing import SigningKey
 from tower.settings import Settings
@@ -28,32 +33,50 @@ from tower.store.database import Database
 __all__ = ["HEAD_FILE", "exported", "prove"]
 
 
-def prove(home: Path, *, file: Path | None = None, key: Path | None = None) -> Proof:
-    """Look at the database of a home, or at an exported file. `key` is a PEM file of the public key."""
-    own = None if key is None else signed_by_file(key)
+def prove(
+    home: Path, *, file: Path | None = None, key: Path | None = None, run: str | None = None
+) -> tuple[Proof, dict[str, Any] | None]:
+    """Look at the database of a home, or at an exported file, and at the chain of one run in it.
+
+    `key` is a PEM file of the installation's public key; with it and a file no home is needed. What is found
+    of the run is as `tower.control.provenance.document` has it, None when there is no such run.
+    """
+    tracing = None if run is None else Tracing(run)
     if file is not None:
         with file.open() as lines:
             export = read_export(lines)
-        return prove_export(export, genuine=own or signed_by_us(_signing_key(home)))
-    _signing_key(home)
-    database = _open(home)
-    try:
-        return database.read_now(lambda reader: prove_home(home, reader, genuine=own))
-    finally:
-        asyncio.run(database.close())
+        genuine = _genuine(home, key, export.keys)
+        proof = prove_export(export, genuine=genuine, tracing=tracing)
+    else:
+        genuine = _genuine(home, key, vouched(home))
+        _signing_key(home)
+        database = _open(home)
+        try:
+            proof = database.read_now(
+                lambda reader: prove_home(home, reader, genuine=genuine, tracing=tracing)
+            )
+        finally:
+            asyncio.run(database.close())
+    found = None if tracing is None else tracing.found()
+    return proof, None if found is None else document(found, signed=proof.signed)
+
+
+def _genuine(home: Path, key: Path | None, keys: Iterable[Vouched]) -> Genuine:
+    """A check of signatures by the key in a file, or the home's own, and by those that it vouches for."""
+    return signed_by_us(_signing_key(home), keys) if key is None else signed_by_file(key, keys)
 
 
 def exported(home: Path) -> Iterator[str]:
     """The chain of a home as the lines of an export."""
     database = _open(home)
     try:
-        key_id = _signing_key(home).kid
+        key_id, keys = _signing_key(home).kid, vouched(home)
         entries, signed = database.read_now(
             lambda reader: (list(audit.whole(reader)), audit.checkpoints(reader))
         )
         after = entries[0].seq - 1 if entries else 0
         checkpoints = {each.seq: each for each in signed}
-        yield _line({"type": "export", "form": FORM, "after": after, "key_id": key_id})
+        yield _line(header(after, key_id=key_id, keys=keys))
         if after in checkpoints:
             yield _line(checkpoint_line(checkpoints[after]))
         for entry in entries:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tower.control.auditing import PART
 from tower.control.proving import checkpoint_line, record_line
+from tower.control.vouching import line as key_line
 from tower.rest.routes import Caller
 
 router = APIRouter(prefix="/api/v1")
@@ -18,11 +19,13 @@ router = APIRouter(prefix="/api/v1")
 class Chain(BaseModel):
     """Records exactly as stored, in the order of the chain, with the signed checkpoints among them.
 
-    `next` is the value of `after` for the part behind it.
+    `next` is the value of `after` for the part behind it. `keys` are the public keys that signed, each
+    vouched for by the installation's own.
     """
 
     records: list[dict[str, Any]]
     checkpoints: list[dict[str, Any]]
+    keys: list[dict[str, Any]] = []
     next: int | None = None
 
 
@@ -53,6 +56,7 @@ async def chain(
     return Chain(
         records=[record_line(entry) for entry in part.entries],
         checkpoints=[checkpoint_line(each) for each in part.checkpoints],
+        keys=[key_line(each) for each in call.rooms.governance.auditing.public_keys()],
         next=part.next,
     )
 
