@@ -25,7 +25,7 @@ from tower.control.waiting import attempt_of
 from tower.errors import Denied, NotFound, Precondition
 from tower.identity.principal import ActorKind, CredentialKind, Principal
 from tower.identity.sealing import SealingKeys
-from tower.policy.actions import Action
+from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
 from tower.store import apps, runs
 from tower.store import secrets as store
@@ -117,7 +117,7 @@ class SecretUse:
 
     async def deliver(self, principal: Principal, *, request_id: str = "") -> list[Given]:
         """What the calling attempt or app declared. Raises NotFound naming the first that it does not get."""
-        work = self._work(principal)
+        work = await self._work(principal, request_id=request_id)
         chosen = [
             await self._choose(principal, work, secret.key, request_id=request_id) for secret in work.declared
         ]
@@ -181,13 +181,18 @@ class SecretUse:
         )
         raise _missing(name)
 
-    def _work(self, principal: Principal) -> _Work:
+    async def _work(self, principal: Principal, *, request_id: str) -> _Work:
         if principal.credential.kind is CredentialKind.WORKLOAD and principal.actors:
             last = principal.actors[-1]
             if last.kind is ActorKind.APP:
                 return self._app(last.id)
         caller = attempt_of(principal)
         if caller is None:
+            org = str(Resource(ResourceType.ORG))
+            refused = Decision(
+                False, ("no-running-task",), self._access.revision, Action.SECRET_USE.value, org
+            )
+            await self._access.refuse(principal, refused, request_id=request_id)
             raise Denied("Secrets are given to running tasks and apps alone.", hint="Declare them there.")
         key, attempt = caller
         row = self._db.read_now(lambda reader: runs.get(reader, key))

@@ -12,7 +12,9 @@ import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 
 from tower.control.definitions import Definitions
+from tower.control.events import Events
 from tower.control.projects import Projects
+from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import HTTP_STATUS, Code, Fault
 from tower.identity.authenticators import MACHINE
@@ -38,6 +40,13 @@ class Api:
             logins=world.logins,
             accounts=world.oauth.accounts,
             signing_keys=world.oauth.signing_keys,
+            standing_grants=StandingGrants(
+                db=world.db,
+                clock=world.clock,
+                access=world.access,
+                events=Events(),
+                settings=world.settings,
+            ),
             governance=world.governance,
             webhooks=Webhooks(
                 db=world.db,

@@ -150,7 +150,7 @@ async def test_a_viewer_may_not_deploy(rpc: RpcWorld) -> None:
             Code.UNIMPLEMENTED,
             "run_as",
         ),
-        (lambda s: s.task_template.security_context.secrets.add(key="k"), Code.UNIMPLEMENTED, "Secrets"),
+        (lambda s: s.task_template.security_context.secrets.add(key="k"), Code.INVALID_ARGUMENT, "secret k"),
         (
             lambda s: setattr(s.documentation, "short_description", "x" * 2_000_000),
             Code.RESOURCE_EXHAUSTED,
