@@ -6,6 +6,7 @@ gone, however it ended.
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -46,9 +47,48 @@ def breaks(text: str) -> str:
     raise ValueError(text)
 """
 
+APP = """
+import os
+import socket
+import sys
+from http.server import BaseHTTPRequestHandler
+from socketserver import UnixStreamServer
+
+import flyte
+from flyte.app import AppEnvironment, Scaling
+
+PORT = {port}
+app_env = AppEnvironment(
+    name="sleeper",
+    command=["python", "sleeper.py", "$FLYTE_APP_SOCKET"],
+    image=flyte.Image.from_debian_base(),
+    scaling=Scaling(replicas=(0, 1), scaledown_after=1),
+)
+
+
+class Answers(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = str(os.getpid()).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "gateway"
+
+
+if __name__ == "__main__":
+    here = socket.create_connection(("127.0.0.1", PORT))
+    here.sendall(f"sleeper {{os.getpid()}}\\n".encode())
+    UnixStreamServer(sys.argv[1], Answers).serve_forever()
+"""
+
 
 class Visitor:
-    """A task that waits."""
+    """A task that waits, or an app that is up."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
@@ -100,6 +140,10 @@ class Lobby:
         self.visits.append(visitor.name)
         self._visitors.append(visitor)
         return visitor
+
+    def nobody_waits(self) -> bool:
+        """Whether nobody has come that `next` has not returned."""
+        return select.select([self._listener], [], [], 0)[0] == []
 
     def welcome_all(self) -> None:
         """Let everybody go who comes from now on, also those whose process is gone already."""

@@ -24,6 +24,8 @@ _SECONDS_TO_ANSWER = 5.0
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 0.2
 _UNBOUNDED = 1 << 62
+_SOCKET = "$FLYTE_APP_SOCKET"
+"""In a command of the user's own it stands for the path to listen on: there is no shell to put it in."""
 
 
 @dataclass(eq=False, slots=True)
@@ -84,7 +86,7 @@ class AppRunner:
             directory=room.directory,
             app_socket=room.app_socket,
             agent_socket=room.agent_socket,
-            command=declared.command,
+            command=tuple(word.replace(_SOCKET, str(room.app_socket)) for word in declared.command),
             env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
             # the log turns over by itself: an app may speak for years
             limits=replace(declared.limits, output=_UNBOUNDED),
