@@ -94,7 +94,9 @@ class SealingKey(BaseModel):
 @router.post("/secrets", status_code=201, summary="Keep a new secret")
 async def add_secret(call: Caller, new: NewSecret) -> Secret:
     place = _place(call, new.name, new.project, new.domain, personal=new.personal)
-    row = await call.rooms.confidences.secrets.create(call.principal, place, new.content(), request_id=call.request_id)
+    row = await call.rooms.confidences.secrets.create(
+        call.principal, place, new.content(), request_id=call.request_id
+    )
     return Secret.of(row)
 
 
@@ -115,7 +117,9 @@ async def get_secret(
     call: Caller, name: str, project: str = "", domain: str = "", personal: bool = False
 ) -> Secret:
     place = _place(call, name, project, domain, personal=personal)
-    return Secret.of(await call.rooms.confidences.secrets.get(call.principal, place, request_id=call.request_id))
+    return Secret.of(
+        await call.rooms.confidences.secrets.get(call.principal, place, request_id=call.request_id)
+    )
 
 
 @router.put("/secrets/{name}", summary="Put another value in place of the former one")
