@@ -160,32 +160,22 @@ class Schedules:
 
         The version stays the one that they had. Switching off takes the right to register the task only.
         """
+        decisions = await self._registering(principal, keys, request_id=request_id)
         changes = []
         for row in await self.views.rows(principal, keys, request_id=request_id):
-            task = task_resource((row.project, row.domain, row.task))
             if active:
                 made = await self._activated(principal, row, request_id=request_id)
-                if _same(made.row, row):
-                    continue
-                changes.append(made)
             else:
-                decision = await self._access.require(
-                    principal, Action.TASK_REGISTER, task, request_id=request_id, view=Action.TASK_VIEW
-                )
-                if row.state is not State.INACTIVE:
-                    off = replace(row, state=State.INACTIVE, notice="", next_at=None)
-                    changes.append(
-                        _Change(
-                            off,
-                            wire.TRIGGER_REVISION_ACTION_DEACTIVATE,
-                            Event.TRIGGER_DEACTIVATE,
-                            decision,
-                        )
-                    )
+                off = replace(row, state=State.INACTIVE, notice="", next_at=None)
+                action, event = wire.TRIGGER_REVISION_ACTION_DEACTIVATE, Event.TRIGGER_DEACTIVATE
+                made = _Change(off, action, event, decisions[row.key[:3]])
+            if not _same(made.row, row):
+                changes.append(made)
         await self._write(principal, changes, request_id=request_id)
 
     async def delete(self, principal: Principal, keys: Sequence[TriggerKey], *, request_id: str) -> None:
         """Delete triggers, all of them or none. Their revisions and runs stay on record."""
+        await self._registering(principal, keys, request_id=request_id)
         changes = [
             _Change(
                 replace(row, state=State.INACTIVE, next_at=None),
@@ -196,6 +186,21 @@ class Schedules:
             for row in await self.views.rows(principal, keys, request_id=request_id)
         ]
         await self._write(principal, changes, request_id=request_id)
+
+    async def _registering(
+        self, principal: Principal, keys: Sequence[TriggerKey], *, request_id: str
+    ) -> dict[TaskKey, Decision]:
+        """Who changes anything about triggers may register the tasks that they start."""
+        return {
+            task: await self._access.require(
+                principal,
+                Action.TASK_REGISTER,
+                task_resource(task),
+                request_id=request_id,
+                view=Action.TASK_VIEW,
+            )
+            for task in dict.fromkeys(key[:3] for key in keys)
+        }
 
     async def _check(
         self,
