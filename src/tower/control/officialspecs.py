@@ -23,7 +23,7 @@ def hosts(spec: task_definition_pb2.TaskSpec) -> bool:
 def settled(
     asked: task_definition_pb2.TaskSpec, parent: task_definition_pb2.TaskSpec
 ) -> task_definition_pb2.TaskSpec:
-    """A child's specification, with the code bundle and the import path of its parent where it has none here."""
+    """The specification of a child, with bundle and import path of its parent where it names none of ours."""
     spec = task_definition_pb2.TaskSpec()
     spec.CopyFrom(asked)
     template, above = spec.task_template, parent.task_template

@@ -270,7 +270,14 @@ def _link(environment: Path, package_folder: Path) -> None:
 
 def _publish(draft: Path, folder: Path, spec: ImageSpec) -> None:
     (draft / _MARKER).write_text(
-        json.dumps({"python": spec.python, "pip": spec.pip_packages, "requirements": spec.requirements})
+        json.dumps(
+            {
+                "python": spec.python,
+                "sdk": spec.sdk,
+                "pip": spec.pip_packages,
+                "requirements": spec.requirements,
+            }
+        )
     )
     if folder.exists():  # without its marker: a former server was stopped while removing it
         shutil.rmtree(folder)

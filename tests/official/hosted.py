@@ -1,0 +1,87 @@
+"""Tasks written with the official SDK, deployed by `deploy.py` beside this file and hosted by Tower."""
+
+import asyncio
+import os
+import subprocess
+from pathlib import Path
+
+import flyte
+import flyte.remote as remote
+
+env = flyte.TaskEnvironment(name="official")
+vault = flyte.TaskEnvironment(name="vault")
+
+
+@env.task
+async def hello(x: int, y: str = "hello") -> str:
+    user = await remote.User.get.aio()
+    return f"{y} {x} as {user.subject()}"
+
+
+@env.task
+async def double(x: int) -> int:
+    return 2 * x
+
+
+@env.task
+async def outer(x: int) -> int:
+    first = await double(x)
+    return first + sum(await asyncio.gather(double(x), double(x + 1)))
+
+
+@env.task
+async def fails(x: int) -> int:
+    raise ValueError(f"no good {x}")
+
+
+@env.task
+async def passes_on(x: int) -> int:
+    return await fails(x)
+
+
+@env.task
+async def surroundings() -> dict[str, str]:
+    """What the task can see of itself, and what it cannot."""
+    ctx = flyte.ctx()
+    me = Path("/proc/self")
+    visible = me.joinpath("environ").read_text() + me.joinpath("cmdline").read_text()
+    visible += "".join(path.read_text(errors="replace") for path in Path.cwd().rglob("*") if path.is_file())
+    return {
+        "run": ctx.action.run_name,
+        "action": ctx.action.name,
+        "project": ctx.action.project,
+        "visible": visible,
+    }
+
+
+@env.task
+async def launches(x: int) -> str:
+    """A run of its own, asked for from inside."""
+    task = remote.Task.get(name="official.double", auto_version="latest")
+    run = await flyte.run.aio(task, x=x)
+    await run.wait.aio(quiet=True)
+    outputs = await run.outputs.aio()
+    return f"{run.name} {outputs[0]}"
+
+
+@env.task
+async def reaches(x: int) -> str:
+    """A child of another domain, which not everybody who may run this one may run."""
+    task = remote.Task.get(name="vault.unlock", domain="staging", auto_version="latest")
+    return await task(x=x)
+
+
+@env.task
+async def takes_token() -> str:
+    """What no task should do: give its token away."""
+    import json
+
+    done = subprocess.run(
+        json.loads(os.environ["FLYTE_AUTH_COMMAND"]), capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+@vault.task
+async def unlock(x: int) -> str:
+    return f"unlocked {x}"

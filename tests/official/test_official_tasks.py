@@ -1,0 +1,168 @@
+"""Tasks of the official SDK 2.12.1, deployed by it and hosted by Tower over TLS: each runs as who asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.official.test_official_sdk import official  # noqa: F401 - a fixture
+from tests.tower_process import ROOT, Tower, clean_environment
+
+pytestmark = [pytest.mark.official, pytest.mark.xdist_group("official")]
+HERE = Path(__file__).parent
+KEPT = ROOT / ".cache" / "official-images"
+Ask = Callable[..., list[dict[str, Any]]]
+
+
+def script(python: Path, tower: Tower, name: str, given: object) -> Any:
+    done = subprocess.run(
+        [python, HERE / name, tower.url.removeprefix("https://")],
+        input=json.dumps(given),
+        env=clean_environment(
+            {
+                "SSL_CERT_FILE": str(tower.ca),
+                "DO_NOT_TRACK": "1",
+                "HOME": str(tower.home.parent),
+                "PYTHONPATH": str(HERE),
+                "PYTHONDONTWRITEBYTECODE": "1",
+            }
+        ),
+        cwd=HERE,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, f"{done.stderr[-4000:]}\n{tower.log[-4000:]}"
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="session")
+def hosting(official: Path, tower_tls: Tower) -> Iterator[Tower]:  # noqa: F811
+    """Tower with the tasks of `hosted.py`; the environment that it makes for them is kept."""
+    images = tower_tls.home / "images"
+    _copy_new(KEPT, images)
+    key = tower_tls.new_key("official-deployer", "alice")
+    _, client, secret = key.split("_", 2)
+    told = script(official, tower_tls, "deploy.py", {"client_id": client, "secret": secret})
+    assert "official.hello" in told["names"]
+    _add_runner(tower_tls, "erin")
+    yield tower_tls
+    _copy_new(images, KEPT)
+
+
+@pytest.fixture
+def ask(official: Path, hosting: Tower) -> Ask:  # noqa: F811
+    """Run tasks as people; the answers are in the order of the questions."""
+
+    def run(*runs: tuple[str, str, dict[str, Any]]) -> list[dict[str, Any]]:
+        wanted = [(who, f"official.{task}", inputs) for who, task, inputs in runs]
+        told = script(official, hosting, "runs.py", {"keys": hosting.keys, "runs": wanted})
+        answers: list[dict[str, Any]] = told["runs"]
+        return answers
+
+    return run
+
+
+def _add_runner(tower: Tower, name: str) -> None:
+    """Somebody who runs what is deployed in development, registers nothing, and may look elsewhere."""
+    role = {"name": "runner", "actions": ["task:view", "task:run", "run:view", "data:upload", "project:view"]}
+    admin = (tower.home / "admin-key").read_text().strip()
+    with tower.http() as client:
+        made = client.post("/api/v1/roles", json=role, headers={"authorization": f"Bearer {admin}"})
+    assert made.status_code < 300, made.text
+    place = ("--project", "flytesnacks", "--domain")
+    tower.tower("users", "add", name, "--role", "runner", *place, "development")
+    tower.tower("users", "grant", name, "--role", "viewer", *place, "staging")
+    tower.keys[name] = tower.new_key(f"{name}-key", name)
+
+
+def _copy_new(source: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for marker in source.glob("*/tower-image.json"):
+        place = target / marker.parent.name
+        if json.loads(marker.read_text()).get("sdk") and not place.exists():
+            draft = target / f".draft-{uuid.uuid4().hex}"
+            shutil.copytree(marker.parent, draft, symlinks=True, copy_function=_link)
+            os.rename(draft, place)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def test_two_people_run_the_same_task(ask: Ask) -> None:
+    alice, bob = ask(("alice", "hello", {"x": 1}), ("bob", "hello", {"x": 2, "y": "good day"}))
+    assert (alice["phase"], alice["by"], alice["output"]) == ("SUCCEEDED", "alice", "hello 1 as alice"), alice
+    assert (bob["phase"], bob["by"], bob["output"]) == ("SUCCEEDED", "bob", "good day 2 as bob"), bob
+
+
+def test_children_and_runs_from_inside_are_the_executors(ask: Ask, hosting: Tower) -> None:
+    outer, launches, narrow = ask(
+        ("bob", "outer", {"x": 4}), ("bob", "launches", {"x": 21}), ("erin", "outer", {"x": 1})
+    )
+    assert (outer["phase"], outer.get("output")) == ("SUCCEEDED", 26), outer
+    children = _actions(hosting, outer["name"])
+    assert [child["by"] for child in children] == ["bob"] * 4
+    assert (narrow["by"], narrow.get("output")) == ("erin", 8), narrow
+    assert launches["phase"] == "SUCCEEDED", launches
+    name, doubled = launches["output"].split()
+    assert doubled == "42"
+    assert [child["by"] for child in _actions(hosting, name)] == ["bob"]
+
+
+def test_an_error_comes_through_with_its_kind(ask: Ask) -> None:
+    fails, passed_on = ask(("alice", "fails", {"x": 7}), ("bob", "passes_on", {"x": 8}))
+    assert (fails["phase"], fails["code"], fails["user_error"]) == ("FAILED", "ValueError", True)
+    assert "no good 7" in fails["error"]
+    assert passed_on["phase"] == "FAILED"
+    assert "no good 8" in passed_on["error"], passed_on
+
+
+def test_a_child_that_the_executor_may_not_run_is_refused(ask: Ask) -> None:
+    alice, erin = ask(("alice", "reaches", {"x": 3}), ("erin", "reaches", {"x": 3}))
+    assert (alice["phase"], alice.get("output")) == ("SUCCEEDED", "unlocked 3"), alice
+    assert erin["phase"] == "FAILED"
+    assert erin["by"] == "erin"
+    assert "may not" in erin["error"], erin
+
+
+def test_no_credential_lies_around_and_a_token_ends_with_its_attempt(ask: Ask, hosting: Tower) -> None:
+    seen, taken = ask(("alice", "surroundings", {}), ("alice", "takes_token", {}))
+    assert seen["phase"] == "SUCCEEDED", seen
+    facts = seen["output"]
+    assert (facts["run"], facts["action"], facts["project"]) == (seen["name"], "a0", "flytesnacks")
+    assert not re.search(r"eyJ[\w-]+\.[\w-]+\.|twr_[a-z0-9]{12}_", facts["visible"])
+    assert taken["phase"] == "SUCCEEDED", taken
+    token = taken["output"]
+    assert token.count(".") == 2
+    with hosting.http() as client:
+        answer = client.get("/api/v1/whoami", headers={"authorization": f"Bearer {token}"})
+    assert answer.status_code == 401
+    assert token not in hosting.log
+
+
+def _actions(tower: Tower, run: str) -> list[dict[str, str]]:
+    """The actions of a run as alice's key lists them."""
+    with tower.http("alice") as client:
+        answer = client.post(
+            "/flyteidl2.workflow.RunService/ListActions",
+            json={"runId": {"project": "flytesnacks", "domain": "development", "name": run}},
+            headers={"connect-protocol-version": "1"},
+        )
+    assert answer.status_code == 200, answer.text
+    return [
+        {"name": each["id"]["name"], "by": each["metadata"]["executedBy"]["user"]["id"]["subject"]}
+        for each in answer.json()["actions"]
+    ]
