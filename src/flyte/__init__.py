@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         init_passthrough,
     )
     from flyte._map import map  # noqa: A004
-    from flyte._requirements import Image, Resources, RetryStrategy, Timeout
+    from flyte._requirements import Image, Resources, RetryStrategy, Secret, Timeout
     from flyte._run import run, with_runcontext
     from flyte._task import Task
 
@@ -37,6 +37,7 @@ __all__ = [
     "Image",
     "Resources",
     "RetryStrategy",
+    "Secret",
     "Task",
     "TaskEnvironment",
     "Timeout",
@@ -69,6 +70,7 @@ _HOMES = {
     "Image": "_requirements",
     "Resources": "_requirements",
     "RetryStrategy": "_requirements",
+    "Secret": "_requirements",
     "Task": "_task",
     "TaskEnvironment": "_environment",
     "Timeout": "_requirements",

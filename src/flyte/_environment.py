@@ -11,8 +11,10 @@ from flyte._requirements import (
     Image,
     Resources,
     RetryStrategy,
+    Secret,
     Timeout,
     as_image,
+    as_secrets,
     check_description,
     check_name,
     check_variables,
@@ -115,6 +117,7 @@ class TaskEnvironment:
 
     :param name: the first part of the name of each task.
     :param image: an Image, the URI of one, or "auto".
+    :param secrets: what `flyte create secret` keeps and the tasks may read: names or flyte.Secret(...).
     :param depends_on: environments that are deployed along with this one.
     """
 
@@ -124,6 +127,7 @@ class TaskEnvironment:
     resources: Resources = field(default_factory=Resources)
     env_vars: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
+    secrets: tuple[Secret, ...] = ()
     depends_on: tuple[Environment, ...] = ()
     tasks: dict[str, Task[..., Any]] = field(default_factory=dict, init=False, repr=False)
 
@@ -137,6 +141,7 @@ class TaskEnvironment:
             resources: Resources | None = None,
             env_vars: Mapping[str, str] | None = None,
             description: str | None = None,
+            secrets: str | Secret | Iterable[str | Secret] | None = None,
             depends_on: Iterable[Environment] = (),
         ) -> None: ...
 
@@ -149,6 +154,7 @@ class TaskEnvironment:
         self._set("resources", self.resources or Resources())
         self._set("env_vars", check_variables(self.env_vars, what=what))
         self._set("description", check_description(self.description, what=what))
+        self._set("secrets", as_secrets(self.secrets, what=what))
         self._set("depends_on", _environments(self.depends_on, what=what))
         declare(self, kind="task")
 

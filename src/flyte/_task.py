@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from flyte._interface import Interface
+    from flyte._requirements import Secret
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -41,6 +42,8 @@ class Home(Protocol):
     def env_vars(self) -> Mapping[str, str]: ...
     @property
     def description(self) -> str: ...
+    @property
+    def secrets(self) -> tuple[Secret, ...]: ...
 
 
 class Task(Generic[P, R_co]):

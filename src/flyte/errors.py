@@ -11,7 +11,8 @@
     ├── RemoteNotFoundError              absent, or not visible to this caller                   (404)
     │   ├── RemoteTaskNotFoundError
     │   ├── RemoteRunNotFoundError
-    │   └── RemoteAppNotFoundError
+    │   ├── RemoteAppNotFoundError
+    │   └── RemoteSecretNotFoundError    also in a task: a secret that it declared and does not get
     ├── RemoteUsageError                 the request makes no sense to the server                (400)
     │   └── RemoteTaskUsageError         wrong inputs for a task
     ├── AlreadyExistsError               the name or version is taken by something else          (409)
@@ -139,6 +140,10 @@ class RemoteRunNotFoundError(RemoteNotFoundError):
 
 class RemoteAppNotFoundError(RemoteNotFoundError):
     """No such app, or none that this caller may see."""
+
+
+class RemoteSecretNotFoundError(RemoteNotFoundError):
+    """No such secret, or none that whom this runs as may use."""
 
 
 class RemoteUsageError(FlyteError):

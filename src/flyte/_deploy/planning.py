@@ -14,7 +14,7 @@ from flyteidl2.task import task_definition_pb2
 from flyte import _environment
 from flyte._deploy import specs
 from flyte._environment import Declaration, Environment, TaskEnvironment
-from flyte._requirements import Image, Resources
+from flyte._requirements import Image, Resources, Secret
 from flyte._task import Task
 from flyte.errors import DeploymentError
 
@@ -45,6 +45,8 @@ class AppLike(Protocol):
     def command(self) -> tuple[str, ...]: ...
     @property
     def passthrough(self) -> str: ...
+    @property
+    def secrets(self) -> tuple[Secret, ...]: ...
     @property
     def scaling(self) -> specs.ScalingLike: ...
     @property

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flyteidl2.app import app_definition_pb2
 from flyteidl2.common import runtime_version_pb2
-from flyteidl2.core import interface_pb2, literals_pb2, tasks_pb2
+from flyteidl2.core import interface_pb2, literals_pb2, security_pb2, tasks_pb2
 from flyteidl2.task import environment_pb2, task_definition_pb2
 from google.protobuf import duration_pb2
 
-from flyte._requirements import Image, Resources
+from flyte._requirements import Image, Resources, Secret
 from flyte._task import Task
 
 if TYPE_CHECKING:
@@ -76,9 +76,14 @@ def task_spec(task: Task[..., Any], *, module: str) -> task_definition_pb2.TaskS
         metadata.timeouts.queued_timeout.CopyFrom(_duration(task.timeout.max_queued_time))
     container = _container(home.image, home.resources, home.env_vars)
     container.args.extend([RUNTIME, "task", "--module", module, "--task", task.name])
+    secrets = _secrets(home.secrets)
     return task_definition_pb2.TaskSpec(
         task_template=tasks_pb2.TaskTemplate(
-            type="python", metadata=metadata, interface=_described(interface.proto()), container=container
+            type="python",
+            metadata=metadata,
+            interface=_described(interface.proto()),
+            container=container,
+            security_context=security_pb2.SecurityContext(secrets=secrets) if secrets else None,
         ),
         default_inputs=interface.defaults(),
         short_name=task.short_name,
@@ -110,7 +115,9 @@ def app_message(app: AppLike, *, module: str) -> app_definition_pb2.App:
         autoscaling=autoscaling,
         ingress=app_definition_pb2.IngressConfig(private=False),
         desired_state=app_definition_pb2.Spec.DESIRED_STATE_ACTIVE,
-        security_context=app_definition_pb2.SecurityContext(allow_anonymous=not app.requires_auth),
+        security_context=app_definition_pb2.SecurityContext(
+            allow_anonymous=not app.requires_auth, secrets=_secrets(app.secrets)
+        ),
         runtime_metadata=runtime_version_pb2.RuntimeMetadata(
             type=runtime_version_pb2.RuntimeMetadata.FLYTE_SDK, version=sdk_version(), flavor="python"
         ),
@@ -141,6 +148,19 @@ def _container(image: Image, resources: Resources, env_vars: Mapping[str, str]) 
             requests=_entries(resources.requests()), limits=_entries(resources.limits())
         ),
     )
+
+
+def _secrets(secrets: Sequence[Secret]) -> list[security_pb2.Secret]:
+    """Names and places; a specification never holds a value (T33)."""
+    kinds = security_pb2.Secret.MountType
+    return [
+        security_pb2.Secret(
+            key=each.key,
+            env_var=each.as_env_var or "",
+            mount_requirement=kinds.FILE if each.mount else kinds.ENV_VAR,
+        )
+        for each in secrets
+    ]
 
 
 def _entries(amounts: Mapping[str, str]) -> list[tasks_pb2.Resources.ResourceEntry]:

@@ -7,6 +7,7 @@ from flyte._requirements.image import Image, as_image
 from flyte._requirements.names import check_description, check_name
 from flyte._requirements.origin import Origin, origin
 from flyte._requirements.resources import Resources, cpu_cores, memory_bytes
+from flyte._requirements.secret import Secret, as_secrets
 from flyte._requirements.variables import check_variables
 
 __all__ = [
@@ -14,9 +15,11 @@ __all__ = [
     "Origin",
     "Resources",
     "RetryStrategy",
+    "Secret",
     "Timeout",
     "as_image",
     "as_retry",
+    "as_secrets",
     "as_timeout",
     "check_description",
     "check_name",

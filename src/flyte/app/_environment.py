@@ -8,7 +8,15 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from flyte._environment import Environment, declare
-from flyte._requirements import Image, Resources, as_image, check_description, check_variables
+from flyte._requirements import (
+    Image,
+    Resources,
+    Secret,
+    as_image,
+    as_secrets,
+    check_description,
+    check_variables,
+)
 from flyte.errors import DeclarationError
 
 from ._scaling import Link, Scaling
@@ -47,6 +55,8 @@ class AppEnvironment:
     :param scaling: how many processes; by default one that stops when idle.
     :param passthrough: "exchange" (default) gives the app a short-lived token of its caller; "raw" hands over
         the caller's own credential and needs a permission of its own.
+    :param secrets: what `flyte create secret` keeps and the app may read: names or flyte.Secret(...). Whoever
+        deploys the app must be allowed to use them. Not for an app with a command.
     :param links: pages that the console shows beside the app.
     :param depends_on: environments that are deployed along with this one.
     :raises DeclarationError: for anything that cannot work, naming the field.
@@ -64,6 +74,7 @@ class AppEnvironment:
     scaling: Scaling = field(default_factory=Scaling)
     command: tuple[str, ...] = ()
     passthrough: Passthrough = "exchange"
+    secrets: tuple[Secret, ...] = ()
     links: tuple[Link, ...] = ()
     depends_on: tuple[Environment, ...] = ()
 
@@ -86,6 +97,7 @@ class AppEnvironment:
             scaling: Scaling | None = None,
             command: Iterable[str] = (),
             passthrough: Passthrough = "exchange",
+            secrets: str | Secret | Iterable[str | Secret] | None = None,
             links: Iterable[Link] = (),
             depends_on: Iterable[Environment] = (),
         ) -> None: ...
@@ -109,6 +121,12 @@ class AppEnvironment:
         self._set("public_paths", _paths(self.public_paths, "public_paths", what=what))
         self._set("webhooks", _webhooks(self.webhooks, self.public_paths, what=what))
         self._set("command", _strings(self.command, "command", what))
+        self._set("secrets", as_secrets(self.secrets, what=what))
+        if self.secrets and self.command:
+            raise DeclarationError(
+                f"{what[0].upper()}{what[1:]} has a command, which cannot be given secrets.",
+                hint="Serve an ASGI app, which the platform starts itself.",
+            )
         self._set("links", _items(self.links, "links", what))
         if not all(isinstance(link, Link) for link in self.links):
             raise DeclarationError(f"links of {what} must be flyte.app.Link(...).")

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from flyte.runtime import loader
+from flyte.errors import FlyteError
+from flyte.runtime import loader, secrets
 
 Scope = MutableMapping[str, Any]
 ASGI = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -56,6 +57,10 @@ def serve(*, module: str, name: str, bundle: Path | None) -> int:
     path = os.environ.get("FLYTE_APP_SOCKET")
     if not path:
         return _refuse("FLYTE_APP_SOCKET is not set: this is started by Tower.")
+    try:
+        secrets.enter(os.environ, directory=Path.cwd())
+    except FlyteError as error:
+        return _refuse(str(error))
     loader.enter(bundle)
     app = _asgi(loader.environment(module, name))
     if app is None:

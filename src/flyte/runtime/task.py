@@ -23,7 +23,7 @@ from google.protobuf.message import DecodeError
 from flyte import _context
 from flyte._task import Task
 from flyte.errors import NonRecoverableError, RemoteTaskUsageError, RuntimeUserError
-from flyte.runtime import loader, report
+from flyte.runtime import loader, report, secrets
 from flyte.runtime.children import Children
 from flyte.runtime.start import MessageError, Start
 
@@ -69,6 +69,7 @@ def run(start: Start) -> int:
 def _attempt(start: Start, stopped: Any) -> int:
     fatal = True
     try:
+        secrets.enter(start.env, directory=start.directory)
         task = loader.task(start.module, start.task)
         values = _inputs(start.directory, task)
         fatal = False

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tower.store.logs import masked
+
 SHORTEST = 8
 """Shorter values are not looked for: they stand in too much that is no secret."""
 
@@ -36,7 +38,7 @@ class Redaction:
         for value in self._values.get(workload, ()):
             if value in text:
                 text = text.replace(value, MASK)
-        return text
+        return masked(text)
 
     def holds(self, workload: str, data: bytes) -> bool:
         """Whether the data has one of those values, or what can only be an API key of Tower's."""

@@ -185,6 +185,7 @@ async def _loops(
         ground=lambda: ground,
         timers=LoopTimers(),
         waiting=house.waiting,
+        redaction=house.confidences.redaction,
         handovers=house.handovers,
     )
     reconcile = Reconcile(parts)

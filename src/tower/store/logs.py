@@ -46,14 +46,19 @@ class LogSink:
         now: Callable[[], float],
         changed: Callable[[], object] = lambda: None,
         rotate: bool = False,
+        hide: Callable[[bytes], bytes] = lambda text: text,
     ) -> None:
-        """Open `path` for appending, its folder made private where absent; `limit` bytes at most."""
+        """Open `path` for appending, its folder made private where absent; `limit` bytes at most.
+
+        `hide` gets each line before it is cut or written, and answers what of it may be seen.
+        """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
         self._limit = limit
         self._now = now
         self._changed = changed
         self._rotate = rotate
+        self._hide = hide
         self._rest = b""
         self._rest_at = 0.0
         self.lines = 0
@@ -71,10 +76,11 @@ class LogSink:
         *complete, rest = pieces
         lines: list[tuple[float, bytes]] = []
         for number, line in enumerate(complete):
-            lines += [(first_at if number == 0 else at, part) for part in _cut(line + b"\n")]
+            shown = self._hide(line) + b"\n"
+            lines += [(first_at if number == 0 else at, part) for part in _cut(shown)]
         if not complete:
             at = first_at
-        *long, rest = _cut(rest)
+        *long, rest = _cut(self._hide(rest) if len(rest) > _LONGEST_LINE else rest)
         lines += [(at, part) for part in long]
         self._rest, self._rest_at = rest, at
         self._append(lines)
@@ -84,7 +90,7 @@ class LogSink:
         if self._descriptor < 0:
             return
         if self._rest:
-            self._append([(self._rest_at, self._rest)])
+            self._append([(self._rest_at, self._hide(self._rest))])
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -98,7 +104,7 @@ class LogSink:
             return
         out = bytearray()
         for at, line in lines:
-            record = _record(at, _masked(line).decode(errors="replace"))
+            record = _record(at, masked(line).decode(errors="replace"))
             if len(record) > self._room and self._rotate:
                 self._flush(out)
                 out = bytearray()
@@ -180,7 +186,8 @@ def _record(at: float, text: str) -> bytes:
     return f'{{"t":{at:.6f},"m":{json.dumps(text, ensure_ascii=False)}}}\n'.encode(errors="replace")
 
 
-def _masked(line: bytes) -> bytes:
+def masked(line: bytes) -> bytes:
+    """The text without what looks like a credential of ours, or like any signed token."""
     if b"twr_" not in line and b"eyJ" not in line:
         return line
     return _CREDENTIAL.sub(lambda found: (found[1] or found[2]) + b"[masked]", line)

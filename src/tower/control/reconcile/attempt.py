@@ -112,6 +112,7 @@ class Attempt:
             working.cancel()
         await asyncio.wait([working])
         self._close_log()
+        self._parts.redaction.drop(self._id)
         if why is Why.OVER:
             await self._recording.over(row, seen=self._seen)
         elif why is Why.DRAIN:
@@ -161,6 +162,11 @@ class Attempt:
         await asyncio.sleep(0)  # let the lease reach the writer first
         ground = self._parts.ground()
         declared = plan.task(self._spec(row), run_pb2.RunSpec.FromString(row.run_spec), ground)
+        if declared.command and declared.secrets:
+            raise Unsupported(
+                "Secrets are not given to tasks of the SDK 'flyte' 2 here yet.",
+                hint="Deploy it with the SDK of the distribution 'flyte-tower'.",
+            )
         image = await self._parts.images.ready(declared.image, progress=self._say)
         bundle = None
         if not declared.command:
@@ -211,7 +217,19 @@ class Attempt:
             await process.stop(self._parts.grace)
             raise
         await self._parts.agent.close(self._id)
-        return outcome.read(results, exit_, limits=job.limits)
+        return self._confidential(outcome.read(results, exit_, limits=job.limits))
+
+    def _confidential(self, result: bytes | Failure) -> bytes | Failure:
+        """A result without what was given to the attempt in confidence: it would be kept, and seen (T31)."""
+        redaction = self._parts.redaction
+        if isinstance(result, Failure):
+            message = redaction.hide(self._id, result.message.encode(errors="replace"))
+            return replace(result, message=message.decode(errors="replace"))
+        if redaction.holds(self._id, result):
+            return Failure(
+                "The result holds a secret, and is not kept.", "SecretInOutputs", user=True, retry=False
+            )
+        return result
 
     def _spec(self, row: ActionRow) -> task_definition_pb2.TaskSpec:
         if row.spec is not None:
@@ -236,7 +254,7 @@ class Attempt:
             "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
             "FLYTE_AGENT_SOCKET": str(room.agent_socket),
-            "FLYTE_ATTEMPT_FACTS": self._facts(row, declared),
+            "FLYTE_ATTEMPT_FACTS": self._facts(row, declared, room),
             "FLYTE_ATTEMPT_NUMBER": str(self._number),
             "FLYTE_TASK_VERSION": row.task_version,
             "RUN_NAME": row.run,
@@ -255,7 +273,7 @@ class Attempt:
             limits=declared.limits,
         )
 
-    def _facts(self, row: ActionRow, declared: Declared) -> str:
+    def _facts(self, row: ActionRow, declared: Declared, room: Room) -> str:
         """What `flyte.ctx()` tells; nothing is decided by it, and nothing in it is secret."""
         people = self._parts.db.read_now(lambda reader: runs.people(reader, [row.executed_by]))
         known = people.get(row.executed_by)
@@ -267,6 +285,7 @@ class Attempt:
             "task_domain": row.task_domain if row.task_domain != row.domain else "",
             "image": declared.image_name,
             "code_digest": row.code_digest,
+            "secrets": str(room.secrets) if declared.secrets else "",
         }
         return json.dumps({key: value for key, value in facts.items() if value}, ensure_ascii=False)
 
@@ -312,6 +331,7 @@ class Attempt:
                 self._parts.settings.max_log,
                 now=self._parts.clock.now,
                 changed=lambda: self._parts.events.publish(topic),
+                hide=lambda line: self._parts.redaction.hide(self._id, line),
             )
             self._shown = self._parts.timers.later(_SECONDS_UNTIL_LOGS_SHOW, self._show_logs)
         self._sink.write(chunk)

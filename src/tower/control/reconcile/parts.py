@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from tower.control.handovers import Handovers
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
+from tower.control.redaction import Redaction
 from tower.control.waiting import Waiting
 from tower.executors.port import Executor
 from tower.images.port import Builder
@@ -98,5 +99,7 @@ class Parts:
     handovers: Handovers
     waiting: Waiting | None = None
     """Attempts that only wait for others need no place; None has each take one."""
+    redaction: Redaction = field(default_factory=Redaction)
+    """What the logs and results of what runs must not show."""
     grace: float = 5.0
     """Seconds between the request to end and the end by force."""

@@ -65,6 +65,7 @@ class Declared:
     env: Mapping[str, str]
     bundle: str
     image_name: str = ""
+    secrets: bool = False
 
 
 def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: Ground) -> Declared:
@@ -84,6 +85,7 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
         env=_free(env, ground),
         bundle=template.metadata.code_bundle_uri,
         image_name=container.image,
+        secrets=bool(template.security_context.secrets),
     )
 
 
@@ -109,6 +111,7 @@ def app(message: app_definition_pb2.App, ground: Ground) -> Declared:
         limits=_limits(container.resources, ground),
         env=_free(_env(container.env), ground),
         bundle=message.metadata.code_bundle_uri,
+        secrets=bool(message.spec.security_context.secrets),
     )
 
 

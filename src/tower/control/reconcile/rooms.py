@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_SOCKET = 100
+_MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of ours in it has a name that nobody knows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,8 @@ class Room:
 
     directory: Path
     sockets: Path
+    secrets: Path
+    """Where the files of its secrets go, if it has any: in memory where the machine has a place for that."""
 
     @property
     def temporary(self) -> Path:
@@ -44,6 +48,10 @@ class Rooms:
         self._work = home / "work"
         shutil.rmtree(self._work, ignore_errors=True)
         self._work.mkdir(mode=0o700, parents=True)
+        self._prefix = f"tower-{hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]}-"
+        self._memory = _MEMORY if os.path.ismount(_MEMORY) else self._work
+        for left in _MEMORY.glob(f"{self._prefix}*"):
+            shutil.rmtree(left, ignore_errors=True)
         self._away: Path | None = None
         self._sockets = home / "run"
         shutil.rmtree(self._sockets, ignore_errors=True)
@@ -56,7 +64,7 @@ class Rooms:
     def make(self) -> Room:
         """A fresh room."""
         name = secrets.token_hex(8)
-        room = Room(self._work / name, self._sockets / name)
+        room = Room(self._work / name, self._sockets / name, self._memory / f"{self._prefix}{name}")
         room.directory.mkdir(mode=0o700)
         room.temporary.mkdir(mode=0o700)
         room.sockets.mkdir(mode=0o700)
@@ -78,3 +86,4 @@ class Rooms:
 def _remove(room: Room) -> None:
     shutil.rmtree(room.directory, ignore_errors=True)
     shutil.rmtree(room.sockets, ignore_errors=True)
+    shutil.rmtree(room.secrets, ignore_errors=True)
