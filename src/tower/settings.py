@@ -44,6 +44,10 @@ class Settings:
     run_timeout: float = 7 * 24 * 3600.0
     max_grant: float = 7 * 24 * 3600.0
     """How long a run may act for its person after it was asked for."""
+    agent: str = "inside"
+    """Who serves the sockets of attempts: \"inside\" Tower itself, \"beside\" a process for each attempt."""
+    agent_ticket_life: float = 120.0
+    agent_token_life: float = 300.0
     app_token_life: float = 300.0
     access_token_life: float = 600.0
     run_token_life: float = 600.0
@@ -110,6 +114,8 @@ class Settings:
             raise Invalid(f"The port {self.port} is not between 0 and 65535.")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise Invalid("A certificate and its key go together.", hint="Give both --cert and --key.")
+        if self.agent not in {"inside", "beside"}:
+            raise Invalid("The agent is inside or beside.")
         if self.max_grant < 1:
             raise Invalid("The longest grant of a run is shorter than a second.")
         if self.max_key_life is not None and self.max_key_life < 1:

@@ -18,6 +18,7 @@ from tower.identity.directory import SubjectFacts
 from tower.identity.principal import ActorKind, CredentialKind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.states import Phase
+from tower.store import agents
 from tower.store import grants as store
 from tower.store.database import Database
 from tower.store.grants import GrantRow
@@ -77,6 +78,13 @@ class Standing:
             if actor.kind is ActorKind.RUN:
                 ends = min(ends, await self._link(principal, actor.id))
         return replace(principal, credential=replace(principal.credential, expires_at=ends))
+
+    def held(self, attempt_id: str, agent: bytes) -> bool:
+        """Whether this is the key of the one agent that may hold tokens of the attempt."""
+        project, domain, run, action, number = attempt_id.split("/")
+        place = project, domain, run, action, int(number)
+        row = self._db.read_now(lambda reader: agents.get(reader, place))
+        return row is not None and row.ended_at is None and row.key == agent
 
     async def _link(self, principal: Principal, attempt_id: str) -> float:
         """When the grant of one action of the chain ends. Raises Unauthenticated where it holds no more."""

@@ -205,6 +205,8 @@ class Sockets:
             case WorkloadKind.ATTEMPT:
                 if presented.audience == "console":
                     raise Unauthenticated("The console is for browsers.")
+                if workload.agent and not self._attempts.held(workload.id, workload.agent):
+                    raise Unauthenticated("The agent of this attempt holds nothing any more.")
                 principal = await self._attempts.attempt(workload.id)
                 if principal is None:
                     raise Unauthenticated(

@@ -142,4 +142,10 @@ class Attempts(Protocol):
     """Looks up who a running attempt acts for."""
 
     async def attempt(self, attempt_id: str) -> Principal | None:
-        """The executor of `project/domain/run/action/attempt` with actors and ceilings; None once over."""
+        """The executor of `project/domain/run/action/attempt` with actors and ceilings; None once over.
+
+        Raises Unauthenticated, saying why, where the attempt goes on but acts for nobody any more.
+        """
+
+    def held(self, attempt_id: str, agent: bytes) -> bool:
+        """Whether this is the key of the one agent that may hold tokens of the attempt."""

@@ -20,9 +20,10 @@ class Workload:
 
     For an attempt `id` is `project/domain/run/action/attempt`, for an app `project/domain/name`, for the
     administration socket "admin". The doors find it in the ASGI scope under `scope["state"]["workload"]`; the
-    public listener never sets that key.
+    public listener sets that key for calls of agents alone; `agent` is then the public key of the agent.
     """
 
     kind: WorkloadKind
     id: str
     pid: int
+    agent: bytes = b""

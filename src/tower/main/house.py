@@ -10,6 +10,7 @@ from importlib.metadata import version
 
 from tower.clock import Clock, SystemClock
 from tower.control.access import Access
+from tower.control.agents import Agents
 from tower.control.apikeys import ApiKeys
 from tower.control.apps import Apps
 from tower.control.attesting import Attesting
@@ -37,6 +38,7 @@ from tower.control.watching import Watching
 from tower.control.webhooks import Webhooks
 from tower.identity import authenticators
 from tower.identity.accesstokens import AccessTokens
+from tower.identity.agenttokens import AgentTokens
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
 from tower.identity.runtokens import RunTokenBearers, RunTokens
@@ -75,6 +77,7 @@ class House:
     directory: Directory
     access: Access
     standing: Standing
+    agents: Agents
     grants: Grants
     identities: Identities
     api_keys: ApiKeys
@@ -245,6 +248,15 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         directory=directory,
         access=access,
         standing=standing,
+        agents=Agents(
+            db=db,
+            clock=clock,
+            access=access,
+            standing=standing,
+            tokens=AgentTokens(keys=ring, secret=key.derive("agents"), clock=clock, issuer=settings.org),
+            key=key,
+            settings=settings,
+        ),
         grants=grants,
         identities=identities,
         api_keys=api_keys,

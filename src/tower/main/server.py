@@ -48,6 +48,7 @@ from tower.images.venv import VenvBuilder
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
+from tower.nodes import door as nodes
 from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
 from tower.protocol import Bounded
@@ -93,7 +94,7 @@ async def _up(settings: Settings) -> None:
 class _Running:
     """The application for the public listener; `rest` has nothing more started from the queue."""
 
-    public: Doors
+    public: App
     rest: Callable[[], None]
 
 
@@ -138,7 +139,14 @@ async def _running(house: House) -> AsyncIterator[_Running]:
         closing.push_async_callback(gateway.close)
         pages = console.build(_console_parts(house))
         check_complete(
-            [*house.rest.routes, *GATEWAY_ROUTES, *TRANSFER_ROUTES, *attesting.ROUTES, *pages.routes]
+            [
+                *house.rest.routes,
+                *GATEWAY_ROUTES,
+                *TRANSFER_ROUTES,
+                *attesting.ROUTES,
+                *nodes.ROUTES,
+                *pages.routes,
+            ]
         )
         await sockets.open("admin", "admin", house.settings.home / ADMIN_SOCKET)
         public = Doors(
@@ -147,7 +155,7 @@ async def _running(house: House) -> AsyncIterator[_Running]:
             claimed=gateway.claims,
             claimer=gateway,
         )
-        yield _Running(public, reconcile.rest)
+        yield _Running(nodes.NodesDoor(house.agents, hosted=hosted, public=public), reconcile.rest)
 
 
 async def _loops(
@@ -267,7 +275,7 @@ class _Server(uvicorn.Server):
         print(f"ready {scheme}://{name}:{port}", flush=True)  # noqa: T201
 
 
-def _config(app: Doors, *, certificate: tls.Certificate | None) -> uvicorn.Config:
+def _config(app: App, *, certificate: tls.Certificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         http=Bounded,

@@ -320,6 +320,8 @@ ROUTES: dict[str, Row] = {
     "oauth POST /oauth2/revoke": _ANONYMOUS,
     "oauth POST /oauth2/introspect": _ANONYMOUS,
     "oauth GET /oauth2/userinfo": _SELF,
+    # a ticket or a proof of possession; whom the attempt acts for is asked at each call
+    "nodes POST /nodes/token": _ANONYMOUS,
     "gateway ANY /apps/{project}/{domain}/{name}/{path}": _effect(Action.APP_USE),
     "gateway ANY <app host>/{path}": _effect(Action.APP_USE),
     "gateway GET <app host>/.tower/session": _ANONYMOUS,

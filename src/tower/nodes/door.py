@@ -1,0 +1,153 @@
+"""In front of the public listener: a call of an agent goes where the sockets of this machine lead.
+
+With a token and its proof the call is one of the attempt, as if it had come over the attempt's socket; the
+token is taken out and no other door ever sees it. Every other request goes on to `public`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import structlog
+
+from tower.control.agents import Agents, Held
+from tower.errors import HTTP_STATUS, Code, Fault, Invalid, Unauthenticated
+from tower.possession import PEER_HEADER, PROOF_HEADER, TOKEN_HEADER, TOKEN_PATH, public_key
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+ROUTES = (f"nodes POST {TOKEN_PATH}",)
+MAX_BODY = 8192
+_OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER})
+_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_ATTEMPT = re.compile(r"[^/\s]{1,128}(/[^/\s]{1,128}){4}")
+_log = structlog.get_logger("tower.nodes")
+
+
+class NodesDoor:
+    """The ASGI application in front of `public`; `hosted` is what attempts reach over their sockets."""
+
+    def __init__(self, agents: Agents, *, hosted: App, public: App) -> None:
+        self._agents = agents
+        self._hosted = hosted
+        self._public = public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http":
+            if scope["path"] == TOKEN_PATH:
+                await self._token(scope, receive, send)
+                return
+            for name, _ in scope["headers"]:
+                if name == TOKEN_HEADER:
+                    await self._call(scope, receive, send)
+                    return
+        await self._public(scope, receive, send)
+
+    async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            token, proof, peer = (_one(scope, name) for name in (TOKEN_HEADER, PROOF_HEADER, PEER_HEADER))
+            workload = self._agents.admit(
+                token,
+                proof,
+                method=scope["method"],
+                target=_target(scope),
+                pid=int(peer) if peer.isdecimal() and len(peer) < 12 else 0,
+            )
+        except Fault as fault:
+            await _refuse(send, fault, _request_id(scope))
+            return
+        headers = [pair for pair in scope["headers"] if pair[0] not in _OWN]
+        state = {**(scope.get("state") or {}), "workload": workload}
+        await self._hosted({**scope, "headers": headers, "state": state}, receive, send)
+
+    async def _token(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = _request_id(scope)
+        try:
+            if scope["method"] != "POST":
+                raise Invalid("Tokens of agents are asked for with POST.")
+            body = await _whole(receive)
+            held = await self._give(scope, body, request_id)
+        except Fault as fault:
+            await _refuse(send, fault, request_id)
+            return
+        except ConnectionError:
+            return
+        await _answer(send, 200, {"token": held.token, "expires_at": held.expires_at}, request_id)
+
+    async def _give(self, scope: Scope, body: bytes, request_id: str) -> Held:
+        proof = _one(scope, PROOF_HEADER)
+        try:
+            asked = json.loads(body)
+            match asked:
+                case {"ticket": str(ticket), "key": str(key), **more} if not more:
+                    half = public_key(key)
+                case {"attempt": str(attempt), **more} if not more and _ATTEMPT.fullmatch(attempt):
+                    return await self._agents.renew(attempt, proof, body)
+                case _:
+                    raise Invalid("The request has a ticket and a key, or an attempt.")
+        except (ValueError, RecursionError) as error:
+            raise Invalid("The request is no JSON object as it should be.") from error
+        return await self._agents.exchange(ticket, half, proof, body, request_id=request_id)
+
+
+def _target(scope: Scope) -> bytes:
+    """Path and query as they stood in the request line."""
+    query: bytes = scope["query_string"]
+    path: bytes = scope["raw_path"]
+    return path + b"?" + query if query else path
+
+
+def _one(scope: Scope, wanted: bytes) -> str:
+    values = [value for name, value in scope["headers"] if name == wanted]
+    if len(values) > 1 or (not values and wanted != PEER_HEADER):
+        raise Unauthenticated("The call of an agent lacks its token or its proof.")
+    return values[0].decode("latin-1") if values else ""
+
+
+def _request_id(scope: Scope) -> str:
+    sent = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-request-id"), "")
+    return sent if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
+
+
+async def _whole(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ConnectionError("the agent is gone")
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            raise Invalid("The request is too large.")
+        more = message.get("more_body", False)
+    return body
+
+
+async def _refuse(send: Send, fault: Fault, request_id: str) -> None:
+    _log.info(
+        "agent refused", code=fault.code.value, cause=fault.cause or fault.message, request_id=request_id
+    )
+    message = "The server failed." if fault.code is Code.INTERNAL else fault.public
+    # the form of the Connect protocol: the agent passes it on to the task as it is
+    content = {"code": fault.code.value, "message": message}
+    await _answer(send, HTTP_STATUS[fault.code], content, request_id)
+
+
+async def _answer(send: Send, status: int, content: dict[str, Any], request_id: str) -> None:
+    body = json.dumps(content).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-request-id", request_id.encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
