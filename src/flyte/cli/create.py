@@ -23,10 +23,11 @@ if TYPE_CHECKING:
         "role": "_admin:create_role",
         "binding": "_admin:create_binding",
         "policy": "_admin:create_policy",
+        "secret": "_secret:create_secret",
     },
 )
 def create() -> None:
-    """Make an API key, a user, service, group, role, binding or policy."""
+    """Make an API key, a secret, a user, service, group, role, binding or policy."""
 
 
 @create.command("api-key")

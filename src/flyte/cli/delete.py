@@ -19,6 +19,7 @@ from ._command import Group, Target, remote
         "role": "_admin:delete_role",
         "binding": "_admin:delete_binding",
         "policy": "_admin:delete_policy",
+        "secret": "_secret:delete_secret",
         "grant": "_grants:delete_grant",
     },
 )

@@ -25,6 +25,7 @@ _LIMIT = click.option(
         "role": "_admin:get_role",
         "binding": "_admin:get_binding",
         "policy": "_admin:get_policy",
+        "secret": "_secret:get_secret",
         "audit": "_audit:audit",
         "grant": "_grants:get_grant",
     },

@@ -15,6 +15,7 @@ from tower.cli.administration import HOME, Administration, composition_root, fau
 from tower.cli.audit import audit
 from tower.cli.keys import keys
 from tower.cli.policy import policy
+from tower.cli.secrets import secrets
 from tower.cli.users import users
 from tower.cli.webhooks import webhooks
 from tower.settings import Settings
@@ -95,7 +96,7 @@ def up(
     composition_root().up(settings)
 
 
-for group in (users, keys, policy, audit, webhooks):
+for group in (users, keys, policy, audit, webhooks, secrets):
     cli.add_command(group)
 
 
