@@ -26,14 +26,26 @@ if TYPE_CHECKING:
         init_passthrough,
     )
     from flyte._map import map  # noqa: A004
-    from flyte._requirements import Image, Resources, RetryStrategy, Secret, Timeout
+    from flyte._requirements import (
+        Cron,
+        FixedRate,
+        Image,
+        Resources,
+        RetryStrategy,
+        Secret,
+        Timeout,
+        Trigger,
+        TriggerTime,
+    )
     from flyte._run import run, with_runcontext
     from flyte._task import Task
 
 __all__ = [
+    "Cron",
     "DeployedApp",
     "DeployedTask",
     "Deployment",
+    "FixedRate",
     "Image",
     "Resources",
     "RetryStrategy",
@@ -41,6 +53,8 @@ __all__ = [
     "Task",
     "TaskEnvironment",
     "Timeout",
+    "Trigger",
+    "TriggerTime",
     "__version__",
     "app",
     "ctx",
@@ -64,9 +78,11 @@ __version__: str
 
 _MODULES = frozenset({"app", "errors", "remote"})
 _HOMES = {
+    "Cron": "_requirements",
     "DeployedApp": "_deploy",
     "DeployedTask": "_deploy",
     "Deployment": "_deploy",
+    "FixedRate": "_requirements",
     "Image": "_requirements",
     "Resources": "_requirements",
     "RetryStrategy": "_requirements",
@@ -74,6 +90,8 @@ _HOMES = {
     "Task": "_task",
     "TaskEnvironment": "_environment",
     "Timeout": "_requirements",
+    "Trigger": "_requirements",
+    "TriggerTime": "_requirements",
     "ctx": "_context",
     "current_domain": "_init",
     "current_project": "_init",

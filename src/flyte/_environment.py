@@ -13,6 +13,7 @@ from flyte._requirements import (
     RetryStrategy,
     Secret,
     Timeout,
+    Trigger,
     as_image,
     as_secrets,
     check_description,
@@ -169,6 +170,7 @@ class TaskEnvironment:
         timeout: float | timedelta | Timeout | None = None,
         short_name: str | None = None,
         docs: str | None = None,
+        triggers: Trigger | Iterable[Trigger] = (),
     ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
     def task(
         self,
@@ -179,6 +181,7 @@ class TaskEnvironment:
         timeout: float | timedelta | Timeout | None = None,
         short_name: str | None = None,
         docs: str | None = None,
+        triggers: Trigger | Iterable[Trigger] = (),
     ) -> Task[..., Any] | Callable[[Callable[..., Any]], Task[..., Any]]:
         """Make a function a task of this environment; as `@env.task` or `@env.task(retries=3)`.
 
@@ -186,6 +189,7 @@ class TaskEnvironment:
         :param timeout: the longest run time of one attempt: seconds, a timedelta, or a Timeout.
         :param short_name: what lists show; the function's name unless given.
         :param docs: documentation; the function's docstring unless given.
+        :param triggers: what starts it without a caller, deployed along with it.
         """
 
         def make(function: Callable[..., Any]) -> Task[..., Any]:
@@ -196,6 +200,7 @@ class TaskEnvironment:
                 timeout=timeout,
                 short_name=short_name,
                 docs=docs,
+                triggers=triggers,
             )
             known = self.tasks.get(function.__name__)
             if known is not None and known.module != task.module:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 from flyte import _context
@@ -13,8 +13,10 @@ from flyte._requirements import (
     Resources,
     RetryStrategy,
     Timeout,
+    Trigger,
     as_retry,
     as_timeout,
+    as_triggers,
     check_name,
 )
 from flyte.errors import DeclarationError
@@ -63,6 +65,7 @@ class Task(Generic[P, R_co]):
         timeout: float | timedelta | Timeout | None = None,
         short_name: str | None = None,
         docs: str | None = None,
+        triggers: Trigger | Iterable[Trigger] = (),
     ) -> None:
         if not inspect.isfunction(function):
             raise DeclarationError(
@@ -78,6 +81,7 @@ class Task(Generic[P, R_co]):
         self.retries = as_retry(retries)
         self.timeout = as_timeout(timeout)
         self.docs = docs if docs is not None else (inspect.getdoc(function) or "")
+        self.triggers = as_triggers(triggers, what=self.name)
         functools.update_wrapper(self, function)
 
     @property

@@ -13,6 +13,7 @@ from flyteidl2.task import task_definition_pb2
 
 from flyte import _environment
 from flyte._deploy import specs
+from flyte._deploy.triggers import trigger_message
 from flyte._environment import Declaration, Environment, TaskEnvironment
 from flyte._requirements import Image, Resources, Secret
 from flyte._task import Task
@@ -71,6 +72,7 @@ class TaskPlan:
     name: str
     spec: task_definition_pb2.TaskSpec
     task: Task[..., Any]
+    triggers: tuple[task_definition_pb2.TaskTrigger, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +135,10 @@ def plan(
                 file = Path(task.function.__code__.co_filename).absolute()
                 entries[file] = None
                 module = module_name(file, start, what=task.name)
-                tasks.append(TaskPlan(task.name, specs.task_spec(task, module=module), task))
+                triggers = tuple(
+                    trigger_message(each, interface=task.interface, task=task.name) for each in task.triggers
+                )
+                tasks.append(TaskPlan(task.name, specs.task_spec(task, module=module), task, triggers))
         elif isinstance(environment, AppLike):
             module = module_name(_file(declaration), start, what=environment.name)
             app = specs.app_message(environment, module=module)

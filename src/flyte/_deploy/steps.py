@@ -97,7 +97,7 @@ async def deploy_task(session: Session, plan: TaskPlan, *, place: Place, version
     try:
         await session.unary(
             _DEPLOY,
-            task_service_pb2.DeployTaskRequest(task_id=identity, spec=spec),
+            task_service_pb2.DeployTaskRequest(task_id=identity, spec=spec, triggers=plan.triggers),
             task_service_pb2.DeployTaskResponse,
             idempotent=True,
         )

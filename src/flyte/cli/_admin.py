@@ -188,7 +188,15 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
 # update
 
 
-@click.group("update", cls=Group, lazy={"secret": "_secret:update_secret", "api-key": "_rotate:api_key"})
+@click.group(
+    "update",
+    cls=Group,
+    lazy={
+        "secret": "_secret:update_secret",
+        "api-key": "_rotate:api_key",
+        "trigger": "_triggers:update_trigger",
+    },
+)
 def update() -> None:
     """Change API keys, users, services, groups, roles or policies."""
 

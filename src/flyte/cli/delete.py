@@ -13,6 +13,7 @@ from ._command import Group, Target, remote
     "delete",
     cls=Group,
     lazy={
+        "trigger": "_triggers:delete_trigger",
         "user": "_admin:delete_user",
         "service": "_admin:delete_service",
         "group": "_admin:delete_group",

@@ -19,6 +19,7 @@ _LIMIT = click.option(
     "get",
     cls=Group,
     lazy={
+        "trigger": "_triggers:get_trigger",
         "user": "_admin:get_user",
         "service": "_admin:get_service",
         "group": "_admin:get_group",

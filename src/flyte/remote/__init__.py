@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from flyte.remote._project import Project
     from flyte.remote._run import Run
     from flyte.remote._task import Task, TaskDetails
+    from flyte.remote._trigger import Trigger
     from flyte.remote._user import User
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Run",
     "Task",
     "TaskDetails",
+    "Trigger",
     "User",
     "auth_metadata",
     "carry_context",
@@ -51,6 +53,7 @@ _HOMES = {
     "Run": "_run",
     "Task": "_task",
     "TaskDetails": "_task",
+    "Trigger": "_trigger",
     "User": "_user",
     "default": "_default",
 }

@@ -44,6 +44,7 @@ _VIA_APP = "tower/via-app"
 _CREDENTIAL = "tower/credential-id"
 _CREATED_AT = "tower/created-at"
 _PARENT = "tower/parent-run"
+_TRIGGER = "tower/trigger"
 
 
 class Run:
@@ -197,6 +198,11 @@ class Run:
     def via_app(self) -> str:
         """`project/domain/name` of the app that it came through; empty for a direct call."""
         return self._labels.get(_VIA_APP, "")
+
+    @property
+    def via_trigger(self) -> str:
+        """`project/domain/task/name` of the trigger that started it; empty where somebody asked for it."""
+        return self._labels.get(_TRIGGER, "")
 
     @property
     def credential_id(self) -> str:
@@ -355,6 +361,7 @@ class Run:
             "version": self.version,
             "executed_by": self.executed_by,
             "via_app": self.via_app,
+            "via_trigger": self.via_trigger,
             "parent": self.parent,
             "created_at": self.created_at.isoformat() if self.created_at is not None else None,
             "ended_at": self.ended_at.isoformat() if self.ended_at is not None else None,

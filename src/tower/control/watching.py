@@ -17,9 +17,11 @@ from tower.control.waiting import Waiting
 from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.store import runs as store
+from tower.store import schedules
 from tower.store.database import Database, Reader
 from tower.store.definitions import TaskKey
 from tower.store.runs import ActionKey, ActionRow, AttemptRow, Person
+from tower.store.schedules import TriggerKey
 
 __all__ = ["ActionKey", "ActionRow", "AttemptRow", "Person", "Seen", "Watching"]
 
@@ -73,6 +75,7 @@ class Watching:
         domain: str = "",
         task: TaskKey | None = None,
         version: str = "",
+        trigger: TriggerKey | None = None,
     ) -> tuple[list[Seen], str]:
         """One page of the runs that the caller may view, and the token of the next one."""
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS, special=store.special)
@@ -81,7 +84,8 @@ class Watching:
             return [], ""
 
         def read(reader: Reader) -> tuple[list[Seen], str]:
-            rows = store.page_runs(reader, asked, scopes=scopes, task=task, version=version)
+            among = None if trigger is None else schedules.runs_of(trigger)
+            rows = store.page_runs(reader, asked, scopes=scopes, task=task, version=version, among=among)
             rows, token = asked.cut(rows, ties=store.TIES)
             return _people(reader, rows), token
 

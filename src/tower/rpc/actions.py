@@ -38,8 +38,11 @@ def key_of(action: identifier_pb2.ActionIdentifier) -> ActionKey:
 def own_labels(row: ActionRow) -> dict[str, str]:
     """What Tower itself says about a run."""
     labels = _own_labels(row.credential_kind, row.credential_id, row.via_app)
-    if row.actors != "[]" and (parent := _asked_by(row.actors)):
-        labels["tower/parent-run"] = parent
+    if row.actors != "[]":
+        if parent := _asked_by(row.actors):
+            labels["tower/parent-run"] = parent
+        if trigger := started_by(row):
+            labels["tower/trigger"] = "/".join(trigger[:4])
     if row.started_at is not None:  # until then the start time of the status is this one
         labels["tower/created-at"] = utc(row.created_at).isoformat()
     return labels
@@ -56,6 +59,15 @@ def _asked_by(actors: str) -> str:
     """`project/domain/name` of the run that asked for this one from inside, "" for a caller outside."""
     runs = [actor for actor in json.loads(actors) if actor.startswith("run:")]
     return "/".join(runs[-1].removeprefix("run:").split("/")[:3]) if runs else ""
+
+
+def started_by(row: ActionRow) -> tuple[str, ...]:
+    """Project, domain, task, name and revision of the trigger that started this run; () for none."""
+    if row.actors == "[]":
+        return ()
+    last = json.loads(row.actors)[-1]
+    parts = tuple(last.removeprefix("schedule:").split("/"))
+    return parts if last.startswith("schedule:") and len(parts) == 5 else ()
 
 
 def run(row: ActionRow, executor: Person) -> pb.Run:
@@ -158,7 +170,17 @@ def _person(known: Person) -> Any:
 
 def _metadata(row: ActionRow, executor: Person) -> pb.ActionMetadata:
     task = (row.task_project, row.task_domain, row.task_name, row.task_version)
-    return _described(task, executor, row.parent or "")
+    described = _described(task, executor, row.parent or "")
+    trigger = started_by(row)
+    if not trigger:
+        return described
+    made = pb.ActionMetadata()
+    made.CopyFrom(described)
+    made.source = pb.RUN_SOURCE_SCHEDULE_TRIGGER
+    made.trigger_name, made.trigger_id.revision = trigger[3], int(trigger[4])
+    name = made.trigger_id.name
+    name.project, name.domain, name.task_name, name.name = trigger[:4]
+    return made
 
 
 @lru_cache(maxsize=1024)

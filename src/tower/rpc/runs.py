@@ -12,7 +12,7 @@ from tower.control.data import Data
 from tower.control.runs import Launch, Runs
 from tower.control.watching import ActionKey, Watching
 from tower.errors import Invalid, Unsupported
-from tower.rpc import actions
+from tower.rpc import actions, triggers
 from tower.rpc.caller import current
 from tower.rpc.messages import query
 
@@ -73,7 +73,7 @@ class RunService:
         """The runs that the caller may view."""
         if request.paused_actions_only:
             return run_service_pb2.ListRunsResponse()
-        project, domain, task, version = "", "", None, ""
+        project, domain, task, version, trigger = "", "", None, "", None
         match request.WhichOneof("scope_by"):
             case "project_id":
                 project, domain = request.project_id.name, request.project_id.domain
@@ -84,7 +84,8 @@ class RunService:
                 named, version = request.task_id, request.task_id.version
                 task = (named.project, named.domain, named.name)
             case "trigger_name":
-                raise Unsupported("Triggers are not offered by this Tower yet.")
+                trigger = triggers.key_of(request.trigger_name)
+                project, domain = trigger.project, trigger.domain
             case _:
                 pass
         rows, token = await self._watching.page(
@@ -94,6 +95,7 @@ class RunService:
             domain=domain,
             task=task,
             version=version,
+            trigger=trigger,
         )
         runs = [actions.run(seen.row, seen.executor) for seen in rows]
         return run_service_pb2.ListRunsResponse(runs=runs, token=token)

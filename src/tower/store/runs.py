@@ -12,6 +12,7 @@ from sqlalchemy import (
     JSON,
     ColumnElement,
     Row,
+    Select,
     and_,
     bindparam,
     func,
@@ -223,6 +224,7 @@ def page_runs(
     owner: str = "",
     task: tuple[str, str, str] | None = None,
     version: str = "",
+    among: Select[tuple[str]] | None = None,
 ) -> list[ActionRow]:
     """One page of the runs of these (project, domain) pairs."""
     if not scopes:
@@ -240,6 +242,8 @@ def page_runs(
         )
     if version:
         statement = statement.where(actions.c.task_version == version)
+    if among is not None:
+        statement = statement.where(actions.c.run.in_(among))
     return [_action(row) for row in reader.execute(page.apply(statement, ties=TIES))]
 
 

@@ -9,15 +9,19 @@ import sys
 import flyte
 
 SURFACE = [
+    "Cron",
     "DeployedApp",
     "DeployedTask",
     "Deployment",
+    "FixedRate",
     "Image",
     "Resources",
     "RetryStrategy",
     "Task",
     "TaskEnvironment",
     "Timeout",
+    "Trigger",
+    "TriggerTime",
     "__version__",
     "app",
     "ctx",
