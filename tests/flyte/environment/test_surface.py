@@ -17,6 +17,7 @@ SURFACE = [
     "Image",
     "Resources",
     "RetryStrategy",
+    "Secret",
     "Task",
     "TaskEnvironment",
     "Timeout",
