@@ -57,16 +57,18 @@ class Timetable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Every `interval` seconds; `anchor` is one of the times, and none is before it."""
+    """Every `interval` seconds, in whole microseconds; `anchor` is the first of the times."""
 
     interval: float
     anchor: float
 
     def after(self, time: float) -> float | None:
         """The first due time later than this one."""
-        if time < self.anchor:
-            return self.anchor
-        return self.anchor + (math.floor((time - self.anchor) / self.interval) + 1) * self.interval
+        anchor, interval = round(self.anchor * 1e6), round(self.interval * 1e6)
+        count = max(0, (math.floor(time * 1e6) - anchor) // interval)
+        while (found := (anchor + count * interval) / 1e6) <= time:
+            count += 1
+        return found
 
     def spoken(self) -> str:
         """In words."""
