@@ -17,7 +17,11 @@ import flyte
 async def main() -> dict:
     given = json.load(sys.stdin)
     names = []
-    for env, domain in ((hosted.env, "development"), (hosted.vault, "staging")):
+    for env, domain in (
+        (hosted.env, "development"),
+        (hosted.packed, "development"),
+        (hosted.vault, "staging"),
+    ):
         await flyte.init.aio(
             endpoint=f"dns:///{sys.argv[1]}",
             project="flytesnacks",
@@ -26,6 +30,7 @@ async def main() -> dict:
             client_id=given["client_id"],
             client_credentials_secret=given["secret"],
             disable_keyring=True,
+            image_builder="remote",
         )
         await flyte.deploy.aio(env)
         names += sorted(env.tasks)

@@ -10,6 +10,12 @@ import flyte.remote as remote
 
 env = flyte.TaskEnvironment(name="official")
 vault = flyte.TaskEnvironment(name="vault")
+packed = flyte.TaskEnvironment(
+    name="packed",
+    image=flyte.Image.from_debian_base(name="packed")
+    .with_pip_packages("iniconfig==2.1.0")
+    .with_env_vars({"COLOUR": "blue"}),
+)
 
 
 @env.task
@@ -80,6 +86,14 @@ async def takes_token() -> str:
         json.loads(os.environ["FLYTE_AUTH_COMMAND"]), capture_output=True, text=True, check=True
     )
     return done.stdout.strip()
+
+
+@packed.task
+async def reads(text: str) -> str:
+    import iniconfig  # what the image adds
+
+    found = iniconfig.IniConfig("given", data=text)
+    return f"{found['a']['b']} {os.environ['COLOUR']}"
 
 
 @vault.task

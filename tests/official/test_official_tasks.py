@@ -64,7 +64,7 @@ def ask(official: Path, hosting: Tower) -> Ask:  # noqa: F811
     """Run tasks as people; the answers are in the order of the questions."""
 
     def run(*runs: tuple[str, str, dict[str, Any]]) -> list[dict[str, Any]]:
-        wanted = [(who, f"official.{task}", inputs) for who, task, inputs in runs]
+        wanted = [(who, task if "." in task else f"official.{task}", inputs) for who, task, inputs in runs]
         told = script(official, hosting, "runs.py", {"keys": hosting.keys, "runs": wanted})
         answers: list[dict[str, Any]] = told["runs"]
         return answers
@@ -136,6 +136,20 @@ def test_a_child_that_the_executor_may_not_run_is_refused(ask: Ask) -> None:
     assert erin["phase"] == "FAILED"
     assert erin["by"] == "erin"
     assert "may not" in erin["error"], erin
+
+
+def test_an_image_is_made_of_the_packages_that_it_names(ask: Ask, hosting: Tower) -> None:
+    (made,) = ask(("bob", "packed.reads", {"text": "[a]\nb = c"}))
+    assert (made["phase"], made.get("output")) == ("SUCCEEDED", "c blue"), made
+    with hosting.http("bob") as client:
+        answer = client.post(
+            "/flyteidl2.workflow.RunService/ListRuns",
+            json={"projectId": {"name": "flytesnacks", "domain": "development"}, "request": {"limit": 100}},
+            headers={"connect-protocol-version": "1"},
+        )
+    builds = [run for run in answer.json()["runs"] if "build-image" in json.dumps(run)]
+    assert builds, answer.text
+    assert {run["action"]["metadata"]["executedBy"]["user"]["id"]["subject"] for run in builds} == {"alice"}
 
 
 def test_no_credential_lies_around_and_a_token_ends_with_its_attempt(ask: Ask, hosting: Tower) -> None:

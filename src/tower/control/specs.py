@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from flyteidl2.core import security_pb2
 from flyteidl2.task import task_definition_pb2
 
+from tower.control import officialimages, officialspecs
 from tower.control.interface import Interface
 from tower.errors import Exhausted, Invalid, Unsupported
 from tower.settings import DOMAINS, Settings
@@ -71,6 +72,8 @@ def check(
     bundle = template.metadata.code_bundle_uri
     if bundle:
         bundle_key(bundle, project=project, domain=domain)
+    if officialspecs.hosts(spec):
+        officialimages.environment(template.container.image, sdk=template.metadata.runtime.version)
     Interface(spec)
     kept = task_definition_pb2.TaskSpec()
     kept.CopyFrom(spec)

@@ -15,7 +15,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
 from tower.control.inputs import INLINE
-from tower.control.reconcile import official, outcome, plan
+from tower.control.reconcile import imagebuild, official, outcome, plan
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
 from tower.control.reconcile.plan import Declared, Ground
@@ -167,17 +167,16 @@ class Attempt:
                 "Secrets are not given to tasks of the SDK 'flyte' 2 here yet.",
                 hint="Deploy it with the SDK of the distribution 'flyte-tower'.",
             )
+        if declared.builds_image:
+            return await self._make_image(row, leasing)
         image = await self._parts.images.ready(declared.image, progress=self._say)
         bundle = None
         if not declared.command:
             bundle = await self._parts.bundles.ready(declared.bundle, row.code_digest)
         inputs = await self._parts.inputs.read(row)
-        leased = await asyncio.shield(leasing)
-        if leased is None:
-            return None
-        refusal = await self._parts.permit(leased, self._number)
-        if refusal:
-            return Failure(refusal, "NotPermitted", user=True, retry=False)
+        leased = await self._permitted(leasing)
+        if not isinstance(leased, ActionRow):
+            return leased
         room = self._parts.rooms.make()
         try:
             job = self._job(leased, declared, ground, image=image, bundle=bundle, room=room)
@@ -192,20 +191,41 @@ class Attempt:
         self, row: ActionRow, job: TaskJob, ground: Ground, *, inputs: bytes
     ) -> bytes | Failure:
         """Host a task of the official SDK by its own runtime."""
-        spec, folder = self._spec(row), job.directory / official.FOLDER
-        env = {**job.env, **official.environment(ground, python=job.python, folder=folder)}
-        names = official.Names(row.run, row.action, row.created_at)
-        command = official.command(spec, python=job.python, folder=folder, names=names)
-        code = None
-        if name := official.bundle(spec):
-            uri = spec.task_template.metadata.code_bundle_uri
-            code = await self._parts.bundles.file(uri, row.code_digest), name
-        await asyncio.to_thread(official.furnish, folder, inputs=inputs, ground=ground, code=code)
+        spec, bundles = self._spec(row), self._parts.bundles
+        job = await official.prepare(job, spec, row=row, ground=ground, inputs=inputs, bundles=bundles)
+        folder = job.directory / official.FOLDER
         self._parts.handovers.open(self._id, folder)
         try:
-            return await self._process(row, replace(job, command=command, env=env), results=folder)
+            return await self._process(row, job, results=folder)
         finally:
             self._parts.handovers.close(self._id)
+
+    async def _make_image(
+        self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]
+    ) -> bytes | Failure | None:
+        leased = await self._permitted(leasing)
+        if not isinstance(leased, ActionRow):
+            return leased
+        self._began_at = self._parts.clock.now()
+        self._show()
+        return await imagebuild.make(
+            await self._parts.inputs.read(row),
+            project=row.project,
+            domain=row.domain,
+            blobs=self._parts.blobs,
+            images=self._parts.images,
+            say=self._say,
+        )
+
+    async def _permitted(self, leasing: asyncio.Future[ActionRow | None]) -> ActionRow | Failure | None:
+        """The leased action when it may still run; None when it could not be leased."""
+        leased = await asyncio.shield(leasing)
+        if leased is None:
+            return None
+        refusal = await self._parts.permit(leased, self._number)
+        if refusal:
+            return Failure(refusal, "NotPermitted", user=True, retry=False)
+        return leased
 
     async def _process(self, row: ActionRow, job: TaskJob, *, results: Path) -> bytes | Failure:
         await self._parts.agent.open(self._id, "attempt", job.agent_socket)

@@ -1,4 +1,4 @@
-"""Tasks of the official SDK, hosted by its own runtime: what that is started with. Pure but for `furnish`.
+"""Tasks of the official SDK, hosted by its own runtime: what that is started with. Nothing of it is secret.
 
 Its runtime reads inputs from a file, leaves outputs or an error beside it, unpacks the code bundle into its
 working directory and gets its credential from a command. All of it lies in one folder of the attempt's room.
@@ -6,63 +6,58 @@ working directory and gets its credential from a command. All of it lies in one 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from flyteidl2.task import task_definition_pb2
 
 from tower.control.officialspecs import BUNDLES, PROGRAM
-from tower.errors import Invalid, Precondition, Unsupported
-from tower.images.port import TOKEN_COMMAND, ImageSpec
-
-if TYPE_CHECKING:  # that module reads tasks with this one
-    from tower.control.reconcile.plan import Ground
+from tower.control.reconcile.plan import Ground
+from tower.errors import Invalid, Precondition
+from tower.executors.port import TaskJob
+from tower.images.port import TOKEN_COMMAND
+from tower.store.runs import ActionRow
 
 FOLDER = ".tower"
 """In the working directory: what Tower and the runtime hand each other."""
 
-_SDK = re.compile(r"2\.\d{1,4}\.\d{1,4}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?")
-_IMAGE = re.compile(r"ghcr\.io/flyteorg/flyte:py(3\.\d{1,2})-v[A-Za-z0-9.]+")
 _PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 _LOCAL = {"localhost": "127.0.0.1"}
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What the runtime is told about its attempt."""
+class Bundles(Protocol):
+    """Finds code bundles; `tower.control.reconcile.bundles.Bundles` does."""
 
-    run: str
-    action: str
-    begun_at: float
+    async def file(self, uri: str, digest: str, /) -> Path:
+        """The bundle as it was uploaded."""
 
 
-def image(spec: task_definition_pb2.TaskSpec) -> ImageSpec:
-    """The environment of a task: the official SDK at the client's version, and what the image adds.
-
-    Raises Unsupported for an image that cannot be made here.
-    """
-    template = spec.task_template
-    version = template.metadata.runtime.version
-    if not _SDK.fullmatch(version):
-        raise Unsupported(
-            f"This task was deployed by the SDK 'flyte' at version {version[:40]!r}, which cannot be hosted.",
-            hint="Deploy it with a released version of flyte 2.",
-        )
-    named = template.container.image
-    found = _IMAGE.fullmatch(named)
-    if found is None:
-        raise Unsupported(
-            f"The image {named[:200]} cannot be made here: this Tower has no container engine.",
-            hint="Name no image, or start from Image.from_debian_base().",
-        )
-    return ImageSpec(python=found[1], sdk=f"flyte=={version}")
+async def prepare(
+    job: TaskJob,
+    spec: task_definition_pb2.TaskSpec,
+    *,
+    row: ActionRow,
+    ground: Ground,
+    inputs: bytes,
+    bundles: Bundles,
+) -> TaskJob:
+    """The job with the runtime's program and environment, all that it reads being in place. Raises Fault."""
+    folder = job.directory / FOLDER
+    env = {**job.env, **environment(ground, python=job.python, folder=folder)}
+    words = command(spec, python=job.python, folder=folder, row=row)
+    code = None
+    if name := bundle(spec):
+        code = await bundles.file(spec.task_template.metadata.code_bundle_uri, row.code_digest), name
+    await asyncio.to_thread(furnish, folder, inputs=inputs, ground=ground, code=code)
+    return replace(job, command=words, env=env)
 
 
 def bundle(spec: task_definition_pb2.TaskSpec) -> str:
@@ -75,7 +70,7 @@ def bundle(spec: task_definition_pb2.TaskSpec) -> str:
 
 
 def command(
-    spec: task_definition_pb2.TaskSpec, *, python: Path, folder: Path, names: Names
+    spec: task_definition_pb2.TaskSpec, *, python: Path, folder: Path, row: ActionRow
 ) -> tuple[str, ...]:
     """The program to start: the declared arguments, with places in the folder for what they leave open."""
     values = {
@@ -84,9 +79,9 @@ def command(
         "rawOutputDataPrefix": str(folder / "raw"),
         "checkpointOutputPrefix": str(folder / "checkpoint"),
         "prevCheckpointPrefix": "",
-        "runName": names.run,
-        "actionName": names.action,
-        "runStartTime": datetime.fromtimestamp(names.begun_at, UTC).isoformat(),
+        "runName": row.run,
+        "actionName": row.action,
+        "runStartTime": datetime.fromtimestamp(row.created_at, UTC).isoformat(),
     }
     words = [
         _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), word)

@@ -50,6 +50,9 @@ class Blobs(Protocol):
     async def put(self, key: str, data: bytes, /) -> None:
         """Store a content durably."""
 
+    async def get(self, key: str, /, *, limit: int) -> bytes:
+        """A content."""
+
 
 Permit = Callable[[ActionRow, int], Awaitable[str]]
 """Whether the executor of an action may still run this attempt: "" or the reason why not."""

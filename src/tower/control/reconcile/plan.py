@@ -13,8 +13,7 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 
-from tower.control import officialspecs
-from tower.control.reconcile import official
+from tower.control import builtins, officialimages, officialspecs
 from tower.errors import Invalid, Unsupported
 from tower.executors.port import Limits
 from tower.images.port import ImageSpec
@@ -66,6 +65,7 @@ class Declared:
     bundle: str
     image_name: str = ""
     secrets: bool = False
+    builds_image: bool = False
 
 
 def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: Ground) -> Declared:
@@ -74,10 +74,12 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
     container = template.container
     arguments = list(container.args)
     env = _env(container.env) | _env(run_spec.envs.values)
+    if builtins.builds_image(spec):
+        return Declared(ImageSpec(), "", "", (), Limits(), {}, "", builds_image=True)
     hosted = officialspecs.hosts(spec)
     options = {"module": "", "task": ""} if hosted else _options(arguments, kind="task")
     return Declared(
-        image=official.image(spec) if hosted else _image(container.config),
+        image=_official_image(template) if hosted else _image(container.config),
         module=options["module"],
         name=options["task"],
         command=tuple(arguments) if hosted else (),
@@ -87,6 +89,10 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
         image_name=container.image,
         secrets=bool(template.security_context.secrets),
     )
+
+
+def _official_image(template: tasks_pb2.TaskTemplate) -> ImageSpec:
+    return officialimages.environment(template.container.image, sdk=template.metadata.runtime.version)
 
 
 def app(message: app_definition_pb2.App, ground: Ground) -> Declared:
