@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from flyte._context import ctx
     from flyte._deploy import DeployedApp, DeployedTask, Deployment, deploy, serve
     from flyte._environment import TaskEnvironment
+    from flyte._identity import identity_token
     from flyte._init import (
         current_domain,
         current_project,
@@ -62,6 +63,7 @@ __all__ = [
     "current_project",
     "deploy",
     "errors",
+    "identity_token",
     "init",
     "init_from_api_key",
     "init_from_config",
@@ -96,6 +98,7 @@ _HOMES = {
     "current_domain": "_init",
     "current_project": "_init",
     "deploy": "_deploy",
+    "identity_token": "_identity",
     "init": "_init",
     "init_from_api_key": "_init",
     "init_from_config": "_init",

@@ -4,7 +4,8 @@
 
     FlyteError                           code, hint
     ├── InitializationError              the settings do not make a session
-    │   └── NotInitializedError          flyte was used before any init call
+    │   ├── NotInitializedError          flyte was used before any init call
+    │   └── NotInTaskError               only a running task can do this
     ├── UnauthenticatedError             the server does not know the caller                     (401)
     │   └── MissingCallerError           passthrough without caller metadata; nothing was sent
     ├── PermissionDeniedError            known, but not allowed                                  (403)
@@ -90,6 +91,21 @@ class NotInitializedError(InitializationError):
         *,
         code: str | None = None,
         hint: str = "Call flyte.init(...), flyte.init_passthrough(...) or flyte.init_from_config() first.",
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+
+
+class NotInTaskError(InitializationError):
+    """What was asked for exists only inside of a running task of the platform."""
+
+    default_code = "not_in_task"
+
+    def __init__(
+        self,
+        message: str = "This works only inside of a running task.",
+        *,
+        code: str | None = None,
+        hint: str = "Call it in a function that the platform runs as a task.",
     ) -> None:
         super().__init__(message, code=code, hint=hint)
 

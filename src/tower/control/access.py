@@ -97,9 +97,16 @@ class Access:
         return decision
 
     async def check_under(
-        self, engine: Engine, principal: Principal, action: Action, resource: Resource, *, author: str = ""
+        self,
+        engine: Engine,
+        principal: Principal,
+        action: Action,
+        resource: Resource,
+        *,
+        author: str = "",
+        audience: str = "",
     ) -> Decision:
-        """What `check` would say under this rule book."""
+        """What `check` would say under this rule book. `audience` is that of a token that is asked for."""
         bindings = NOTHING
         if principal.kind is not Kind.MACHINE:
             facts = await self._directory.subject(principal.subject)
@@ -115,7 +122,12 @@ class Access:
             ceilings=ceilings,
             action=action,
             resource=resource,
-            call=_call(principal, foreign=foreign, privileged=foreign and engine.privileged(bindings)),
+            call=_call(
+                principal,
+                foreign=foreign,
+                privileged=foreign and engine.privileged(bindings),
+                audience=audience,
+            ),
         )
         for ceiling in ceilings if decision.allowed else ():
             if ceiling.person and not await self._maker_may(engine, ceiling.person, action, resource):
@@ -380,7 +392,9 @@ def _remedy(decision: Decision) -> str:
     return "Ask an administrator for a role there."
 
 
-def _call(principal: Principal, *, foreign: bool = False, privileged: bool = False) -> Call:
+def _call(
+    principal: Principal, *, foreign: bool = False, privileged: bool = False, audience: str = ""
+) -> Call:
     credential = principal.credential
     return Call(
         credential=credential.kind.value,
@@ -389,6 +403,7 @@ def _call(principal: Principal, *, foreign: bool = False, privileged: bool = Fal
         in_run=any(actor.kind is ActorKind.RUN for actor in principal.actors),
         foreign_code=foreign,
         privileged=privileged,
+        audience=audience,
     )
 
 

@@ -57,6 +57,7 @@ class _Work:
     levels: Mapping[str, Sequence[str]]
     owner: str
     run: str
+    author: str
 
 
 class SecretUse:
@@ -163,7 +164,8 @@ class SecretUse:
         for row in rows:
             if not row.owner and secrets.level(row) not in work.levels.get(name, ()):
                 continue
-            decision = await self._access.check(principal, Action.SECRET_USE, secrets.resource(row.place))
+            thing = secrets.resource(row.place)
+            decision = await self._access.check(principal, Action.SECRET_USE, thing, author=work.author)
             if decision.allowed:
                 return row, decision
             refused = refused or decision
@@ -207,11 +209,13 @@ class SecretUse:
             # whoever sent it along is whom it runs as, and nothing that runs may send secrets along
             declared = declared_by(read_spec(row.spec))
             levels = {secret.key: LEVELS for secret in declared}
+            author = row.executed_by
         else:
             definition = self._definitions.find(task, row.task_version)
             if definition is None:
                 raise NotFound(f"The task {row.task_name} at version {row.task_version} is gone.")
             declared = declared_by(definition.spec)
+            author = definition.row.deployed_by
             levels = self._db.read_now(lambda reader: store.granted(reader, task, row.task_version))
         return _Work(
             id=attempt_id,
@@ -221,6 +225,7 @@ class SecretUse:
             levels=levels,
             owner=row.executed_by,
             run="/".join(row.key[:3]),
+            author=author,
         )
 
     def _app(self, app: str) -> _Work:
@@ -231,7 +236,7 @@ class SecretUse:
         declared = list(app_definition_pb2.App.FromString(row.spec).spec.security_context.secrets)
         levels = {secret.key: LEVELS for secret in declared}
         # an app serves everyone: what is one person's own is not for it
-        return _Work(app, project, domain, declared, levels, owner="", run="")
+        return _Work(app, project, domain, declared, levels, owner="", run="", author="")
 
 
 def declared_by(spec: task_definition_pb2.TaskSpec) -> list[security_pb2.Secret]:

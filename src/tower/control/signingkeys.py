@@ -6,6 +6,7 @@ from tower.audit import Event
 from tower.control.access import Access
 from tower.errors import Denied
 from tower.identity.keyring import KeyRing
+from tower.identity.outside import OutsideRing
 from tower.identity.principal import Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.store.database import Database
@@ -14,7 +15,11 @@ from tower.store.database import Database
 class SigningKeys:
     """The use-case of `/api/v1/signing-keys`."""
 
-    def __init__(self, *, db: Database, access: Access, ring: KeyRing) -> None:
+    def __init__(
+        self, *, db: Database, access: Access, ring: KeyRing, outside: OutsideRing | None = None
+    ) -> None:
+        """`outside` has the keys of identity tokens, which are changed along."""
+        self._outside = outside
         self._db = db
         self._access = access
         self._ring = ring
@@ -27,6 +32,8 @@ class SigningKeys:
         if principal.kind is not Kind.MACHINE:
             raise Denied("Signing keys are rotated on the machine itself.", hint="tower keys rotate-signing")
         made = self._ring.rotate()
+        if self._outside is not None:
+            self._outside.rotate()
         await self._db.write(
             lambda tx: self._access.record(
                 tx,

@@ -39,8 +39,10 @@ class KeyRing:
         clock: Clock,
         first: SigningKey | None = None,
         rotate: float = ROTATE_SECONDS,
+        kind: type[SigningKey] = SigningKey,
     ) -> None:
-        """`first` is the key to begin with when the folder is empty; without it a fresh one is made."""
+        """`first` is the key to begin with when the folder is empty; without it one of `kind` is made."""
+        self._kind = kind
         self._folder = folder
         self._clock = clock
         self._rotate = rotate
@@ -49,7 +51,7 @@ class KeyRing:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._look()
         if not self._keys:
-            self._add(first or SigningKey.generate())
+            self._add(first or kind.generate())
 
     @property
     def current(self) -> SigningKey:
@@ -74,7 +76,7 @@ class KeyRing:
 
     def rotate(self) -> SigningKey:
         """Make a new key and sign with it from now on; keys that are over are removed."""
-        return self._add(SigningKey.generate())
+        return self._add(self._kind.generate())
 
     def _add(self, made: SigningKey) -> SigningKey:
         newest = self._keys[0].made_at if self._keys else 0.0
@@ -111,7 +113,7 @@ class KeyRing:
         for path, at in self._files():
             kid = path.stem.partition("-")[2]
             try:
-                found.append(_Dated(known.get(kid) or SigningKey.load(path), at))
+                found.append(_Dated(known.get(kid) or self._kind.load(path), at))
             except FileNotFoundError:  # pragma: no cover - another process removed it meanwhile
                 continue
         self._keys = sorted(found, key=lambda dated: -dated.made_at) or self._keys
@@ -132,4 +134,4 @@ class KeyRing:
 
 
 def _public(key: SigningKey) -> dict[str, Any]:
-    return {**key.key.as_dict(private=False), "kid": key.kid, "use": "sig", "alg": "Ed25519"}
+    return {**key.key.as_dict(private=False), "kid": key.kid, "use": "sig", "alg": key.algorithm}

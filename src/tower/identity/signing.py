@@ -7,7 +7,7 @@ import hmac
 import os
 import stat
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from joserfc.errors import JoseError
 from joserfc.jwk import OKPKey
@@ -29,7 +29,9 @@ class Signing(Protocol):
 class SigningKey:
     """An Ed25519 key pair. `kid` is its RFC 7638 thumbprint."""
 
-    def __init__(self, key: OKPKey) -> None:
+    algorithm = "Ed25519"
+
+    def __init__(self, key: Any) -> None:
         self.key = key
         self.kid: str = key.thumbprint()
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.definitions import Definitions
+from tower.control.outside import Outside
 from tower.control.projects import Projects
 from tower.control.redaction import Redaction
 from tower.control.secrets import Secrets
 from tower.control.secretuse import SecretUse
+from tower.identity.outside import OutsideRing
 from tower.identity.sealing import SealingKeys
 from tower.rest.routes import Confidences
 from tower.settings import Settings
@@ -21,15 +26,31 @@ def confidences(
     *,
     settings: Settings,
     db: Database,
+    clock: Clock,
     access: Access,
     projects: Projects,
     definitions: Definitions,
+    ring: OutsideRing,
+    ours: Callable[[str], bool],
 ) -> Confidences:
-    """Makes the key on a first start. Raises Broken for one that others can read."""
+    """`ring` signs identity tokens, `ours` knows Tower's own base URLs.
+
+    Makes the key of secrets on a first start. Raises Broken for one that others can read.
+    """
     keys = SealingKeys.load_or_create(settings.home / KEY_FILE)
     redaction = Redaction()
     return Confidences(
         secrets=Secrets(db=db, access=access, projects=projects, keys=keys),
         use=SecretUse(db=db, access=access, definitions=definitions, keys=keys, redaction=redaction),
+        outside=Outside(
+            db=db,
+            clock=clock,
+            access=access,
+            definitions=definitions,
+            ring=ring,
+            redaction=redaction,
+            settings=settings,
+            ours=ours,
+        ),
         redaction=redaction,
     )

@@ -41,6 +41,7 @@ from tower.identity.accesstokens import AccessTokens
 from tower.identity.agenttokens import AgentTokens
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
+from tower.identity.outside import OutsideRing
 from tower.identity.runtokens import RunTokenBearers, RunTokens
 from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
@@ -146,6 +147,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     access = Access(db=db, engine=Engine(), directory=directory)
     standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
+    outside = OutsideRing(settings.home / "identity-keys", clock=clock)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
     origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
     access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
@@ -182,7 +184,14 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
     handovers = Handovers(blobs=blobs)
     confiding = confidences(
-        settings=settings, db=db, access=access, projects=projects, definitions=definitions
+        settings=settings,
+        db=db,
+        clock=clock,
+        access=access,
+        projects=projects,
+        definitions=definitions,
+        ring=outside,
+        ours=origin.ours,
     )
     tasks = Tasks(
         db=db,
@@ -224,6 +233,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         grants=grants,
         secret=key,
         ring=ring,
+        outside=outside,
         tokens=access_tokens,
         issuer=origin.base_url,
     )

@@ -16,6 +16,7 @@ from tower.control.signingkeys import SigningKeys
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
+from tower.identity.outside import OutsideRing
 from tower.identity.signing import SigningKey
 from tower.oauth import door
 from tower.settings import Settings
@@ -47,6 +48,7 @@ def oauth(
     grants: Grants,
     secret: SigningKey,
     ring: KeyRing,
+    outside: OutsideRing | None = None,
     tokens: AccessTokens,
     issuer: Callable[[str], str],
 ) -> OAuth:
@@ -58,7 +60,7 @@ def oauth(
     return OAuth(
         accounts=Accounts(db=db, clock=clock, access=access, directory=directory, logins=logins),
         devices=devices,
-        signing_keys=SigningKeys(db=db, access=access, ring=ring),
+        signing_keys=SigningKeys(db=db, access=access, ring=ring, outside=outside),
         door=door.build(
             door.Parts(
                 chain=chain,
@@ -75,7 +77,7 @@ def oauth(
                     tokens=tokens,
                     settings=settings,
                 ),
-                keys=ring,
+                keys=(ring,) if outside is None else (ring, outside),
                 issuer=issuer,
             )
         ),

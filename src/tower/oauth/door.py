@@ -19,6 +19,7 @@ from tower.control.oauth import Authorisations, Devices, Refusal, Tokens, discov
 from tower.errors import Code, Exhausted, Fault
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
+from tower.identity.outside import OutsideRing
 from tower.oauth.authorize import Authorize
 from tower.oauth.token import Endpoints
 from tower.policy.actions import check_complete
@@ -43,7 +44,7 @@ class Parts:
     authorisations: Authorisations
     devices: Devices
     tokens: Tokens
-    keys: KeyRing
+    keys: tuple[KeyRing | OutsideRing, ...]
     issuer: Callable[[str], str]
 
 
@@ -93,7 +94,8 @@ class Door:
 
     async def jwks(self, request: Request) -> Response:
         """The public keys of every token that is still good."""
-        return _json(self._parts.keys.jwks(), headers={"cache-control": "public, max-age=60"})
+        found = [key for ring in self._parts.keys for key in ring.jwks()["keys"]]
+        return _json({"keys": found}, headers={"cache-control": "public, max-age=60"})
 
     def _table(self) -> list[tuple[str, str, Handler]]:
         pages = Authorize(self._parts.chain, self._parts.authorisations, self._parts.issuer)

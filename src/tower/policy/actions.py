@@ -299,6 +299,7 @@ ROUTES: dict[str, Row] = {
     "rest POST /api/v1/sealing-keys/rotate": _effect(Action.SECRET_CREATE),
     # of a running task or a starting app alone, for itself
     "rest POST /api/v1/workload/secrets": _effect(Action.SECRET_USE),
+    "rest POST /api/v1/workload/identity-token": _effect(Action.IDENTITY_TOKEN),
     "rest GET /api/v1/audit": _read(Action.AUDIT_VIEW),
     "rest GET /api/v1/audit/chain": _read(Action.AUDIT_VIEW),
     "rest GET /api/v1/audit/export": _read(Action.AUDIT_VIEW),

@@ -17,6 +17,7 @@ from tower.control.ceilings import Ceilings
 from tower.control.groups import Groups
 from tower.control.identities import Identities
 from tower.control.logins import SIGN_IN_PATH, Logins
+from tower.control.outside import Outside
 from tower.control.policies import Policies
 from tower.control.redaction import Redaction
 from tower.control.secrets import Secrets
@@ -44,10 +45,11 @@ class Governance:
 
 @dataclass(frozen=True, slots=True)
 class Confidences:
-    """What is given to running work alone: secrets, and which of their values its output must not show."""
+    """What is given to running work alone, and which of it that work's output must not show."""
 
     secrets: Secrets
     use: SecretUse
+    outside: Outside
     redaction: Redaction
 
 

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import base64
+from datetime import datetime
 
 from fastapi import APIRouter
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from tower.clock import utc
 from tower.rest.routes import Caller
 
 router = APIRouter(prefix="/api/v1/workload")
+
+
+class Audience(BaseModel):
+    """Whom the token is for."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=1024)
+
+    audience: str
+
+
+class IdentityToken(BaseModel):
+    """A token on its way out, and when it ends."""
+
+    token: str
+    expires_at: datetime
 
 
 class GivenSecret(BaseModel):
@@ -41,3 +58,11 @@ async def give_secrets(call: Caller) -> GivenSecrets:
             for each in found
         ]
     )
+
+
+@router.post("/identity-token", summary="Whom the calling task acts for, said to one audience outside")
+async def give_identity(call: Caller, asked: Audience) -> IdentityToken:
+    made = await call.rooms.confidences.outside.identify(
+        call.principal, asked.audience, issuer=call.base_url, request_id=call.request_id
+    )
+    return IdentityToken(token=made.text, expires_at=utc(made.expires_at))

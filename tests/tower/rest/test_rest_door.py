@@ -18,6 +18,7 @@ from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import HTTP_STATUS, Code, Fault
 from tower.identity.authenticators import MACHINE
+from tower.identity.outside import OutsideRing
 from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
 from tower.main.confidences import confidences
@@ -57,9 +58,12 @@ class Api:
             confidences=confidences(
                 settings=world.settings,
                 db=world.db,
+                clock=world.clock,
                 access=world.access,
                 projects=Projects(db=world.db, access=world.access),
                 definitions=Definitions(db=world.db),
+                ring=OutsideRing(world.home / "identity-keys", clock=world.clock),
+                ours=lambda url: url == f"http://{HOST}",
             ),
             base_url=lambda host: f"http://{HOST}",
             org="tower",

@@ -46,7 +46,7 @@ def metadata(issuer: str) -> dict[str, Any]:
         "introspection_endpoint_auth_methods_supported": _METHODS,
         "authorization_response_iss_parameter_supported": True,
         "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["Ed25519"],
+        "id_token_signing_alg_values_supported": ["Ed25519", "RS256"],
         "claims_supported": ["sub", "name", "email", "auth_time", "nonce"],
         "request_parameter_supported": False,
         "request_uri_parameter_supported": False,
