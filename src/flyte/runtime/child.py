@@ -15,7 +15,9 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
 from flyteidl2.task import common_pb2
@@ -25,47 +27,65 @@ from flyte.runtime.start import Limits, Start
 
 EXIT_NOT_STARTED = 120
 LARGEST_MESSAGE = 128 * 1024
+MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
 
 
-def become(start: Start, *, output: int, gate: int) -> NoReturn:
+def become(
+    start: Start, output: int, gate: int, *, groups: Sequence[int], sandbox: ModuleType | None
+) -> NoReturn:
     """Turn this freshly forked process into the attempt; it never returns into the template's code.
 
     :param output: the descriptor for standard output and standard error.
     :param gate: a pipe that closes when Tower has been told of this process.
+    :param groups: files of control groups, which are entered by writing "0".
+    :param sandbox: the executor's script by which the attempt closes itself off, when it says so.
     """
-    _become(start, output=output, gate=gate, prepared=False)
+    _become(start, output, gate, groups=groups, sandbox=sandbox, prepared=False)
 
 
-def wait(channel: socket.socket, *, bundle: Path | None) -> NoReturn:
+def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | None, apart: bool) -> NoReturn:
     """Be a child that is ready before there is an attempt: it holds nothing of the template's and waits.
 
-    The start message comes over `channel` with two descriptors, the output and the gate. No code of the user
-    runs before that, and without a message none ever does.
+    The start message comes over `channel` with the gate, the output and the files of its control groups. No
+    code of the user runs before that, and without a message none ever does. `apart`: it was forked into
+    namespaces of its own.
     """
     try:
-        _die_with_template()
-        os.setsid()
+        _begin(sandbox if apart else None)
         _close_all(channel.fileno())
         _warm()
-        packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, 2)
-        if len(received) == 2:
+        packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, MOST_DESCRIPTORS)
+        if len(received) >= 2:
             start = Start.parse(packet, bundle=bundle)
-            _become(start, output=received[0], gate=received[1], prepared=True)
+            gate, output, *groups = received
+            _become(start, output, gate, groups=groups, sandbox=sandbox, prepared=True)
     finally:
         os._exit(EXIT_NOT_STARTED)
 
 
-def _become(start: Start, *, output: int, gate: int, prepared: bool) -> NoReturn:
+def _become(
+    start: Start,
+    output: int,
+    gate: int,
+    *,
+    groups: Sequence[int],
+    sandbox: ModuleType | None,
+    prepared: bool,
+) -> NoReturn:
     code = EXIT_NOT_STARTED
     try:
         _redirect(output)
+        plan = start.sandbox
         if not prepared:
-            _die_with_template()
-            os.setsid()
-        for path in start.groups:
-            _enter_group(path)
+            _begin(sandbox if plan is not None and plan["namespaces"] else None)
+        for group in groups:
+            os.write(group, b"0")  # names the writer: the kernel then needs no global lock
         _limit(start.limits)
+        if plan is not None:
+            if sandbox is None:
+                raise OSError("nothing keeps it apart")
+            sandbox.close(plan)
         if os.read(gate, 1):
             raise OSError("the gate is no message")
         _close_all()
@@ -87,20 +107,20 @@ def _warm() -> None:
         runner.run(asyncio.sleep(0))
 
 
+def _begin(sandbox: ModuleType | None) -> None:
+    """Be nobody's but the template's child, in namespaces of its own where there is a script for them."""
+    if sandbox is None:
+        _die_with_template()
+    else:
+        sandbox.first()  # as a member of its process table this process ends with the template anyhow
+    os.setsid()
+
+
 def _die_with_template() -> None:
     parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(EXIT_NOT_STARTED)
-
-
-def _enter_group(path: str) -> None:
-    """ "0" names the writer: the kernel then needs no global lock."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, b"0")
-    finally:
-        os.close(descriptor)
 
 
 def _limit(limits: Limits) -> None:

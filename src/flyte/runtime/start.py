@@ -44,7 +44,8 @@ class Start:
 
     :ivar directory: the attempt's own directory, with `inputs.pb`; outputs or error are left there.
     :ivar env: the whole environment of the attempt.
-    :ivar groups: control group files that the process enters by writing "0".
+    :ivar groups: how many descriptors of control group files come along, to be entered by writing "0".
+    :ivar sandbox: how a child of a template closes itself off, for the executor's script; None: not at all.
     :ivar bundle: the directory of the unpacked code, or None.
     """
 
@@ -54,8 +55,9 @@ class Start:
     directory: Path
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
-    groups: tuple[str, ...] = ()
+    groups: int = 0
     bundle: Path | None = None
+    sandbox: Mapping[str, Any] | None = None
 
     @classmethod
     def parse(cls, text: bytes, *, bundle: Path | None = None) -> Start:
@@ -75,8 +77,9 @@ class Start:
                 directory=Path(message["directory"]),
                 env=env,
                 limits=Limits(limits.get("memory"), limits.get("cpu"), limits.get("processes")),
-                groups=tuple(map(str, message.get("cgroups") or ())),
+                groups=int(message.get("cgroups") or 0),
                 bundle=Path(message["bundle"]) if message.get("bundle") else bundle,
+                sandbox=message.get("sandbox"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise MessageError(f"not a start message: {type(fault).__name__}") from fault

@@ -30,6 +30,7 @@ from flyte.runtime.start import MessageError, Start
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BAD_MESSAGE = 2
+EXIT_TERMINATED = 128 + signal.SIGTERM
 INPUTS = "inputs.pb"
 
 
@@ -60,7 +61,7 @@ def run(start: Start) -> int:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _flush()
         signal.raise_signal(signal.SIGTERM)
-        return EXIT_FAILED
+        return EXIT_TERMINATED  # the first process of a process table does not hear its own signal
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _flush()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import array
 import gc
+import importlib.util
 import json
 import os
 import selectors
@@ -18,13 +19,14 @@ import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from flyte.runtime import child
 from flyte.runtime.preload import Preload, threads
 from flyte.runtime.start import MessageError, Start
 
-_DESCRIPTORS = 4
+_DESCRIPTORS = child.MOST_DESCRIPTORS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,13 @@ class _Spare:
 class Worker:
     """One template process, on one thread: forking is only safe as long as there is no other."""
 
-    def __init__(self, control: socket.socket, *, bundle: Path | None) -> None:
+    def __init__(
+        self, control: socket.socket, *, bundle: Path | None, sandbox: ModuleType | None = None
+    ) -> None:
         self._control = control
         self._bundle = bundle
+        self._sandbox = sandbox
+        self._apart = False
         self._preload = Preload(bundle)
         self._children: dict[int, tuple[str, int]] = {}  # pid -> attempt id, pidfd
         self._spare: _Spare | None = None
@@ -81,9 +87,9 @@ class Worker:
         descriptors = _received(ancillary)
         try:
             start = Start.parse(packet, bundle=self._bundle)
-            if len(descriptors) != 1:
-                raise MessageError("a start message carries one descriptor")
-            self._start(start, descriptors[0], packet=packet)
+            if len(descriptors) != 1 + start.groups:
+                raise MessageError("a start message carries its output and the files of its control groups")
+            self._start(start, descriptors, packet=packet)
         except MessageError as fault:
             print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
         finally:
@@ -91,18 +97,27 @@ class Worker:
                 os.close(descriptor)
         return True
 
-    def _start(self, start: Start, output: int, *, packet: bytes) -> None:
-        reason = self._preload.prepare(start, self._own_descriptors() | {output})
+    def _start(self, start: Start, given: list[int], *, packet: bytes) -> None:
+        reason = self._preload.prepare(start, self._own_descriptors() | set(given))
+        if not reason and start.sandbox is not None and self._sandbox is None:
+            reason = "nothing keeps its children apart"
         if reason:
             self._tell(event="unsafe", id=start.id, reason=reason)
             return
+        self._apart = start.sandbox is not None and bool(start.sandbox["namespaces"])
         gate, opener = os.pipe()
-        pid, descriptor = self._hand_over(packet, output, gate)
+        pid, descriptor = self._hand_over(packet, given, gate)
         if pid == 0:
-            pid = self._fork()
+            try:
+                pid = self._fork()
+            except OSError as fault:
+                os.close(gate)
+                os.close(opener)
+                self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}")
+                return
             if pid == 0:
                 os.close(opener)
-                child.become(start, output=output, gate=gate)
+                child.become(start, given[0], gate, groups=given[1:], sandbox=self._sandbox)
         os.close(gate)
         try:
             if descriptor < 0:
@@ -113,14 +128,15 @@ class Worker:
         finally:
             os.close(opener)  # the child runs no code of the user before this
 
-    @staticmethod
-    def _fork() -> int:
+    def _fork(self) -> int:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         gc.freeze()  # a collection in a child would copy every page that the template shares with it
+        if self._apart and self._sandbox is not None:
+            return int(self._sandbox.fork())
         return os.fork()
 
-    def _hand_over(self, packet: bytes, output: int, gate: int) -> tuple[int, int]:
+    def _hand_over(self, packet: bytes, given: list[int], gate: int) -> tuple[int, int]:
         """Give a start to the child that waits, if it fits: its process id and descriptor, or 0."""
         spare = self._spare
         if spare is None:
@@ -128,7 +144,7 @@ class Worker:
         gone = os.waitid(os.P_PIDFD, spare.descriptor, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         if not gone and spare.imported == self._preload.imported:
             try:
-                socket.send_fds(spare.channel, [packet], [output, gate])
+                socket.send_fds(spare.channel, [packet], [gate, *given])
             except OSError:  # it has ended
                 pass
             else:
@@ -145,9 +161,13 @@ class Worker:
         imported = self._preload.imported
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            pid = self._fork()
+            try:
+                pid = self._fork()
+            except OSError:
+                ours.close()
+                return
             if pid == 0:
-                child.wait(theirs, bundle=self._bundle)
+                child.wait(theirs, bundle=self._bundle, sandbox=self._sandbox, apart=self._apart)
         descriptor = os.pidfd_open(pid)
         self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
         self._spare = _Spare(pid, descriptor, ours, imported)
@@ -207,10 +227,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="flyte.runtime.worker")
     parser.add_argument("--control-fd", type=int, required=True)
     parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--sandbox", type=Path)
     arguments = parser.parse_args()
     control = socket.socket(fileno=arguments.control_fd)
     control.set_inheritable(False)
-    Worker(control, bundle=arguments.bundle).serve()
+    sandbox = None if arguments.sandbox is None else _script(arguments.sandbox)
+    Worker(control, bundle=arguments.bundle, sandbox=sandbox).serve()
+
+
+def _script(path: Path) -> ModuleType:
+    """A script of the executor's, by which children close themselves off: the SDK knows nothing of that."""
+    spec = importlib.util.spec_from_file_location("flyte_executor_sandbox", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 if __name__ == "__main__":

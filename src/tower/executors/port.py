@@ -38,6 +38,8 @@ class TaskJob:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     command: tuple[str, ...] = ()
+    needs: tuple[Path, ...] = ()
+    """What it must be able to read besides its interpreter's environment and its bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class AppJob:
     command: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
+    needs: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,7 +141,7 @@ def message(bundle: Path, directory: Path, task: str, *, module: str = "mywork")
             "FLYTE_ATTEMPT_NUMBER": "2",
         },
         "limits": {"memory": None, "cpu": None, "processes": None},
-        "cgroups": [],
+        "cgroups": 0,
         "bundle": str(bundle),
     }
 

@@ -118,6 +118,7 @@ class Tower:
         self, identity: str, task: str, *, module: str = "mywork", x: int | None = None, **change: Any
     ) -> int:
         """Send a start message; answers the reading end of the attempt's output."""
+        groups = change.pop("groups", [])
         directory = self.directory / identity
         directory.mkdir()
         inputs = common_pb2.Inputs()
@@ -139,11 +140,11 @@ class Tower:
             "agent_socket": "/x/y.sock",
             "env": env,
             "limits": {"memory": None, "cpu": None, "processes": None},
-            "cgroups": [],
+            "cgroups": len(groups),
             **change,
         }
         reading, writing = os.pipe()
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing]))]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writing, *groups]))]
         self.socket.sendmsg([json.dumps(message).encode()], rights)
         os.close(writing)
         return reading
@@ -271,13 +272,18 @@ def test_cgroup_files_get_a_zero_from_the_attempt(tower: Tower, tmp_path: Path) 
     files = [tmp_path / "memory.procs", tmp_path / "cpu.procs"]
     for file in files:
         file.touch()
-    status, _ = tower.run("a", "work.look", cgroups=[str(file) for file in files])
+    groups = [os.open(file, os.O_WRONLY) for file in files]
+    status, _ = tower.run("a", "work.look", groups=groups)
+    for group in groups:
+        os.close(group)
     assert status == 0
     assert [file.read_text() for file in files] == ["0", "0"]
 
 
-def test_limits_that_cannot_be_set_stop_the_attempt(tower: Tower, tmp_path: Path) -> None:
-    status, text = tower.run("a", "work.look", cgroups=[str(tmp_path / "absent" / "cgroup.procs")])
+def test_limits_that_cannot_be_set_stop_the_attempt(tower: Tower) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    status, text = tower.run("a", "work.look", groups=[full])
+    os.close(full)
     assert os.WEXITSTATUS(status) == 120
     assert "could not be started" in text
     assert not (tower.directory / "a" / "outputs.pb").exists()

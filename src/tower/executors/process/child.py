@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from tower.errors import Unavailable
+from tower.executors.process.isolation import Shown
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
 
@@ -26,6 +27,7 @@ class Plan:
     processes: int | None = None
     open_files: int | None = 4096
     cpus: tuple[int, ...] = ()
+    sandbox: Shown | None = None
 
 
 class Child:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,10 +16,12 @@ from tower.errors import Unavailable
 from tower.executors.port import AppJob, Limits, OnOutput, OnStart, TaskJob
 from tower.executors.process.cgroups import Cgroups, Group
 from tower.executors.process.child import Child, Plan
+from tower.executors.process.isolation import SANDBOX, Isolation, Mode
 from tower.executors.process.template import Template, UnsafeError
 from tower.executors.process.work import Work
 
-_Key = tuple[Path, Path | None]
+_Key = tuple[Path, Path | None, tuple[Path, ...], tuple[Path, ...]]
+"""An interpreter, a bundle, what else is read, and the folders whose entries belong to one attempt each."""
 _DETECT = object()
 
 
@@ -36,8 +39,13 @@ class ProcessExecutor:
         largest_pool: int = 16,
         package: str = "flyte.runtime",
         groups: Cgroups | object | None = _DETECT,
+        isolation: Isolation | None = None,
     ) -> None:
-        """`package` holds the modules `worker`, `task` and `serve`; `groups=None` keeps to rlimits."""
+        """`package` holds the modules `worker`, `task` and `serve`; `groups=None` keeps to rlimits.
+
+        `isolation` None keeps nothing apart.
+        """
+        self.isolation = isolation or Isolation(mode=Mode.NONE)
         found = Cgroups.open() if groups is _DETECT else groups
         self._groups = found if isinstance(found, Cgroups) else None
         self._package = package
@@ -59,14 +67,15 @@ class ProcessExecutor:
     async def start_task(self, job: TaskJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
         """Start one attempt; returns when its process exists. Raises Fault."""
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
-        key = (job.python, job.bundle)
+        parents = tuple(dict.fromkeys(folder.parent for folder in _own(job)))
+        key = (job.python, job.bundle, job.needs, parents)
         try:
             if job.command:
                 self._spawn(list(job.command), job=job, work=work)
                 return work
             if (key, job.module) not in self._unsafe:
                 try:
-                    await self._template(key, job).start(work, self._message(job, work.group))
+                    await self._fork(self._template(key, job), job=job, work=work)
                 except UnsafeError:
                     self._unsafe.add((key, job.module))
                 else:
@@ -103,6 +112,21 @@ class ProcessExecutor:
             self._drop(work)
             raise
         return work
+
+    async def _fork(self, template: Template, *, job: TaskJob, work: Work) -> None:
+        temporary = _hand_over(job, template.user)
+        message = self._message(job, work.group)
+        message["sandbox"] = self.isolation.attempt(template.shown, own=_own(job), temporary=temporary)
+        groups: list[int] = []
+        try:
+            for path in () if work.group is None else work.group.entries:
+                groups += [os.open(path, os.O_WRONLY | os.O_CLOEXEC)]
+            await template.start(work, message, groups=groups)
+        except OSError as error:
+            raise Unavailable("The limits could not be set.", cause=str(error)) from error
+        finally:
+            for group in groups:
+                os.close(group)
 
     async def close(self) -> None:
         """Stop everything that was started here, then the templates."""
@@ -147,7 +171,22 @@ class ProcessExecutor:
         template = self._templates.get(key)
         if template is None or not template.alive:
             self._make_room()
-            template = Template(*key, environment=_environment(job.python), module=f"{self._package}.worker")
+            python, bundle, needs, parents = key
+            user = self.isolation.user()
+            template = Template(
+                python,
+                bundle,
+                environment=_environment(python),
+                module=f"{self._package}.worker",
+                user=user,
+                shown=self.isolation.program(
+                    read=[SANDBOX, python.parent.parent, python, bundle, *needs],
+                    write=parents,
+                    directory=Path("/"),
+                    user=user,
+                    parent=True,
+                ),
+            )
             self._templates[key] = template
             self._schedule()
         return template
@@ -197,21 +236,47 @@ class ProcessExecutor:
                 "cpu": None if grouped else limits.cpu,
                 "processes": None,  # the rlimit would count all processes of Tower's own user
             },
-            "cgroups": [] if group is None else group.entries,
+            "cgroups": 0 if group is None else len(group.entries),
         }
 
     def _spawn(self, arguments: list[str], *, job: TaskJob | AppJob, work: Work, given: bytes = b"") -> None:
         plan = Plan(groups=tuple(work.group.entries)) if work.group is not None else _own_limits(job.limits)
+        user = self.isolation.user()
+        temporary = _hand_over(job, user)
+        shown = self.isolation.program(
+            read=[job.python.parent.parent, job.python, job.bundle, *job.needs],
+            write=_own(job),
+            directory=job.directory,
+            user=user,
+            temporary=temporary,
+        )
         child = Child(
             arguments,
             environment=job.env,
             directory=job.directory,
-            plan=plan,
+            plan=replace(plan, sandbox=shown),
             output=work.output.writer,
             on_exit=work.exited,
             given=given,
         )
         work.running(child.pid)
+
+
+def _own(job: TaskJob | AppJob) -> tuple[Path, ...]:
+    """The folders that are this one's alone: where it works and where its sockets are."""
+    return tuple(dict.fromkeys((job.directory, job.agent_socket.parent)))
+
+
+def _hand_over(job: TaskJob | AppJob, user: int | None) -> Path:
+    """Give its folders to the user it will be; answers the one for its temporary files."""
+    temporary = job.directory / "tmp"
+    temporary.mkdir(mode=0o700, exist_ok=True)
+    if user is not None:
+        for own in _own(job):
+            for folder, _, names in os.walk(own):
+                for path in (folder, *(os.path.join(folder, name) for name in names)):
+                    os.chown(path, user, user, follow_symlinks=False)
+    return temporary
 
 
 def _own_limits(limits: Limits) -> Plan:

@@ -1,25 +1,34 @@
-"""Run as a script before every process that Tower starts: set its limits, then become the program.
+"""Run as a script before every process that Tower starts: set its limits, close it off, become the program.
 
     python -I -S launch.py PLAN PROGRAM ARGUMENT...
 
 PLAN is JSON: `parent` (the pid that must still be ours), `die_with_parent`, `groups` (files that take "0"),
-`memory` (bytes), `processes`, `open_files`, `cpus` (indices of the processors to stay on). It imports nothing
-of Tower, keeps the process id and passes its environment on as it is.
+`memory` (bytes), `processes`, `open_files`, `cpus` (indices of the processors to stay on), and `sandbox`:
+what the process may see (`tower.executors.process.isolation` makes it) or null. It imports nothing of Tower
+but the script `sandbox.py` beside it, and passes its environment on as it is.
+
+With a process table of its own the program is a grandchild: this process stays outside and ends as the
+program did, and between them stands the first process of the table, with whose end all that is left ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import importlib.util
 import json
 import os
 import resource
+import select
 import signal
 import sys
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _CANNOT_EXECUTE = 126
+_ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def main() -> None:
@@ -28,22 +37,132 @@ def main() -> None:
     program = sys.argv[2:]
     try:
         prepare(plan)
-        os.execv(program[0], program)  # noqa: S606  (a list of arguments, no shell)
+        groups = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan.get("groups", ())]
+        shown = plan.get("sandbox")
+        if shown is None:
+            become(program, groups=groups)
+        sandbox = load(str(Path(__file__).with_name("sandbox.py")))
+        if shown["namespaces"]:
+            contain(sandbox, shown, program, groups=groups)
+        if shown["landlock"]:
+            sandbox.landlock([*shown["system"], *shown["read"]], shown["write"])
+        become(program, groups=groups)
     except OSError as error:
-        os.write(2, f"cannot start {os.path.basename(program[0])}: {error.strerror}\n".encode())
+        fail(program, error)
+
+
+def load(path: str) -> Any:
+    """The script beside this one, as a module."""
+    spec = importlib.util.spec_from_file_location("sandbox", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def fail(program: list[str], error: OSError) -> NoReturn:
+    """Say why on the program's own output, and end."""
+    os.write(2, f"cannot start {os.path.basename(program[0])}: {error.strerror or error}\n".encode())
+    os._exit(_CANNOT_EXECUTE)
+
+
+def contain(sandbox: Any, shown: dict[str, Any], program: list[str], *, groups: list[int]) -> NoReturn:
+    """Have the program run in a world of its own, and end as it does."""
+    root = os.geteuid() == 0
+    for number in _ASKED_TO_END:
+        signal.signal(number, signal.SIG_IGN)  # the program is asked itself
+    sandbox.unshare(own_user=not root)
+    opened = descriptors()
+    report, reporter = os.pipe()
+    lifeline, held = os.pipe()  # `held` is open as long as this process lives
+    pid = os.fork()
+    if pid == 0:
+        os.close(held)
+        try:
+            first_process(sandbox, shown, program, groups=groups, reporter=reporter, lifeline=lifeline)
+        except OSError as error:
+            fail(program, error)
+    for descriptor in (*opened, reporter, lifeline):
+        os.close(descriptor)  # nothing that belongs to the program is held here
+    told = os.read(report, 4)
+    _, status = os.waitpid(pid, 0)
+    end_like(int.from_bytes(told, "little") if len(told) == 4 else status)
+
+
+def first_process(
+    sandbox: Any,
+    shown: dict[str, Any],
+    program: list[str],
+    *,
+    groups: list[int],
+    reporter: int,
+    lifeline: int,
+) -> NoReturn:
+    """Build the world, start the program in it, and take in every orphan until the program has ended."""
+    for number in _ASKED_TO_END:
+        signal.signal(number, signal.SIG_DFL)  # which the first process of a table never hears
+    sandbox.build(shown)
+    sandbox.drop(shown["user"])
+    die_with_parent()  # a change of the user would undo it
+    if select.select([lifeline], [], [], 0)[0]:
         os._exit(_CANNOT_EXECUTE)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if shown["landlock"]:
+                sandbox.landlock(None if shown["parent"] else ["/"], [*sandbox.EVERYWHERE, *shown["write"]])
+            become(program, groups=groups)
+        except OSError as error:
+            fail(program, error)
+    for descriptor in descriptors() - {reporter}:
+        os.close(descriptor)
+    while True:
+        ended, status = os.wait()
+        if ended == pid:
+            os.write(reporter, status.to_bytes(4, "little"))
+            os._exit(0)
+
+
+def become(program: list[str], *, groups: list[int]) -> NoReturn:
+    """Enter the control groups and become the program. Raises OSError."""
+    for group in groups:
+        os.write(group, b"0")  # names the writer, and spares the kernel a global lock
+    os.execv(program[0], program)  # noqa: S606  (a list of arguments, no shell)
+
+
+def end_like(status: int) -> NoReturn:
+    """End as another process did."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.waitstatus_to_exitcode(status) if os.WIFEXITED(status) else _CANNOT_EXECUTE)
+
+
+def descriptors() -> set[int]:
+    """What is open besides the standard three."""
+    found = set()
+    for descriptor in map(int, os.listdir("/proc/self/fd")):
+        with contextlib.suppress(OSError):  # the listing's own is closed by now
+            os.fstat(descriptor)
+            found.add(descriptor)
+    return found - {0, 1, 2}
+
+
+def die_with_parent() -> None:
+    """Have the kernel end this process when its parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def prepare(plan: dict[str, Any]) -> None:
     """Set what the plan says on this process. Raises OSError when a limit cannot be set."""
-    control = ctypes.CDLL(None, use_errno=True).prctl
     if plan.get("die_with_parent"):
-        control(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        die_with_parent()
         if os.getppid() != plan["parent"]:  # it ended before the line above
             os._exit(_CANNOT_EXECUTE)
-    control(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    for path in plan.get("groups", ()):
-        enter(path)
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     limit(resource.RLIMIT_CORE, 0)
     for name, kind in (
         ("open_files", resource.RLIMIT_NOFILE),
@@ -55,15 +174,6 @@ def prepare(plan: dict[str, Any]) -> None:
     if plan.get("cpus"):
         os.sched_setaffinity(0, plan["cpus"])
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-
-
-def enter(path: str) -> None:
-    """Move this process into a control group: "0" names the writer, and spares the kernel a global lock."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(descriptor, b"0")
-    finally:
-        os.close(descriptor)
 
 
 def limit(kind: int, value: int) -> None:

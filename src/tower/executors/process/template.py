@@ -11,14 +11,15 @@ import asyncio
 import json
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from tower.errors import Unavailable
 from tower.executors.process.child import Child, Plan
+from tower.executors.process.isolation import SANDBOX, Shown
 from tower.executors.process.output import Output, Tail
-from tower.executors.process.tree import signal_all
+from tower.executors.process.tree import children, names, parent, signal_all
 from tower.executors.process.work import Work
 
 _LARGEST_MESSAGE = 128 * 1024
@@ -33,9 +34,19 @@ class Template:
     """One template process. `alive` turns False when it ended; its attempts are then reported as killed."""
 
     def __init__(
-        self, python: Path, bundle: Path | None, *, environment: Mapping[str, str], module: str
+        self,
+        python: Path,
+        bundle: Path | None,
+        *,
+        environment: Mapping[str, str],
+        module: str,
+        shown: Shown | None,
+        user: int | None,
     ) -> None:
-        """Start the process; `module` is the worker's module name."""
+        """Start the process; `module` is the worker's module name, `shown` what it sees."""
+        self.shown = shown
+        self.user = user
+        self._inside = 0
         self.alive = True
         self.used_at = asyncio.get_running_loop().time()
         self.works: dict[str, Work] = {}
@@ -49,12 +60,14 @@ class Template:
         arguments = [str(python), "-P", "-m", module, "--control-fd", str(theirs.fileno())]
         if bundle is not None:
             arguments += ["--bundle", str(bundle)]
+        if shown is not None:
+            arguments += ["--sandbox", str(SANDBOX)]
         try:
             self._child = Child(
                 arguments,
                 environment=environment,
                 directory=Path("/"),
-                plan=Plan(),
+                plan=Plan(sandbox=shown),
                 output=self._output.writer,
                 on_exit=self._exited,
                 keep=(theirs.fileno(),),
@@ -78,8 +91,11 @@ class Template:
         """Whether no attempt runs or starts."""
         return not self.works and self._ready.done()
 
-    async def start(self, work: Work, message: dict[str, Any]) -> None:
-        """Fork a child for `work`. Raises UnsafeError, or Unavailable when the template ended."""
+    async def start(self, work: Work, message: dict[str, Any], *, groups: Sequence[int] = ()) -> None:
+        """Fork a child for `work`, which enters `groups`, descriptors of control group files.
+
+        Raises UnsafeError, or Unavailable when the template ended.
+        """
         packet = json.dumps(message, separators=(",", ":")).encode()
         if len(packet) > _LARGEST_MESSAGE:
             raise UnsafeError("the message is too large")
@@ -88,7 +104,7 @@ class Template:
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), _START_SECONDS)
             started = self._waiting[identity] = self._loop.create_future()
-            await self._send(packet, work.output.writer)
+            await self._send(packet, [work.output.writer, *groups])
             await started
         except TimeoutError:
             self.works.pop(identity, None)
@@ -125,8 +141,8 @@ class Template:
                 self.kill()
         await self._child.wait()
 
-    async def _send(self, packet: bytes, descriptor: int) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]))]
+    async def _send(self, packet: bytes, descriptors: Sequence[int]) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         while True:
             try:
                 self._socket.sendmsg([packet], rights)
@@ -171,8 +187,8 @@ class Template:
                     self._ready.set_result(None)
             case "started":
                 work, started = self.works.get(message["id"]), self._waiting.get(message["id"])
-                pid = int(message["pid"])
-                if work is not None and not work.pid and self._parent_of(pid):
+                pid = self._child_called(int(message["pid"]))
+                if work is not None and not work.pid and pid:
                     work.running(pid)
                 if started is not None and not started.done():
                     started.set_result(None)
@@ -188,13 +204,19 @@ class Template:
             case other:
                 raise ValueError(other)
 
-    def _parent_of(self, pid: int) -> bool:
-        """Whether the kernel says that `pid` is our template's child: only such a pid may get an identity."""
-        try:
-            text = Path(f"/proc/{pid}/stat").read_bytes()
-        except OSError:
-            return False
-        return int(text[text.rindex(b")") + 2 :].split()[1]) == self._child.pid
+    def _child_called(self, name: int) -> int:
+        """The process that the template, in its own process table, calls by this id; 0 when there is none.
+
+        The kernel says so: only a child of the template may get an identity.
+        """
+        if self.shown is None or not self.shown.namespaces:
+            return name if parent(name) == self._child.pid else 0
+        if not self._inside:
+            # with a process table of its own it is two generations below what we started
+            first = next(iter(children(self._child.pid)), 0)
+            self._inside = next(iter(children(first)), 0)
+        # each process table adds a name: ours, the template's
+        return next((pid for pid in children(self._inside) if names(pid)[1:2] == [name]), 0)
 
     def _exited(self, _status: int) -> None:
         if self._socket.fileno() >= 0:

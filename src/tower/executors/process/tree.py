@@ -29,6 +29,33 @@ def members(root: int) -> set[int]:
     return found
 
 
+def children(pid: int) -> list[int]:
+    """The children of a single-threaded process."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
+            return [int(word) for word in file.read().split()]
+    except FileNotFoundError:  # gone, or a kernel that does not list them
+        found = {int(name): _facts(int(name)) for name in os.listdir("/proc") if name.isdigit()}
+        return [each for each, facts in found.items() if facts is not None and facts[0] == pid]
+
+
+def parent(pid: int) -> int:
+    """The parent of a process that lives or was not reaped yet; 0 when it is gone."""
+    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        text = file.read()
+        return int(text[text.rindex(b")") + 2 :].split()[1])
+    return 0
+
+
+def names(pid: int) -> list[int]:
+    """What a process is called in each process table that it is in, from ours inwards."""
+    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+        for line in file:
+            if line.startswith(b"NSpid:"):
+                return [int(word) for word in line.split()[1:]]
+    return []
+
+
 def signal_all(pids: set[int], number: signal.Signals) -> None:
     """Send a signal to each process that still exists."""
     for pid in pids:

@@ -21,6 +21,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--control-fd", type=int)
     parser.add_argument("--bundle")
+    parser.add_argument("--sandbox")
     arguments = parser.parse_args()
     control = socket.socket(fileno=arguments.control_fd)
     if arguments.bundle:
@@ -49,18 +50,19 @@ def main():
             reap()
         if control not in ready:
             continue
-        data, ancillary, _, _ = control.recvmsg(1 << 18, socket.CMSG_SPACE(4))
+        data, ancillary, _, _ = control.recvmsg(1 << 18, socket.CMSG_SPACE(6 * 4))
         if not data:
             for pid in running:
                 os.kill(pid, signal.SIGKILL)
             return
         message = json.loads(data)
-        output = array.array("i", ancillary[0][2])[0]
+        output, *groups = array.array("i", ancillary[0][2])
         with contextlib.suppress(Exception):
             importlib.import_module(message["module"])
         if threading.active_count() > 1:
             tell(event="unsafe", id=message["id"], reason="threads")
-            os.close(output)
+            for descriptor in (output, *groups):
+                os.close(descriptor)
             continue
         gate, opener = os.pipe()
         pid = os.fork()
@@ -69,9 +71,8 @@ def main():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setsid()
             ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: die with the template
-            for path in message["cgroups"]:
-                with open(path, "w") as file:
-                    file.write("0")
+            for group in groups:
+                os.write(group, b"0")
             if message["limits"]["memory"]:
                 resource.setrlimit(resource.RLIMIT_DATA, (message["limits"]["memory"],) * 2)
             os.dup2(output, 1)
@@ -82,7 +83,7 @@ def main():
         running[pid] = message["id"]
         tell(event="started", id=message["id"], pid=pid)
         os.write(opener, b"x")
-        for descriptor in (gate, opener, output):
+        for descriptor in (gate, opener, output, *groups):
             os.close(descriptor)
 
 

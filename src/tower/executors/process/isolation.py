@@ -1,0 +1,233 @@
+"""What each process may see, and how well this machine holds it to that. The kernel's part is `sandbox`."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from tower.errors import Precondition
+
+SANDBOX = Path(__file__).with_name("sandbox.py")
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_TRIAL = Path(__file__).with_name("trial.py")
+
+_SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/etc",
+    "/opt",
+    "/nix/store",
+    "/var/lib/ca-certificates",
+    "/sys/devices/system",
+)
+"""What a program needs of the machine: no home folders, not /run, /var, /srv or /mnt."""
+
+_WITHOUT_NAMESPACES = ("/proc", "/dev", "/sys/devices/system")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
+_FIRST_USER = 2_000_000_000
+_USERS = 1 << 16
+_TRIAL_SECONDS = 20.0
+
+
+class Mode(StrEnum):
+    """How processes are kept apart, the best first."""
+
+    FULL = "namespaces+landlock"
+    NAMESPACES = "namespaces"
+    LANDLOCK = "landlock"
+    NONE = "none"
+
+    @property
+    def namespaces(self) -> bool:
+        """Whether each process has its own view of files, /tmp and the process table."""
+        return self in (Mode.FULL, Mode.NAMESPACES)
+
+    @property
+    def landlock(self) -> bool:
+        """Whether each process is held to a list of what it may reach."""
+        return self in (Mode.FULL, Mode.LANDLOCK)
+
+
+class Wanted(StrEnum):
+    """What an operator asks for."""
+
+    REQUIRED = "required"
+    PREFERRED = "preferred"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """What `launch` lets a program see; the paths are absolute. See `sandbox.build`."""
+
+    namespaces: bool
+    landlock: bool
+    system: tuple[str, ...]
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    hidden: tuple[str, ...]
+    temporary: str | None
+    directory: str
+    user: int | None
+    parent: bool
+
+    def json(self) -> dict[str, Any]:
+        """For the launcher's plan."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Isolation:
+    """Makes the plans. `hidden` is never seen, not even below something that is; `visible` always."""
+
+    mode: Mode
+    hidden: tuple[Path, ...] = ()
+    visible: tuple[Path, ...] = ()
+    root: bool = field(default_factory=lambda: os.geteuid() == 0)
+    _users: Any = field(default_factory=count, repr=False, compare=False)
+
+    def user(self) -> int | None:
+        """A user of its own for a process, where Tower runs as root; else everybody is who Tower is."""
+        return _FIRST_USER + next(self._users) % _USERS if self.root and self.mode.namespaces else None
+
+    def program(
+        self,
+        *,
+        read: Iterable[Path | None],
+        write: Iterable[Path],
+        directory: Path,
+        user: int | None,
+        temporary: Path | None = None,
+        parent: bool = False,
+    ) -> Shown | None:
+        """The world of one program. `parent`: it forks others, which close themselves off further."""
+        if self.mode is Mode.NONE:
+            return None
+        namespaces = self.mode.namespaces
+        return Shown(
+            namespaces=namespaces,
+            landlock=self.mode.landlock,
+            system=_SYSTEM if namespaces else (*_SYSTEM, *_WITHOUT_NAMESPACES),
+            read=_texts((*self.visible, *(path for path in read if path is not None))),
+            write=_texts(write) if namespaces else (*_DEVICES, *_texts(write)),
+            hidden=_texts(path.resolve() for path in self.hidden),
+            # where the home itself lies below /tmp, that is one in memory with what is shown in it
+            temporary=None if temporary is None or _temporary(str(temporary)) else str(temporary),
+            directory=str(directory),
+            user=user,
+            parent=parent,
+        )
+
+    def attempt(
+        self, template: Shown | None, *, own: Iterable[Path], temporary: Path
+    ) -> dict[str, Any] | None:
+        """How a child of a template closes itself off: of what the template sees, only `own` is left."""
+        if template is None:
+            return None
+        folders = _texts(own)
+        return {
+            "namespaces": self.mode.namespaces,
+            "landlock": self.mode.landlock,
+            "read": ["/"] if self.mode.namespaces else [*template.system, *template.read],
+            "write": list(folders) if self.mode.namespaces else [*_DEVICES, *folders],
+            "private": list(folders),
+            "kept": [path for path in template.read if _temporary(path)],
+            "temporary": None if _temporary(str(temporary)) else str(temporary),
+        }
+
+
+def _temporary(path: str) -> bool:
+    return path.startswith(("/tmp/", "/var/tmp/"))  # noqa: S108
+
+
+def _texts(paths: Iterable[Path]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(os.path.abspath(path) for path in paths))
+
+
+def choose(
+    wanted: Wanted, *, hidden: tuple[Path, ...] = (), visible: tuple[Path, ...] = ()
+) -> tuple[Isolation, str]:
+    """The best that this machine can do, found by trying it, and why it is not better ("" for the best).
+
+    Raises Precondition when isolation is required and a process would see the files, the processes or the
+    temporary files of others.
+    """
+    if wanted is Wanted.OFF:
+        return Isolation(mode=Mode.NONE), "it was switched off"
+    why = ""
+    for mode in (Mode.FULL, Mode.NAMESPACES, Mode.LANDLOCK):
+        isolation = Isolation(mode=mode, hidden=hidden, visible=visible)
+        failure = attempt(isolation)
+        if not failure:
+            break
+        why = why or failure
+    else:
+        isolation = Isolation(mode=Mode.NONE)
+    if wanted is Wanted.REQUIRED and not isolation.mode.namespaces:
+        raise Precondition(
+            "This machine cannot isolate tasks from each other as it is required to.",
+            hint="Allow unprivileged user namespaces here, or start with --isolation preferred.",
+            cause=why,
+        )
+    return isolation, why
+
+
+def attempt(isolation: Isolation) -> str:
+    """Start a program that looks around, as a template would be, and a child of it; "" when all is right."""
+    with tempfile.TemporaryDirectory(prefix="tower-trial-") as name:
+        folder = Path(name).resolve()
+        secret, pool = folder / "secret", folder / "pool"
+        secret.write_text("secret")
+        own, other = pool / "own", pool / "other"
+        for path in (pool, own, own / "tmp", other):
+            path.mkdir()
+        (other / "secret").write_text("secret")
+        user = isolation.user()
+        if user is not None:
+            folder.chmod(0o711)
+            for path in (pool, own, own / "tmp", other, other / "secret"):
+                os.chown(path, user, user)
+        shown = isolation.program(
+            read=[SANDBOX, _TRIAL, *interpreter(Path(sys.executable))],
+            write=[pool],
+            directory=Path("/"),
+            user=user,
+            parent=True,
+        )
+        narrowed = isolation.attempt(shown, own=[own], temporary=own / "tmp")
+        assert shown is not None
+        plan = {"parent": os.getpid(), "die_with_parent": True, "sandbox": shown.json()}
+        task = {"sandbox": str(SANDBOX), "secret": str(secret), "plan": narrowed}
+        task |= {"own": str(own), "other": str(other)}
+        python = os.path.realpath(sys.executable)
+        command = [python, "-I", "-S", str(_LAUNCHER), json.dumps(plan)]
+        command += [python, "-I", "-S", str(_TRIAL), json.dumps(task)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, env={}
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return "" if (done.returncode, done.stdout) == (0, "apart\n") else (done.stderr or done.stdout)[-500:]
+
+
+def interpreter(python: Path) -> tuple[Path, ...]:
+    """What an interpreter outside of any environment needs: its own file and its library."""
+    prefix = Path(os.path.realpath(python)).parent.parent
+    return (
+        Path(os.path.realpath(python)),
+        *(prefix / name for name in ("lib", "lib64") if (prefix / name).is_dir()),
+    )
