@@ -59,6 +59,7 @@ BODIES: dict[str, Any] = {
     "PUT /api/v1/policies/{name}": {"text": "-"},
     "PUT /api/v1/users/{name}/password": {"password": "-"},
     "POST /api/v1/audit/prune": {"before": 0},
+    "POST /api/v1/workload/identity-token": {"audience": "https://vault.example.com"},
     "POST /api/v1/secrets": {"name": "x", "project": "flytesnacks", "value": "eA=="},
     "PUT /api/v1/secrets/{name}": {"value": "eA=="},
     "PUT /api/v1/webhooks": {
