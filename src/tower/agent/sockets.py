@@ -21,6 +21,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from tower.agent.attest import Birth, Peer, birth, descends, peer
+from tower.agent.metrics import CALLS, REFUSALS
 from tower.protocol import Bounded
 
 _HEADER = (b"x-flyte-agent", b"1")
@@ -104,11 +105,15 @@ class AgentSockets:
             del self._doors[key]
             raise
 
-    def register(self, key: str, pid: int) -> None:
-        """Announce the root process of a workload; callers of its tree are served from now on."""
+    def register(self, key: str, pid: int, *, started: int | None = None) -> None:
+        """Announce the root process of a workload; callers of its tree are served from now on.
+
+        `started` is when it began, in clock ticks since the boot, where somebody else looked before.
+        """
         door = self._doors.get(key)
         if door is not None:
-            door.register(birth(pid))
+            root = birth(pid)
+            door.register(root if started is None or root is None or root.started == started else None)
 
     async def close(self, key: str) -> None:
         """Stop listening and cut the connections that are open. Nothing happens for an unknown key."""
@@ -242,6 +247,7 @@ class _Attested(Bounded):
             super().connection_made(transport)
             return
         self._door.owner.counts[reason] += 1
+        REFUSALS.labels(reason.value).inc()
         log.warning(
             "connection refused",
             reason=str(reason),
@@ -280,11 +286,18 @@ def _guarded(app: App, counts: Counter[str]) -> App:
     ) -> None:
         if [pair for pair in scope["headers"] if pair[0] == _HEADER[0]] == [_HEADER]:
             counts["served"] += 1
+            CALLS.inc()
             # only `close` cancels here: the end of a workload cuts its calls, which is no fault to be logged
             with suppress(asyncio.CancelledError):
                 await app(scope, receive, send)
             return
         counts[Refusals.HEADER] += 1
+        REFUSALS.labels(Refusals.HEADER.value).inc()
+        log.warning(
+            "request refused",
+            reason=Refusals.HEADER.value,
+            peer_pid=getattr(scope["state"]["workload"], "pid", 0),
+        )
         body = b"This socket answers only the platform's own client."
         await send(
             {

@@ -12,6 +12,7 @@ import rich_click as click
 
 from tower import issuers
 from tower.cli.administration import HOME, Administration, composition_root, faults, span
+from tower.cli.agent import agent
 from tower.cli.audit import audit
 from tower.cli.keys import keys
 from tower.cli.policy import policy
@@ -54,6 +55,14 @@ def cli() -> None:
     help="How long running tasks may go on after SIGTERM; what is left runs again at the next start.",
 )
 @click.option(
+    "--agent",
+    "agents",
+    type=click.Choice(["inside", "beside"]),
+    default="inside",
+    show_default=True,
+    help="Who serves the sockets of attempts: this process, or one for each attempt as on another node.",
+)
+@click.option(
     "--max-grant",
     metavar="SPAN",
     default="7d",
@@ -75,6 +84,7 @@ def up(
     config: Path | None,
     max_key_life: str | None,
     drain: str,
+    agents: str,
     max_grant: str,
     audit_retention: str | None,
 ) -> None:
@@ -89,6 +99,7 @@ def up(
         issuers=issuers.configured(tower.home, config),
         max_key_life=span(max_key_life),
         drain_seconds=span(drain) or 0.0,
+        agent=agents,
         max_grant=span(max_grant) or 0.0,
         audit_retention=span(audit_retention),
     )
@@ -98,6 +109,8 @@ def up(
 
 for group in (users, keys, policy, audit, webhooks, secrets):
     cli.add_command(group)
+
+cli.add_command(agent)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from tower.audit import Event, Outcome
 from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.standing import Standing
-from tower.errors import Denied, Unauthenticated
+from tower.errors import Unauthenticated
 from tower.identity.agenttokens import AgentClaims, AgentTokens
 from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
@@ -72,7 +72,8 @@ class Agents:
         """A token for the holder of `key`, for a ticket that nobody has exchanged yet.
 
         A second one who comes with the ticket gets nothing and ends what the first got, since either may be
-        the thief. The same key may ask again: an answer may be lost. Raises Denied, Unauthenticated.
+        the thief. The same key may ask again: an answer may be lost. Raises Denied for a ticket that is none,
+        Over, Unauthenticated.
         """
         self._tokens.possessed(key, proof, method="POST", target=_TARGET, token="", body=body)
         attempt_id = str(self._tickets.open(ticket)["attempt"])
@@ -102,7 +103,7 @@ class Agents:
             return False
 
         if not await self._db.write(write):
-            raise Denied(
+            raise Over(
                 "The ticket was used before; what was given for it holds no more.",
                 hint="The attempt is over without an agent.",
             )
@@ -181,7 +182,9 @@ def _place(attempt_id: str) -> Place:
     return project, domain, run, action, int(number)
 
 
-def _over() -> Unauthenticated:
-    return Unauthenticated(
-        "This attempt is over, and its identity with it.", hint="Nothing can be done from here."
-    )
+class Over(Unauthenticated):
+    """There will be no token for this attempt any more."""
+
+
+def _over() -> Over:
+    return Over("This attempt is over, and its identity with it.", hint="Nothing can be done from here.")

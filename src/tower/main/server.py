@@ -29,11 +29,14 @@ from tower.console import door as console
 from tower.console.parts import Parts as ConsoleParts
 from tower.control.apps import Processes
 from tower.control.reconcile import (
+    Agent,
     AppSupervisor,
+    BesideAgents,
     Bundles,
     Ground,
     LivePermit,
     LoopTimers,
+    Reach,
     Reconcile,
     Rooms,
     ScheduleLoop,
@@ -186,7 +189,7 @@ async def _loops(
         definitions=house.definitions,
         executor=executor,
         images=images,
-        agent=sockets,
+        agent=_agent(house, sockets),
         bundles=Bundles(settings.home, blobs=house.blobs),
         rooms=rooms,
         permit=LivePermit(house.standing),
@@ -206,6 +209,15 @@ async def _loops(
     await supervisor.start()
     closing.push_async_callback(supervisor.stop)
     return reconcile, supervisor
+
+
+def _agent(house: House, sockets: AgentSockets) -> Agent:
+    """Who serves the sockets of attempts."""
+    if house.settings.agent == "inside":
+        return sockets
+    local = house.settings.tls and house.settings.tls_cert is None
+    reach = Reach(house.origin.base_url(""), house.settings.home / "tls" / "ca.pem" if local else None)
+    return BesideAgents(sockets, ticketing=house.agents, reach=reach)
 
 
 def _gateway_parts(house: House, processes: Processes) -> Parts:

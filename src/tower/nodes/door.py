@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from tower.control.agents import Agents, Held
+from tower.control.agents import Agents, Held, Over
 from tower.errors import HTTP_STATUS, Code, Fault, Invalid, Unauthenticated
 from tower.possession import PEER_HEADER, PROOF_HEADER, TOKEN_HEADER, TOKEN_PATH, public_key
 
@@ -26,6 +26,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 ROUTES = (f"nodes POST {TOKEN_PATH}",)
 MAX_BODY = 8192
+_REFUSED = (TOKEN_HEADER, b"refused")
+"""Tells the agent that an answer is about its token, and not the task's business."""
+
 _OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER})
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _ATTEMPT = re.compile(r"[^/\s]{1,128}(/[^/\s]{1,128}){4}")
@@ -63,7 +66,7 @@ class NodesDoor:
                 pid=int(peer) if peer.isdecimal() and len(peer) < 12 else 0,
             )
         except Fault as fault:
-            await _refuse(send, fault, _request_id(scope))
+            await _refuse(send, fault, _request_id(scope), _REFUSED)
             return
         headers = [pair for pair in scope["headers"] if pair[0] not in _OWN]
         state = {**(scope.get("state") or {}), "workload": workload}
@@ -131,23 +134,28 @@ async def _whole(receive: Receive) -> bytes:
     return body
 
 
-async def _refuse(send: Send, fault: Fault, request_id: str) -> None:
+async def _refuse(send: Send, fault: Fault, request_id: str, *headers: tuple[bytes, bytes]) -> None:
     _log.info(
         "agent refused", code=fault.code.value, cause=fault.cause or fault.message, request_id=request_id
     )
     message = "The server failed." if fault.code is Code.INTERNAL else fault.public
     # the form of the Connect protocol: the agent passes it on to the task as it is
-    content = {"code": fault.code.value, "message": message}
-    await _answer(send, HTTP_STATUS[fault.code], content, request_id)
+    content: dict[str, Any] = {"code": fault.code.value, "message": message}
+    if isinstance(fault, Over):
+        content["over"] = True
+    await _answer(send, HTTP_STATUS[fault.code], content, request_id, *headers)
 
 
-async def _answer(send: Send, status: int, content: dict[str, Any], request_id: str) -> None:
+async def _answer(
+    send: Send, status: int, content: dict[str, Any], request_id: str, *more: tuple[bytes, bytes]
+) -> None:
     body = json.dumps(content).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"content-length", str(len(body)).encode()),
         (b"cache-control", b"no-store"),
         (b"x-request-id", request_id.encode()),
+        *more,
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from tower.control.reconcile.apps import AppSupervisor
+from tower.control.reconcile.beside import BesideAgents, Reach
 from tower.control.reconcile.bundles import Bundles
-from tower.control.reconcile.parts import LoopTimers, Parts
+from tower.control.reconcile.parts import Agent, LoopTimers, Parts
 from tower.control.reconcile.permit import LivePermit
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
@@ -12,12 +13,15 @@ from tower.control.reconcile.runs import Reconcile
 from tower.control.reconcile.schedules import ScheduleLoop
 
 __all__ = [
+    "Agent",
     "AppSupervisor",
+    "BesideAgents",
     "Bundles",
     "Ground",
     "LivePermit",
     "LoopTimers",
     "Parts",
+    "Reach",
     "Reconcile",
     "Rooms",
     "ScheduleLoop",
