@@ -109,8 +109,8 @@ class Database:
         self._closed = True
         loop = asyncio.get_running_loop()
         if self._writer is not None:
-            self._writer.hand_over()
-            await loop.run_in_executor(None, self._writer.close)
+            self._writer.finish()
+            await loop.run_in_executor(None, self._writer.join)
         await loop.run_in_executor(None, self._readers.shutdown)
         for connection in self._connections:
             connection.close()

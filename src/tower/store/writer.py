@@ -17,6 +17,8 @@ from tower.store.transaction import Session, Transaction
 
 T = TypeVar("T")
 _LARGEST_BATCH = 256
+_ENOUGH = 64
+"""So many requests are handed over at once, although a turn of the event loop might bring more."""
 
 
 class Request:
@@ -57,6 +59,8 @@ class Writer:
         self._clock = clock
         self._queue: SimpleQueue[list[Request] | None] = SimpleQueue()
         self._gathered: list[Request] = []
+        self._looked_at = 0
+        self._busy = False
         self._home: asyncio.AbstractEventLoop | None = None
         self._durable = True
         self._session: Session | None = None
@@ -81,24 +85,52 @@ class Writer:
         if request.loop is not self._home:
             self._queue.put([request])
             return request.future
-        # what one turn of the loop asks for goes over together: the thread is woken once
         self._gathered.append(request)
-        if len(self._gathered) == 1:
-            request.loop.call_soon(self.hand_over)
+        if len(self._gathered) == 1 and not self._busy:
+            self._look_again()
         return request.future
 
     def hand_over(self) -> None:
         """Give the thread what was gathered. In the event loop."""
         gathered, self._gathered = self._gathered, []
         if gathered:
+            self._busy = True
             self._queue.put(gathered)
 
-    def close(self) -> None:
-        """Finish what is queued, then end the thread. Blocks; `hand_over` comes first."""
+    def finish(self) -> None:
+        """Take nothing more; the thread ends after what was queued. In the event loop, before `join`."""
         if not self._closed:
             self._closed = True
+            self.hand_over()
             self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the end of the thread. Blocks."""
         self._thread.join()
+
+    def _look_again(self) -> None:
+        assert self._home is not None
+        self._looked_at = len(self._gathered)
+        self._home.call_soon(self._gather)
+
+    def _gather(self) -> None:
+        """Hand over once a turn of the loop has brought nobody new.
+
+        A commit costs as much as ten rows, besides the disk: so those on their way go with it, and while the
+        thread is busy with one batch the next one only grows.
+        """
+        if self._looked_at < len(self._gathered) < _ENOUGH:
+            self._look_again()
+        else:
+            self.hand_over()
+
+    def _answered(self, batch: list[Request]) -> None:
+        """Resume the callers of a batch. In the event loop."""
+        self._busy = False
+        for request in batch:
+            request.answer()
+        if self._gathered:
+            self._look_again()
 
     def _run(self) -> None:
         going = True
@@ -116,7 +148,7 @@ class Writer:
             going = entry is not None
             if batch:
                 self._process(batch)
-                _answer(batch)
+                self._answer(batch)
         self._drop_session()
 
     def _process(self, batch: list[Request]) -> None:
@@ -134,6 +166,18 @@ class Writer:
             self._fail(batch, error)
         else:
             self._memory = memory
+
+    def _answer(self, batch: list[Request]) -> None:
+        """Hand a finished batch to the event loop of each caller in one go."""
+        for loop in {self._home, *(request.loop for request in batch)}:
+            mine = [request for request in batch if request.loop is loop]
+            try:
+                if loop is self._home:
+                    loop.call_soon_threadsafe(self._answered, mine)
+                else:
+                    loop.call_soon_threadsafe(_answer, mine)
+            except RuntimeError:  # the loop was closed: its callers are gone, the commit stands
+                continue
 
     def _begin(self, *, durable: bool) -> Session:
         if self._session is None:
@@ -229,16 +273,5 @@ def _refuse_lazy(result: object) -> None:
 
 
 def _answer(batch: list[Request]) -> None:
-    """Hand a finished batch to the event loop of each caller in one go."""
-    loops = {request.loop for request in batch}
-    for loop in loops:
-        mine = batch if len(loops) == 1 else [request for request in batch if request.loop is loop]
-        try:
-            loop.call_soon_threadsafe(_answer_all, mine)
-        except RuntimeError:  # the loop was closed: its callers are gone, the commit stands
-            continue
-
-
-def _answer_all(batch: list[Request]) -> None:
     for request in batch:
         request.answer()
