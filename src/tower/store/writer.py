@@ -169,13 +169,11 @@ class Writer:
 
     def _answer(self, batch: list[Request]) -> None:
         """Hand a finished batch to the event loop of each caller in one go."""
+        assert self._home is not None
         for loop in {self._home, *(request.loop for request in batch)}:
             mine = [request for request in batch if request.loop is loop]
             try:
-                if loop is self._home:
-                    loop.call_soon_threadsafe(self._answered, mine)
-                else:
-                    loop.call_soon_threadsafe(_answer, mine)
+                loop.call_soon_threadsafe(self._answered if loop is self._home else _answer, mine)
             except RuntimeError:  # the loop was closed: its callers are gone, the commit stands
                 continue
 
