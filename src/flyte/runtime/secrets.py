@@ -31,10 +31,11 @@ def enter(env: Mapping[str, str], *, directory: Path) -> None:
     `env` is what the process was started with, `directory` its own. Raises RemoteSecretNotFoundError naming
     a secret that this process does not get, and other errors of the SDK.
     """
-    place = json.loads(env.get("FLYTE_ATTEMPT_FACTS") or "{}").get("secrets")
+    facts = json.loads(env.get("FLYTE_ATTEMPT_FACTS") or "{}")
+    place = facts.get("secrets")
     if not place:
         return
-    given = _ask()
+    given = _ask(facts.get("ticket", ""))
     files = [each for each in given if each["file"]]
     folder = _folder(Path(place), directory) if files else None
     for each in given:
@@ -51,7 +52,7 @@ def enter(env: Mapping[str, str], *, directory: Path) -> None:
         os.environ[FOLDER] = str(folder)
 
 
-def _ask() -> list[dict[str, Any]]:
+def _ask(ticket: str) -> list[dict[str, Any]]:
     agent = workload.find()
     if agent is None:
         raise ServerError("This process has secrets to ask for and nobody to ask.")
@@ -60,7 +61,7 @@ def _ask() -> list[dict[str, Any]]:
 
     async def ask() -> Any:
         try:
-            return await session.json("POST", _PATH, {}, idempotent=True)
+            return await session.json("POST", _PATH, {"ticket": ticket}, idempotent=not ticket)
         finally:
             await session.aclose()
 

@@ -18,9 +18,10 @@ from tower.control.events import Events
 from tower.control.listing import Query, prepare
 from tower.control.places import Places
 from tower.control.projects import Projects
+from tower.control.secretuse import SecretUse
 from tower.control.tailing import Line
 from tower.control.tailing import Read as ReadLog
-from tower.errors import AlreadyExists, Precondition
+from tower.errors import AlreadyExists, Precondition, Unsupported
 from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
@@ -65,8 +66,10 @@ class Apps:
         code_digest: CodeDigest,
         read_log: ReadLog,
         settings: Settings,
+        secrets: SecretUse | None = None,
     ) -> None:
         """`code_digest` (that of `Tasks`) looks at an uploaded bundle, `read_log` reads an app's output."""
+        self._secrets = secrets
         self._db = db
         self._projects = projects
         self._digests = code_digest
@@ -291,6 +294,12 @@ class Apps:
     async def _may_deploy(self, principal: Principal, declared: Declared, *, request_id: str) -> Decision:
         resource = _resource(declared.project, declared.domain, declared.name)
         decision = await self._require(principal, Action.APP_DEPLOY, resource, request_id=request_id)
+        secrets = declared.message.spec.security_context.secrets
+        if secrets:
+            if self._secrets is None:
+                raise Unsupported("Secrets are not offered by this Tower.", hint="Leave them out.")
+            place = {"project": declared.project, "domain": declared.domain}
+            await self._secrets.grantable(principal, secrets, **place, request_id=request_id)
         if not declared.raw:
             return decision
         return decision.also(await self._require(principal, Action.APP_RAW, resource, request_id=request_id))

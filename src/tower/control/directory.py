@@ -32,7 +32,7 @@ from tower.identity.tokens import actor_from_text, ceiling_from_json
 from tower.issuers import IssuerSettings
 from tower.policy.actions import Action
 from tower.policy.rules import NOTHING, Binding, Bindings
-from tower.store import externals, oauth, webhooks
+from tower.store import apps, externals, oauth, webhooks
 from tower.store import identities as store
 from tower.store import policies as rules
 from tower.store.database import Database, Reader
@@ -228,6 +228,23 @@ class Directory:
         if person is None or person.disabled:
             return None
         return principal_of_run(row, person)
+
+    async def owner(self, app: str) -> Principal | None:
+        """Who deployed an app, as far as its secrets go; None where they are off or the app is gone."""
+        project, domain, name = (*app.split("/", 2), "", "")[:3]
+        row = self._db.read_now(lambda reader: apps.get(reader, project, domain, name))
+        person = None if row is None else await self.subject(row.deployed_by)
+        if person is None or person.disabled:
+            return None
+        only = frozenset({Action.SECRET_USE.value})
+        return Principal(
+            subject=person.subject,
+            kind=person.kind,
+            name=person.name,
+            email=person.email,
+            credential=Credential(CredentialKind.WORKLOAD, app, attested=True),
+            ceilings=(Ceiling(f"start of app:{app}", actions=only),),
+        )
 
     def used(self, key_id: str) -> None:
         """Note a use of a key; the store learns of it in the background, at most once a minute per key."""

@@ -127,6 +127,7 @@ class Outside:
             audience=audience,
             actors=principal.actors,
             facts=facts,
+            ends_at=principal.credential.expires_at,
         )
 
     def _author(self, row: ActionRow) -> str:

@@ -21,13 +21,14 @@ from tower.control.access import Access
 from tower.control.definitions import Definitions, read_spec
 from tower.control.redaction import Redaction
 from tower.control.secrets import SecretPlace, SecretRow
+from tower.control.starting import Starting
 from tower.control.waiting import attempt_of
 from tower.errors import Denied, NotFound, Precondition
-from tower.identity.principal import ActorKind, CredentialKind, Principal
+from tower.identity.principal import CredentialKind, Principal
 from tower.identity.sealing import SealingKeys
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
-from tower.store import apps, runs
+from tower.store import runs
 from tower.store import secrets as store
 from tower.store.database import Database, Transaction
 from tower.store.runs import ActionRow
@@ -71,7 +72,9 @@ class SecretUse:
         definitions: Definitions,
         keys: SealingKeys,
         redaction: Redaction,
+        starting: Starting,
     ) -> None:
+        self._starting = starting
         self._db = db
         self._access = access
         self._definitions = definitions
@@ -116,9 +119,12 @@ class SecretUse:
             ]
         return found
 
-    async def deliver(self, principal: Principal, *, request_id: str = "") -> list[Given]:
-        """What the calling attempt or app declared. Raises NotFound naming the first that it does not get."""
-        work = await self._work(principal, request_id=request_id)
+    async def deliver(self, principal: Principal, *, ticket: str = "", request_id: str = "") -> list[Given]:
+        """What the calling attempt or app declared. Raises NotFound naming the first that it does not get.
+
+        An app shows the ticket of its start: an older process of it is given nothing.
+        """
+        work = await self._work(principal, ticket, request_id=request_id)
         chosen = [
             await self._choose(principal, work, secret.key, request_id=request_id) for secret in work.declared
         ]
@@ -136,7 +142,7 @@ class SecretUse:
                     decision,
                     event=Event.SECRET_READ,
                     request_id=request_id,
-                    detail={**secrets.told(row), **({"run": work.run} if work.run else {})},
+                    detail={**secrets.told(row), **({"run": work.run} if work.run else {"app": work.id})},
                 )
             return values
 
@@ -183,11 +189,9 @@ class SecretUse:
         )
         raise _missing(name)
 
-    async def _work(self, principal: Principal, *, request_id: str) -> _Work:
-        if principal.credential.kind is CredentialKind.WORKLOAD and principal.actors:
-            last = principal.actors[-1]
-            if last.kind is ActorKind.APP:
-                return self._app(last.id)
+    async def _work(self, principal: Principal, ticket: str, *, request_id: str) -> _Work:
+        if principal.credential.kind is CredentialKind.WORKLOAD and not principal.actors:
+            return self._app(principal, ticket)
         caller = attempt_of(principal)
         if caller is None:
             org = str(Resource(ResourceType.ORG))
@@ -228,15 +232,22 @@ class SecretUse:
             author=author,
         )
 
-    def _app(self, app: str) -> _Work:
-        project, domain, name = app.split("/")
-        row = self._db.read_now(lambda reader: apps.get(reader, project, domain, name))
-        if row is None:
-            raise Precondition("The app that asks is gone.")
+    def _app(self, principal: Principal, ticket: str) -> _Work:
+        app = principal.credential.id
+        row = self._starting.take(app, ticket)
+        if row is None or row.deployed_by != principal.subject:
+            raise Precondition("This app is not being started.", hint="Secrets are given at the start alone.")
         declared = list(app_definition_pb2.App.FromString(row.spec).spec.security_context.secrets)
-        levels = {secret.key: LEVELS for secret in declared}
-        # an app serves everyone: what is one person's own is not for it
-        return _Work(app, project, domain, declared, levels, owner="", run="", author="")
+        return _Work(
+            id=app,
+            project=row.project,
+            domain=row.domain,
+            declared=declared,
+            levels={secret.key: LEVELS for secret in declared},
+            owner="",  # an app serves everyone: what is one person's own is not for it
+            run="",
+            author="",
+        )
 
 
 def declared_by(spec: task_definition_pb2.TaskSpec) -> list[security_pb2.Secret]:

@@ -11,7 +11,8 @@
 | socket of an attempt   | yes            | yes            | yes     | no      |
 | administration socket  | yes            | yes            | no      | no      |
 
-The socket of an app names nobody: it only attests which app carries its caller's credential.
+The socket of an app names nobody: it only attests which app carries its caller's credential. At one route
+alone, where an app that starts gets its secrets, it stands for whoever deployed the app.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from tower.clock import Clock
 from tower.errors import Unauthenticated
 from tower.identity import keys, sessions, tokens
-from tower.identity.directory import Attempts, KeyFacts, Keys, Parents, Sessions, SubjectFacts
+from tower.identity.directory import AppOwners, Attempts, KeyFacts, Keys, Parents, Sessions, SubjectFacts
 from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import (
     Actor,
@@ -187,8 +188,10 @@ class ExchangedTokens:
 class Sockets:
     """A socket that itself is the credential: an attempt's, or the administration socket."""
 
-    def __init__(self, *, attempts: Attempts) -> None:
+    def __init__(self, *, attempts: Attempts, owners: AppOwners | None = None) -> None:
+        """`owners` names whom an app belongs to, at the one place where that counts: `offers.read` says."""
         self._attempts = attempts
+        self._owners = owners
 
     async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
         """The executor of the attempt, or the machine's operator."""
@@ -197,7 +200,12 @@ class Sockets:
             return None
         match workload.kind:
             case WorkloadKind.APP:
-                return None
+                if self._owners is None:
+                    return None
+                owner = await self._owners.owner(workload.id)
+                if owner is None:
+                    raise Unauthenticated("Whoever deployed this app is not here any more.")
+                return owner
             case WorkloadKind.ADMIN:
                 if presented.audience not in {"rpc", "rest"}:
                     raise Unauthenticated("The administration socket is for Tower's API only.")

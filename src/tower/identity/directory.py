@@ -138,6 +138,13 @@ class Parents(Subjects, Protocol):
         """Whether the credential of this public id exists, is the subject's, unexpired and not revoked."""
 
 
+class AppOwners(Protocol):
+    """Looks up whom an app belongs to."""
+
+    async def owner(self, app: str) -> Principal | None:
+        """Who deployed `project/domain/name`, limited to giving the app its secrets; None for nobody."""
+
+
 class Attempts(Protocol):
     """Looks up who a running attempt acts for."""
 

@@ -11,8 +11,8 @@ from tower.errors import Unauthenticated
 from tower.identity import sessions
 from tower.identity.workload import Workload, WorkloadKind
 
-Audience = Literal["rpc", "gateway", "console", "rest"]
-"""The door that a credential is shown at."""
+Audience = Literal["rpc", "gateway", "console", "rest", "start"]
+"""The door that a credential is shown at; "start" is the one route of the REST door for apps themselves."""
 
 MAX_CREDENTIAL = 8192
 KEY_HEADERS = ("x-api-key", "x-flyte-token")
@@ -67,7 +67,8 @@ def read(presented: Presented) -> tuple[Offer, ...]:
             found.setdefault(name, []).append(raw_value.decode("latin-1").strip())
 
     offers: list[Offer] = []
-    if presented.workload is not None and presented.workload.kind is not WorkloadKind.APP:
+    workload = presented.workload
+    if workload is not None and (workload.kind is not WorkloadKind.APP or presented.audience == "start"):
         offers.append(Offer(Source.SOCKET, ""))
     if (value := _single("authorization", found)) is not None:
         offers.append(Offer(Source.AUTHORIZATION, _bearer(value)))

@@ -106,13 +106,18 @@ def mint(
     audience: str,
     actors: tuple[Actor, ...],
     facts: Mapping[str, str | int],
+    ends_at: float | None = None,
 ) -> IdentityToken:
-    """A token that `subject` acts through `actors` (oldest first); `facts` are claims of our own."""
+    """A token that `subject` acts through `actors` (oldest first); `facts` are claims of our own.
+
+    It holds for ten minutes, and no longer than what it stands on, which ends at `ends_at`.
+    """
     issued = int(now)
+    end = issued + LIFE_SECONDS if ends_at is None else int(min(ends_at, issued + LIFE_SECONDS))
     act: dict[str, Any] = {}
     for actor in actors:  # the newest ends up outermost
         act = {"sub": str(actor), **({"act": act} if act else {})}
-    made = IdentityToken("", secrets.token_urlsafe(16), issued + LIFE_SECONDS)
+    made = IdentityToken("", secrets.token_urlsafe(16), end)
     claims = {
         **facts,
         "iss": issuer,

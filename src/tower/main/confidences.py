@@ -12,6 +12,7 @@ from tower.control.projects import Projects
 from tower.control.redaction import Redaction
 from tower.control.secrets import Secrets
 from tower.control.secretuse import SecretUse
+from tower.control.starting import Starting
 from tower.identity.outside import OutsideRing
 from tower.identity.sealing import SealingKeys
 from tower.rest.routes import Confidences
@@ -38,10 +39,18 @@ def confidences(
     Makes the key of secrets on a first start. Raises Broken for one that others can read.
     """
     keys = SealingKeys.load_or_create(settings.home / KEY_FILE)
-    redaction = Redaction()
+    redaction, starting = Redaction(), Starting()
     return Confidences(
         secrets=Secrets(db=db, access=access, projects=projects, keys=keys),
-        use=SecretUse(db=db, access=access, definitions=definitions, keys=keys, redaction=redaction),
+        use=SecretUse(
+            db=db,
+            access=access,
+            definitions=definitions,
+            keys=keys,
+            redaction=redaction,
+            starting=starting,
+        ),
+        starting=starting,
         outside=Outside(
             db=db,
             clock=clock,

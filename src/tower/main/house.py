@@ -166,7 +166,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     )
     chain = Chain(
         [
-            authenticators.Sockets(attempts=standing),
+            authenticators.Sockets(attempts=standing, owners=directory),
             authenticators.ApiKeys(directory=directory, clock=clock),
             RunTokenBearers(tokens=run_tokens, attempts=standing),
             foreign.tokens,
@@ -322,6 +322,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             events=events,
             projects=projects,
             code_digest=tasks.code_digest,
+            secrets=confiding.use,
             read_log=_app_logs(settings),
             settings=settings,
         ),

@@ -197,6 +197,7 @@ async def _loops(
         timers=LoopTimers(),
         waiting=house.waiting,
         redaction=house.confidences.redaction,
+        starting=house.confidences.starting,
         handovers=house.handovers,
     )
     reconcile = Reconcile(parts)

@@ -25,6 +25,7 @@ from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
+from tower.identity.workload import Workload, WorkloadKind
 from tower.rest import accounts as account_routes
 from tower.rest import description, faults, grants, rules, shapes, trail
 from tower.rest import secrets as secret_routes
@@ -39,6 +40,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 PREFIX = "/api/"
 OPENAPI = "/api/openapi.json"
+STARTING = "/api/v1/workload/secrets"
+"""Where an app is known by its socket alone: it gets its secrets there before it serves anybody."""
+
 MAX_BODY = 128 * 1024
 _MAX_PATH = 200
 
@@ -146,12 +150,17 @@ class Door:
             workload=(scope.get("state") or {}).get("workload"),
             secure=scope.get("scheme") == "https",
             host=host.lower(),
-            audience="rest",
+            audience="start" if scope["path"] == STARTING and _is_app(scope) else "rest",
         )
         principal = await self._chain.authenticate(presented)
         # over the administration socket the Host header names nothing that a browser could open
         named = "" if presented.workload is not None else host
         return Call(principal, request_id, self._rooms.base_url(named), self._rooms)
+
+
+def _is_app(scope: Scope) -> bool:
+    workload = (scope.get("state") or {}).get("workload")
+    return isinstance(workload, Workload) and workload.kind is WorkloadKind.APP
 
 
 def _application() -> FastAPI:

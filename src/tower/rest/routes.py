@@ -24,6 +24,7 @@ from tower.control.secrets import Secrets
 from tower.control.secretuse import SecretUse
 from tower.control.signingkeys import SigningKeys
 from tower.control.standinggrants import StandingGrants
+from tower.control.starting import Starting
 from tower.control.webhooks import Webhooks
 from tower.errors import Invalid
 from tower.identity.principal import Kind, Principal
@@ -49,6 +50,7 @@ class Confidences:
 
     secrets: Secrets
     use: SecretUse
+    starting: Starting
     outside: Outside
     redaction: Redaction
 

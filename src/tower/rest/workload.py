@@ -29,6 +29,14 @@ class IdentityToken(BaseModel):
     expires_at: datetime
 
 
+class Asked(BaseModel):
+    """The ticket of an app that is being started; a task has none."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=128)
+
+    ticket: str = ""
+
+
 class GivenSecret(BaseModel):
     """One secret: its value in base64 goes into `variable`, or with `file` into a file named there."""
 
@@ -45,8 +53,10 @@ class GivenSecrets(BaseModel):
 
 
 @router.post("/secrets", summary="The secrets that the calling task or app declared")
-async def give_secrets(call: Caller) -> GivenSecrets:
-    found = await call.rooms.confidences.use.deliver(call.principal, request_id=call.request_id)
+async def give_secrets(call: Caller, asked: Asked) -> GivenSecrets:
+    found = await call.rooms.confidences.use.deliver(
+        call.principal, ticket=asked.ticket, request_id=call.request_id
+    )
     return GivenSecrets(
         secrets=[
             GivenSecret(

@@ -330,6 +330,7 @@ class AppKeeper:
                 now=self._parts.clock.now,
                 changed=lambda: self._parts.events.publish(("log", app_id)),
                 rotate=True,
+                hide=lambda line: self._parts.redaction.hide(app_id, line),
             )
         self._sink.write(chunk)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,6 +76,10 @@ class AppRunner:
             "FLYTE_APP_NAME": row.name,
             "TMPDIR": str(room.temporary),
         }
+        ticket = ""
+        if declared.secrets:
+            ticket = self._parts.starting.expect(row)
+            own["FLYTE_ATTEMPT_FACTS"] = json.dumps({"secrets": str(room.secrets), "ticket": ticket})
         if declared.command:
             own["PYTHONPATH"] = str(room.directory)
         job = AppJob(
@@ -104,6 +109,8 @@ class AppRunner:
                 await process.stop(0.0)
             await self._clear(key, room)
             raise
+        finally:
+            self._parts.starting.forget(ticket)
         return AppProcess(
             revision=row.revision,
             socket=room.app_socket,

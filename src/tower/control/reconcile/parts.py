@@ -16,6 +16,7 @@ from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
 from tower.control.redaction import Redaction
+from tower.control.starting import Starting
 from tower.control.waiting import Waiting
 from tower.executors.port import Executor
 from tower.images.port import Builder
@@ -104,5 +105,6 @@ class Parts:
     """Attempts that only wait for others need no place; None has each take one."""
     redaction: Redaction = field(default_factory=Redaction)
     """What the logs and results of what runs must not show."""
+    starting: Starting = field(default_factory=Starting)
     grace: float = 5.0
     """Seconds between the request to end and the end by force."""
