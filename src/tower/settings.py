@@ -8,6 +8,9 @@ from pathlib import Path
 from tower.errors import Invalid
 from tower.issuers import IssuerSettings, check_all
 
+ISOLATION = ("required", "preferred", "off")
+"""How much isolation an operator may ask for."""
+
 DOMAINS = ("development", "staging", "production")
 """The domains that every project has."""
 
@@ -46,6 +49,12 @@ class Settings:
     """How long a run may act for its person after it was asked for."""
     agent: str = "inside"
     """Who serves the sockets of attempts: \"inside\" Tower itself, \"beside\" a process for each attempt."""
+    isolation: str = "preferred"
+    """Keep tasks and apps apart: "required", "preferred" (as well as the machine can) or "off"."""
+    hidden: tuple[Path, ...] = ()
+    """What no task or app may see; the home and the certificate's key are hidden anyhow."""
+    visible: tuple[Path, ...] = ()
+    """Folders outside of the system's own that every task and app may read."""
     agent_ticket_life: float = 120.0
     agent_token_life: float = 300.0
     app_token_life: float = 300.0
@@ -110,6 +119,8 @@ class Settings:
 
     def validate(self) -> None:
         """Raise Invalid for a setting that cannot work."""
+        if self.isolation not in ISOLATION:
+            raise Invalid(f"{self.isolation!r} is not one of {', '.join(ISOLATION)}.")
         if not 0 <= self.port <= 65535:
             raise Invalid(f"The port {self.port} is not between 0 and 65535.")
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -31,11 +31,15 @@ class ImageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A ready environment: the interpreter, the variables the image sets, the digest that names it."""
+    """A ready environment: the interpreter, the variables the image sets, the digest that names it.
+
+    `needs` is what the interpreter reads outside of the environment's own folder.
+    """
 
     digest: str
     python: Path
     env: Mapping[str, str]
+    needs: tuple[Path, ...] = ()
 
 
 Progress = Callable[[str], None]

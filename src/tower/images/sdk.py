@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tower.errors import Broken
+from tower.images.readable import open_up
 
 DISTRIBUTION = "flyte-tower"
 _PACKAGES = ("flyte", "flytekit")
@@ -47,6 +48,7 @@ def publish(folder: Path) -> Sdk:
     target = folder / digest
     if not target.is_dir():
         _write(files, folder, target)
+    open_up(target)
     return Sdk(digest, target, base)
 
 
@@ -82,6 +84,7 @@ def _write(files: dict[str, bytes], folder: Path, target: Path) -> None:
             path = draft / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+        open_up(draft)
         os.replace(draft, target)
     except OSError as error:
         shutil.rmtree(draft, ignore_errors=True)

@@ -18,6 +18,7 @@ import uv as uv_binary
 from tower.errors import Fault, Invalid, Precondition, Unavailable, Unsupported
 from tower.images import official
 from tower.images.port import Environment, ImageSpec, Progress
+from tower.images.readable import open_up
 from tower.images.sdk import Sdk, publish
 from tower.images.uv import run
 
@@ -52,6 +53,7 @@ class VenvBuilder:
         self._running: dict[str, asyncio.Task[Path]] = {}
         self._listeners: dict[str, list[Progress]] = {}
         self._ready: dict[str, Path] = {}
+        self._bases: dict[str, tuple[Path, ...]] = {}
         self._slots = asyncio.Semaphore(_AT_ONCE)
         for draft in self._images.glob(".draft-*"):
             shutil.rmtree(draft, ignore_errors=True)
@@ -67,8 +69,16 @@ class VenvBuilder:
         folder = self._ready.get(digest)
         if folder is None:
             folder = await self._built(spec, digest, progress)
+            await asyncio.to_thread(open_up, folder)  # one of an older Tower may be closed still
             self._ready[digest] = folder
-        return Environment(digest, folder / "bin" / "python", dict(spec.env_vars))
+        return Environment(
+            digest, folder / "bin" / "python", dict(spec.env_vars), await self._needs(spec.python)
+        )
+
+    async def _needs(self, version: str) -> tuple[Path, ...]:
+        if version not in self._bases:
+            self._bases[version] = _installation(await self._interpreter(version))
+        return (self._sdk.path, *self._bases[version])
 
     async def close(self) -> None:
         """Give up the builds that run."""
@@ -279,6 +289,7 @@ def _publish(draft: Path, folder: Path, spec: ImageSpec) -> None:
             }
         )
     )
+    open_up(draft)
     if folder.exists():  # without its marker: a former server was stopped while removing it
         shutil.rmtree(folder)
     os.replace(draft, folder)
@@ -287,6 +298,13 @@ def _publish(draft: Path, folder: Path, spec: ImageSpec) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
+
+
+def _installation(python: str) -> tuple[Path, ...]:
+    """What an interpreter needs of the place where it was installed."""
+    path = Path(python)
+    prefix = path.resolve().parent.parent
+    return (path, *(prefix / name for name in ("lib", "lib64") if (prefix / name).is_dir()))
 
 
 def _own_version() -> str:

@@ -25,6 +25,7 @@ from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
 from tower import rpc, tls
 from tower.agent import AgentSockets
+from tower.agent.sockets import listening
 from tower.console import door as console
 from tower.console.parts import Parts as ConsoleParts
 from tower.control.apps import Processes
@@ -44,6 +45,7 @@ from tower.control.reconcile import (
 from tower.control.reconcile import Parts as ReconcileParts
 from tower.errors import Unavailable
 from tower.executors.process import ProcessExecutor
+from tower.executors.process.isolation import Isolation, Mode, Wanted, choose
 from tower.gateway.door import ROUTES as GATEWAY_ROUTES
 from tower.gateway.door import Gateway, Parts
 from tower.identity.workload import Workload, WorkloadKind
@@ -166,7 +168,7 @@ async def _loops(
 ) -> tuple[Reconcile, AppSupervisor]:
     """The loops of runs and of apps, started; drained before what they stand on is closed."""
     settings = house.settings
-    executor = ProcessExecutor()
+    executor = ProcessExecutor(isolation=_isolation(settings))
     closing.push_async_callback(executor.close)
     log.info("limits", enforcement=executor.enforcement)
     images, rooms = VenvBuilder(settings.home), Rooms(settings.home)
@@ -212,13 +214,22 @@ async def _loops(
     return reconcile, supervisor
 
 
+def _isolation(settings: Settings) -> Isolation:
+    """How tasks and apps are kept apart on this machine. Raises Precondition."""
+    hidden = (settings.home, *settings.hidden, *([settings.tls_key] if settings.tls_key else []))
+    isolation, why = choose(Wanted(settings.isolation), hidden=hidden, visible=settings.visible)
+    say = log.info if isolation.mode is Mode.FULL else log.warning
+    say("isolation", mode=isolation.mode.value, wanted=settings.isolation, why=why)
+    return isolation
+
+
 def _agent(house: House, sockets: AgentSockets) -> Agent:
     """Who serves the sockets of attempts."""
     if house.settings.agent == "inside":
         return sockets
     local = house.settings.tls and house.settings.tls_cert is None
     reach = Reach(house.origin.base_url(""), house.settings.home / "tls" / "ca.pem" if local else None)
-    return BesideAgents(sockets, ticketing=house.agents, reach=reach)
+    return BesideAgents(sockets, ticketing=house.agents, reach=reach, listening=listening)
 
 
 def _gateway_parts(house: House, processes: Processes) -> Parts:

@@ -64,7 +64,7 @@ class AppRunner:
         bundle = await self._parts.bundles.ready(declared.bundle, row.code_digest)
         self._serial += 1
         key = f"{row.id}@{row.revision}.{self._serial}"
-        room = self._parts.rooms.make()
+        room = self._parts.rooms.make(beside=key)
         if declared.command and bundle is not None:
             # a command of the user's own expects its files in the working directory, as in a container
             await asyncio.to_thread(shutil.copytree, bundle, room.directory, dirs_exist_ok=True)
@@ -95,6 +95,7 @@ class AppRunner:
             env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
             # the log turns over by itself: an app may speak for years
             limits=replace(declared.limits, output=_UNBOUNDED),
+            needs=image.needs,
         )
         process: Process | None = None
         try:

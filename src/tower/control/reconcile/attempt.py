@@ -177,7 +177,7 @@ class Attempt:
         leased = await self._permitted(leasing)
         if not isinstance(leased, ActionRow):
             return leased
-        room = self._parts.rooms.make()
+        room = self._parts.rooms.make(beside=f"{image.digest} {row.code_digest}")
         try:
             job = self._job(leased, declared, ground, image=image, bundle=bundle, room=room)
             if declared.command:
@@ -291,6 +291,7 @@ class Attempt:
             agent_socket=room.agent_socket,
             env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
             limits=declared.limits,
+            needs=image.needs,
         )
 
     def _facts(self, row: ActionRow, declared: Declared, room: Room) -> str:

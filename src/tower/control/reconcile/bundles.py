@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol, Self
 
 from tower.errors import Invalid
+from tower.images.readable import open_up
 
 _LARGEST = 1 << 30
 _MOST_FILES = 20_000
@@ -78,6 +79,7 @@ class Bundles:
     def _unpack(self, source: Path, digest: str) -> Path:
         folder = self._folder / digest
         if folder.is_dir():
+            open_up(folder)  # one of an older Tower may be closed still
             return folder
         draft = self._folder / f".draft-{secrets.token_hex(8)}"
         draft.mkdir(mode=0o700)
@@ -88,6 +90,7 @@ class Bundles:
                     raise Invalid("The code bundle is not the one that was deployed.")
                 file.seek(0)
                 unpack(file, draft)
+            open_up(draft)
             os.replace(draft, folder)
         except FileNotFoundError as error:
             raise Invalid("The code bundle of this task is gone.", hint="Deploy it again.") from error

@@ -55,16 +55,21 @@ class Rooms:
         self._away: Path | None = None
         self._sockets = home / "run"
         shutil.rmtree(self._sockets, ignore_errors=True)
-        if len(os.fsencode(self._sockets / ("x" * 16) / "agent")) <= _LONGEST_SOCKET:
+        if len(os.fsencode(self._sockets / ("x" * 8) / ("x" * 16) / "agent")) <= _LONGEST_SOCKET:
             self._sockets.mkdir(mode=0o700, parents=True)
         else:
             self._away = self._sockets = Path(tempfile.mkdtemp(prefix="tower-"))
         self._leaving: set[asyncio.Task[None]] = set()
 
-    def make(self) -> Room:
-        """A fresh room."""
-        name = secrets.token_hex(8)
-        room = Room(self._work / name, self._sockets / name, self._memory / f"{self._prefix}{name}")
+    def make(self, *, beside: str = "") -> Room:
+        """A fresh room, among those of the same code: one process forks all that live beside each other."""
+        name, row = secrets.token_hex(8), hashlib.sha256(beside.encode()).hexdigest()[:8]
+        room = Room(
+            self._work / row / name, self._sockets / row / name, self._memory / f"{self._prefix}{name}"
+        )
+        for folder in (room.directory.parent, room.sockets.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            folder.chmod(0o711)  # passed through by who is not Tower's own user
         room.directory.mkdir(mode=0o700)
         room.temporary.mkdir(mode=0o700)
         room.sockets.mkdir(mode=0o700)
