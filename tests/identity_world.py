@@ -18,11 +18,13 @@ from tower.control.firststart import bootstrap
 from tower.control.grants import ISSUER, Grants
 from tower.control.identities import Identities
 from tower.control.logins import Logins
+from tower.control.refusals import Refusals
 from tower.control.standing import Standing
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.authenticators import MACHINE, BrowserSessions, ExchangedTokens, Sockets
 from tower.identity.authenticators import ApiKeys as KeyAuthenticator
 from tower.identity.chain import Audience, Chain, Presented
+from tower.identity.guesses import Guesses
 from tower.identity.keyring import KeyRing
 from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
@@ -86,7 +88,7 @@ class World:
         settings = Settings(home=home)
         db = Database.open(home / "tower.db", clock=clock)
         directory = Directory(db=db, clock=clock)
-        access = Access(db=db, engine=Engine(), directory=directory)
+        access = Access(db=db, engine=Engine(), directory=directory, refusals=Refusals(clock))
         standing = Standing(db=db, clock=clock, access=access, directory=directory)
         key = SigningKey.load_or_create(home / "signing-key.pem")
         ring = KeyRing(home / "signing-keys", clock=clock, first=key)
@@ -102,6 +104,8 @@ class World:
                 BrowserSessions(directory=directory, clock=clock),
             ],
             report=access.report_conflict,
+            guesses=Guesses(clock=clock),
+            refused=access.refused,
         )
         logins = Logins(db=db, access=access, settings=settings)
         grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)

@@ -82,6 +82,10 @@ class Unauthenticated(Fault):
     code = Code.UNAUTHENTICATED
 
 
+class Counterfeit(Unauthenticated):
+    """The credential that came is none of ours: mistyped, forged, or a guess. Its source is made to wait."""
+
+
 class Denied(Fault):
     """A known caller asked for something that policy does not allow."""
 

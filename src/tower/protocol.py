@@ -1,7 +1,8 @@
 """HTTP/1.1 connections with bounds that the parser does not have: on heads, trailers and patience (T45).
 
 Whoever connects, known or not, could otherwise fill the memory with one endless header, or hold descriptors
-with requests that never begin.
+with requests that never begin or never end. How large a body may be is for each door to say; how slow, is
+said here for all of them.
 """
 
 from __future__ import annotations
@@ -17,10 +18,20 @@ MAX_HEAD = 128 * 1024
 HEAD_SECONDS = 30.0
 """How long a head may take to arrive, counted from the connection or from its first byte."""
 
+BODY_SECONDS = 30.0
+"""How long a body may take to arrive, or each part of `BODY_PART` bytes of a larger one."""
+
+BODY_PART = 32 * 1024
+"""Bytes of a body that are waited for as long as that: about 1 KiB in a second."""
+
 _PER_BODY_BYTE = 8  # the smallest chunks that somebody may send in earnest: one byte with its length
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain\r\ncontent-length: 31\r\n"
     b"connection: close\r\n\r\nThe request's head is too large"
+)
+_TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 41\r\n"
+    b"connection: close\r\n\r\nThe request's body is arriving too slowly"
 )
 
 
@@ -33,6 +44,9 @@ class Bounded(HttpToolsProtocol):
         self._around = 0  # bytes since the request began that are no body
         self._body = 0
         self._patience: asyncio.TimerHandle | None = None
+        self._in_body = False
+        self._arrived = 0  # bytes of the body when the present part began
+        self._part: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -40,6 +54,7 @@ class Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget()
+        self._end_body()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -53,6 +68,8 @@ class Bounded(HttpToolsProtocol):
             self.transport.close()
         elif self._in_head and self._patience is None:
             self._hurry()
+        elif self._in_body and self._part is None:
+            self._begin_part(0)
 
     def on_message_begin(self) -> None:
         self._in_head, self._around, self._body = True, 0, 0
@@ -68,12 +85,17 @@ class Bounded(HttpToolsProtocol):
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("RFC 9112 section 3.2: one Host header")  # answered with 400
         self._in_head = False
+        self._in_body = True
         self._forget()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
         super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._end_body()
+        super().on_message_complete()
 
     def _hurry(self) -> None:
         self._patience = self.loop.call_later(HEAD_SECONDS, self._late)
@@ -82,6 +104,32 @@ class Bounded(HttpToolsProtocol):
         self._patience = None
         if self._in_head and not self.transport.is_closing():
             self.transport.close()
+
+    def _begin_part(self, arrived: int) -> None:
+        # most bodies come with their head, and never get here
+        self._arrived = arrived
+        self._part = self.loop.call_later(BODY_SECONDS, self._slow)
+
+    def _slow(self) -> None:
+        """The time of a part is over: go on, or give up."""
+        self._part = None
+        if not self._in_body or self.transport.is_closing():
+            return
+        answered = self.cycle is not None and self.cycle.response_complete
+        talking = self.cycle is not None and self.cycle.response_started
+        held_up = self.flow is not None and self.flow.read_paused  # by the reader, who is behind
+        if not answered and (talking or held_up or self._body - self._arrived >= BODY_PART):
+            self._begin_part(self._body)
+            return
+        if not talking:
+            self.transport.write(_TOO_SLOW)
+        self.transport.close()
+
+    def _end_body(self) -> None:
+        self._in_body = False
+        if self._part is not None:
+            self._part.cancel()
+            self._part = None
 
     def _forget(self) -> None:
         if self._patience is not None:

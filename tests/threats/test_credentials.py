@@ -36,6 +36,7 @@ from flyte._config import Endpoint, Settings
 from flyte.app.extras import FastAPIPassthroughAuthMiddleware
 from flyte.transport.credentials import Static
 from flyte.transport.session import InsecureTransportWarning, Session
+from tower.identity.guesses import SOURCE
 
 pytestmark = pytest.mark.xdist_group("threats")
 
@@ -469,7 +470,9 @@ def test_t36_guessing_keys_is_slowed_and_tells_nothing(lab: Lab) -> None:
     assert max(times) < 10 * min(times) + 0.005
     app = f"/apps/{PROJECT}/{DOMAIN}/probe/headers"
     with lab.elsewhere() as guesser:
-        keys = [{"authorization": f"Bearer twr_{number:012d}_{'A' * 43}"} for number in range(120)]
+        keys = [
+            {"authorization": f"Bearer twr_{number:012d}_{'A' * 43}"} for number in range(SOURCE.burst + 150)
+        ]
         statuses = Counter(guesser.get(app, headers=key).status_code for key in keys)
     assert statuses[429] > 20
     assert lab.app("alice", "GET", "/who/async").status_code == 200

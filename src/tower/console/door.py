@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tower.console.account import Account
 from tower.console.device import DevicePages
 from tower.console.pages import AppPages, Runs
 from tower.console.parts import Parts
@@ -144,6 +145,7 @@ class Console:
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
     signin, runs, apps = SignIn(parts), Runs(parts), AppPages(parts)
     passwords, devices, providers = Passwords(parts), DevicePages(parts), Providers(parts)
+    account = Account(parts)
     return [
         ("GET", "/", runs.index),
         ("GET", "/v2/domain/{domain}/project/{project}/runs", runs.index),
@@ -161,6 +163,8 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("GET", RETURN, providers.finish),
         ("GET", "/login", signin.ask),
         ("POST", "/login", passwords.enter),
+        ("GET", "/account", account.ask),
+        ("POST", "/account", account.change),
         ("GET", "/device", devices.ask),
         ("POST", "/device", devices.answer),
         ("POST", "/signout", signin.leave),

@@ -39,6 +39,7 @@ def presented(request: Request) -> Presented:
         secure=secure(request),
         host=host(request),
         audience="console",
+        client=source(request),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
 from tower.control.directory import Directory
+from tower.control.refusals import Refusals
 from tower.errors import Denied, NotFound
 from tower.identity.offers import Presented
 from tower.identity.principal import ActorKind, Ceiling, Kind, Principal
@@ -44,11 +45,15 @@ _NOTHING: Mapping[str, Any] = {}
 class Access:
     """One per process, shared by every use-case."""
 
-    def __init__(self, *, db: Database, engine: Engine, directory: Directory) -> None:
+    def __init__(
+        self, *, db: Database, engine: Engine, directory: Directory, refusals: Refusals | None = None
+    ) -> None:
+        """Without `refusals` credentials that do not hold are not recorded."""
         self._db = db
         self._engine = engine
         self._directory = directory
         self._decided: dict[tuple[int, Action, Resource, str], tuple[Principal, Decision]] = {}
+        self._refusals = refusals
         self._decided_under: tuple[int, Engine] = (directory.epoch, engine)
         self.due = asyncio.Event()
         """Set when so many records were written that the chain is to be signed again (`control.auditing`)."""
@@ -327,6 +332,24 @@ class Access:
             detail=detail,
         )
 
+    def refused(self, *, source: str, door: str, keys: tuple[str, ...], throttled: bool) -> None:
+        """Count a credential that did not hold. For the chain; `settle` writes what was counted."""
+        if self._refusals is not None:
+            self._refusals.note(source=source, door=door, keys=keys, throttled=throttled)
+            if self._refusals.due:
+                self.due.set()
+
+    async def settle(self) -> None:
+        """Write what was counted of credentials that did not hold: one record for each source."""
+        records = [] if self._refusals is None else self._refusals.take(self.revision)
+
+        def write(tx: Transaction) -> None:
+            for record in records:
+                self.append(tx, record)
+
+        if records:
+            await asyncio.shield(self._db.write(write))
+
     async def report_conflict(self, principals: Sequence[Principal], presented: Presented) -> None:
         """Record that the credentials of one request named different callers. For the chain."""
         first = principals[0]
@@ -360,6 +383,7 @@ class Access:
     ) -> list[Entry]:
         """The newest audit entries first, at most 500. Needs `audit:view` on the whole installation."""
         await self.require(principal, Action.AUDIT_VIEW, Resource(ResourceType.ORG), request_id=request_id)
+        await self.settle()
         return await self._db.read(
             lambda reader: store.page(
                 reader,

@@ -117,6 +117,7 @@ class Auditing:
             store.add_checkpoint(tx, made)
             return made
 
+        await self._access.settle()
         key = self._vouching.current()
         made = await self._db.write(write)
         if made is not None:

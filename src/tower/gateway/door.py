@@ -33,9 +33,9 @@ from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
 from tower.gateway.metrics import REQUESTS
 from tower.gateway.passage import RECHECK_SECONDS, Gone, Passage
-from tower.gateway.throttle import Throttle
 from tower.gateway.webhooks import Delivered, Inlet, signatures
 from tower.identity.chain import Chain, NoCredential
+from tower.identity.guesses import Guesses
 from tower.identity.offers import KEY_HEADERS, Presented
 from tower.identity.principal import CredentialKind, Principal
 from tower.identity.sessions import set_cookie
@@ -89,7 +89,7 @@ class Request:
     websocket: bool
     headers: tuple[tuple[bytes, bytes], ...]
     credential: bytes
-    """What names the caller, for counting failures; b"" for an anonymous request."""
+    """What names the caller; b"" for an anonymous request."""
     id: str
 
     @property
@@ -109,7 +109,7 @@ class Gateway:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._throttle = Throttle(parts.clock)
+        self._guesses = parts.chain.guesses or Guesses(clock=parts.clock)
         self._forwarding: Forwarding | None = None
         self._inlet = Inlet(parts.webhooks, clock=parts.clock)
         self._suffix = "." + parts.settings.apps_domain
@@ -222,7 +222,7 @@ class Gateway:
         try:
             return await self._inlet.check(request, receive)
         except Unauthenticated:
-            self._throttle.failed(request.client, shown)
+            self._failed(request, shown)
             raise
 
     async def _own(self, request: Request, scope: Scope, send: Send) -> bool:
@@ -245,7 +245,7 @@ class Gateway:
                     request_id=request.id,
                 )
             except (Denied, NotFound, Unauthenticated):
-                self._throttle.failed(request.client, request.target.query)
+                self._failed(request, request.target.query)
                 raise
             await redirect(scope, send, following, headers=cookies)
             return True
@@ -257,17 +257,10 @@ class Gateway:
 
     async def _name(self, request: Request) -> Principal | None:
         """The caller, or None for a request without any credential."""
-        if request.credential:
-            self._patience(request, request.credential)
         try:
-            principal = await self._parts.chain.authenticate(_presented(request))
+            return await self._parts.chain.authenticate(_presented(request))
         except NoCredential:
             return None
-        except Unauthenticated:
-            self._throttle.failed(request.client, request.credential)
-            raise
-        self._throttle.held(request.credential)
-        return principal
 
     async def _greet(self, request: Request, scope: Scope, send: Send) -> bool:
         """Let an anonymous request pass, or send it to sign in, whether the app exists or not."""
@@ -365,7 +358,7 @@ class Gateway:
             return principal if await self._parts.webhooks.holds(principal) else None
         try:
             return await self._parts.chain.authenticate(_presented(request))
-        except Unauthenticated:
+        except (Unauthenticated, Exhausted):
             return None
 
     async def _forward(
@@ -405,14 +398,23 @@ class Gateway:
             self._forwarding = Forwarding(limit=settings.max_body, recheck=recheck)
         return self._forwarding
 
-    def _patience(self, request: Request, credential: bytes) -> None:
-        seconds = self._throttle.wait(request.client, credential)
-        if seconds > 0:
-            raise Exhausted("Too many failed sign-ins came from your address.", hint="Wait a moment.")
+    def _patience(self, request: Request, shown: bytes) -> None:
+        """Raise Exhausted where an unknown signature or code is not to be looked at now."""
+        if self._guesses.wait(source=request.client, values=[shown.decode("latin-1")]) > 0:
+            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+
+    def _failed(self, request: Request, shown: bytes) -> None:
+        self._guesses.failed(source=request.client, values=[shown.decode("latin-1")])
 
 
 def _presented(request: Request) -> Presented:
-    return Presented(headers=request.headers, secure=request.secure, host=request.host, audience="gateway")
+    return Presented(
+        headers=request.headers,
+        secure=request.secure,
+        host=request.host,
+        audience="gateway",
+        client=request.client,
+    )
 
 
 def _with(fault: Fault, request: Request | None) -> list[tuple[bytes, bytes]]:

@@ -21,7 +21,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from tower.clock import Clock
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity.signing import Signing
 from tower.identity.tokens import ALGORITHM, SKEW_SECONDS, TYPE, claims_shape, signer
 
@@ -186,5 +186,5 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _refused(cause: str) -> Unauthenticated:
-    return Unauthenticated("The access token does not hold.", hint="Sign in again.", cause=cause)
+def _refused(cause: str) -> Counterfeit:
+    return Counterfeit("The access token does not hold.", hint="Sign in again.", cause=cause)

@@ -18,7 +18,7 @@ alone, where an app that starts gets its secrets, it stands for whoever deployed
 from __future__ import annotations
 
 from tower.clock import Clock
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity import keys, sessions, tokens
 from tower.identity.directory import AppOwners, Attempts, KeyFacts, Keys, Parents, Sessions, SubjectFacts
 from tower.identity.offers import Offer, Presented, Source
@@ -74,19 +74,20 @@ class ApiKeys:
         self._directory.used(facts.id)
         workload = presented.workload
         if workload is not None and workload.kind is WorkloadKind.APP:
-            return _owner(facts, owner, app=workload.id)
+            return owner_of_key(facts, owner, app=workload.id)
         # the same facts make the same principal, which others then know again without comparing
         known = self._named.get(facts.id)
         if known is not None and known[0] is facts and known[1] is owner:
             return known[2]
         if len(self._named) >= _REMEMBERED:
             self._named.clear()
-        principal = _owner(facts, owner)
+        principal = owner_of_key(facts, owner)
         self._named[facts.id] = facts, owner, principal
         return principal
 
 
-def _owner(facts: KeyFacts, owner: SubjectFacts, *, app: str = "") -> Principal:
+def owner_of_key(facts: KeyFacts, owner: SubjectFacts, *, app: str = "") -> Principal:
+    """Whom a key names, limited by its ceilings; `app` where it came over an app's socket."""
     return Principal(
         subject=owner.subject,
         kind=owner.kind,
@@ -224,12 +225,12 @@ class Sockets:
                 return principal
 
 
-def _no_key() -> Unauthenticated:
-    return Unauthenticated("The API key does not hold.", hint="It may be mistyped or deleted.")
+def _no_key() -> Counterfeit:
+    return Counterfeit("The API key does not hold.", hint="It may be mistyped or deleted.")
 
 
-def _no_session() -> Unauthenticated:
-    return Unauthenticated("The session does not hold.", hint="Sign in again.")
+def _no_session() -> Counterfeit:
+    return Counterfeit("The session does not hold.", hint="Sign in again.")
 
 
 def _enabled(facts: SubjectFacts | None) -> SubjectFacts:

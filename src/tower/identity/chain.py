@@ -5,17 +5,22 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
-from tower.errors import Unauthenticated
-from tower.identity import offers
-from tower.identity.offers import Audience, Offer, Presented
+from tower.errors import Counterfeit, Exhausted, Fault, Unauthenticated
+from tower.identity import keys, offers
+from tower.identity.guesses import Guesses
+from tower.identity.offers import Audience, Offer, Presented, Source
 from tower.identity.principal import Principal
 from tower.identity.workload import WorkloadKind
 
-__all__ = ["Audience", "Authenticator", "Chain", "NoCredential", "Presented", "Report"]
+__all__ = ["Audience", "Authenticator", "Chain", "NoCredential", "Presented", "Report", "TwoCallers"]
 
 
 class NoCredential(Unauthenticated):
     """Nothing in the request names a caller. A door that also serves anonymous people may catch this one."""
+
+
+class TwoCallers(Unauthenticated):
+    """The credentials of one request hold and name different callers."""
 
 
 class Authenticator(Protocol):
@@ -23,6 +28,12 @@ class Authenticator(Protocol):
 
     async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
         """None: not mine. A principal: yes. Raises Unauthenticated: mine, and it does not hold."""
+
+
+class Refused(Protocol):
+    """Told of credentials that did not hold, by the ids that they named; it must not take long."""
+
+    def __call__(self, *, source: str, door: str, keys: tuple[str, ...], throttled: bool) -> None: ...
 
 
 Report = Callable[[Sequence[Principal], Presented], Awaitable[None]]
@@ -37,13 +48,64 @@ class Chain:
     authorization, key headers, cookie then counts. Two callers in one request are refused (T20).
     """
 
-    def __init__(self, authenticators: Sequence[Authenticator], *, report: Report | None = None) -> None:
+    def __init__(
+        self,
+        authenticators: Sequence[Authenticator],
+        *,
+        report: Report | None = None,
+        guesses: Guesses | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        """With `guesses` failures are counted and bounded at every door; `refused` is told of each."""
         self._authenticators = tuple(authenticators)
         self._report = report
+        self.guesses = guesses
+        self._refused = refused
 
     async def authenticate(self, presented: Presented) -> Principal:
-        """The caller. Raises NoCredential when none is offered, Unauthenticated when one does not hold."""
-        offered = offers.read(presented)
+        """The caller.
+
+        Raises NoCredential when none is offered, Unauthenticated when one does not hold, and Exhausted when
+        too many did not hold from there: then it is not looked at.
+        """
+        offered: tuple[Offer, ...] = ()
+        guesses = self.guesses
+        try:
+            offered = offers.read(presented)
+            if guesses is not None and guesses.busy:
+                self._patience(guesses, offered, presented)
+            principal = await self._name(offered, presented)
+        except (NoCredential, TwoCallers):
+            raise
+        except (Unauthenticated, Exhausted) as fault:
+            self._note(offered, presented, fault)
+            raise
+        if guesses is not None:
+            for offer in offered:
+                guesses.held(offer.value)
+        return principal
+
+    def _patience(self, guesses: Guesses, offered: Sequence[Offer], presented: Presented) -> None:
+        """Raise Exhausted where an unknown credential is not to be looked at now."""
+        values = [offer.value for offer in offered if offer.source is not Source.SOCKET]
+        if values and guesses.wait(source=presented.source, values=values, keys=_ids(values)) > 0:
+            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+
+    def _note(self, offered: Sequence[Offer], presented: Presented, fault: Fault) -> None:
+        """Count a refusal. Only what may be a guess makes its source wait, not what has ended."""
+        values = [offer.value for offer in offered if offer.source is not Source.SOCKET]
+        ids = _ids(values)
+        if self.guesses is not None and isinstance(fault, Counterfeit):
+            self.guesses.failed(source=presented.source, values=values, keys=ids)
+        if self._refused is not None:
+            self._refused(
+                source=presented.source,
+                door=presented.audience,
+                keys=ids,
+                throttled=isinstance(fault, Exhausted),
+            )
+
+    async def _name(self, offered: tuple[Offer, ...], presented: Presented) -> Principal:
         if not offered:
             raise self._nothing(presented)
         if len(offered) == 1:
@@ -53,7 +115,7 @@ class Chain:
         if any((other.kind, other.subject) != (first.kind, first.subject) for other in named[1:]):
             if self._report is not None:
                 await self._report(named, presented)
-            raise Unauthenticated(
+            raise TwoCallers(
                 "Two credentials name two different callers in one request.", hint="Send only one of them."
             )
         return first
@@ -63,7 +125,7 @@ class Chain:
             principal = await authenticator.authenticate(offer, presented)
             if principal is not None:
                 return principal
-        raise Unauthenticated(
+        raise Counterfeit(
             "The credential is of no kind that this Tower knows.", hint="Send an API key made by this Tower."
         )
 
@@ -77,3 +139,8 @@ class Chain:
         return NoCredential(
             "This call carries no credential.", hint="Send 'authorization: Bearer <API key>'."
         )
+
+
+def _ids(values: Sequence[str]) -> tuple[str, ...]:
+    """The public ids of the API keys among these."""
+    return tuple(key.id for value in values if (key := keys.parse(value)) is not None)

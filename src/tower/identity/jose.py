@@ -18,7 +18,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OctKey, OKPKey, RSAKey
 from joserfc.util import urlsafe_b64decode
 
-from tower.errors import Broken, Unauthenticated
+from tower.errors import Broken, Counterfeit
 
 MAX_KEYS = 64
 MIN_RSA_BITS = 2048
@@ -224,5 +224,5 @@ def _object(data: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _refused(cause: str) -> Unauthenticated:
-    return Unauthenticated("The token does not hold.", hint="Sign in again.", cause=cause)
+def _refused(cause: str) -> Counterfeit:
+    return Counterfeit("The token does not hold.", hint="Sign in again.", cause=cause)

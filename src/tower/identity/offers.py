@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity import sessions
 from tower.identity.workload import Workload, WorkloadKind
 
@@ -26,7 +26,8 @@ class Presented:
     """One request as a door saw it.
 
     `headers` as in the ASGI scope; `workload` only where the kernel attested a socket of Tower's own;
-    `secure` is TLS on the public listener; `host` is the Host header, lower case, port included.
+    `secure` is TLS on the public listener; `host` is the Host header, lower case, port included; `client` is
+    the address of the connection, never that of a forwarding header (T11).
     """
 
     headers: tuple[tuple[bytes, bytes], ...] = field(repr=False)
@@ -34,6 +35,12 @@ class Presented:
     secure: bool = False
     host: str = ""
     audience: Audience = "rpc"
+    client: str = ""
+
+    @property
+    def source(self) -> str:
+        """Who failures are counted for: the workload on its socket, else the address of the connection."""
+        return self.client if self.workload is None else f"{self.workload.kind}:{self.workload.id}"
 
 
 class Source(StrEnum):
@@ -103,7 +110,7 @@ def _bearer(value: str) -> str:
 
 def _token(name: str, value: str) -> str:
     if len(value) > MAX_CREDENTIAL or not _TOKEN.fullmatch(value):
-        raise Unauthenticated(
+        raise Counterfeit(
             f"The credential in the header {name} is malformed.", hint="Send the key as it was made."
         )
     return value

@@ -20,7 +20,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from tower.clock import Clock
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity.directory import Attempts
 from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import Principal
@@ -151,5 +151,5 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _refused(cause: str) -> Unauthenticated:
-    return Unauthenticated("The run token does not hold.", hint="Ask the agent for another.", cause=cause)
+def _refused(cause: str) -> Counterfeit:
+    return Counterfeit("The run token does not hold.", hint="Ask the agent for another.", cause=cause)

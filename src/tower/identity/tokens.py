@@ -22,7 +22,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from tower.clock import Clock
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind
 from tower.identity.signing import Signing, SigningKey
 
@@ -139,10 +139,8 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-def _refused(cause: str) -> Unauthenticated:
-    return Unauthenticated(
-        "The app token does not hold.", hint="Call through the gateway again.", cause=cause
-    )
+def _refused(cause: str) -> Counterfeit:
+    return Counterfeit("The app token does not hold.", hint="Call through the gateway again.", cause=cause)
 
 
 def signer(token: str, keys: Signing, *, typ: str = TYPE) -> SigningKey | None:

@@ -26,6 +26,7 @@ from tower.control.identities import Identities
 from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
+from tower.control.refusals import Refusals
 from tower.control.runs import Runs
 from tower.control.schedules import Schedules
 from tower.control.standing import Standing
@@ -40,6 +41,7 @@ from tower.identity import authenticators
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.agenttokens import AgentTokens
 from tower.identity.chain import Chain
+from tower.identity.guesses import Guesses
 from tower.identity.keyring import KeyRing
 from tower.identity.outside import OutsideRing
 from tower.identity.runtokens import RunTokenBearers, RunTokens
@@ -144,7 +146,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     events = Events()
     blobs = Blobs(settings.home / "blobs")
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
-    access = Access(db=db, engine=Engine(), directory=directory)
+    access = Access(db=db, engine=Engine(), directory=directory, refusals=Refusals(clock))
     standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     outside = OutsideRing(settings.home / "identity-keys", clock=clock)
@@ -175,6 +177,8 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             authenticators.BrowserSessions(directory=directory, clock=clock),
         ],
         report=access.report_conflict,
+        guesses=Guesses(clock=clock),
+        refused=access.refused,
     )
     identities = Identities(db=db, access=access, directory=directory)
     api_keys = ApiKeys(db=db, access=access, directory=directory, clock=clock, max_life=settings.max_key_life)

@@ -82,6 +82,7 @@ def presented(request: Request) -> Presented:
         secure=secure(request),
         host=host(request),
         audience="console",
+        client=source(request),
     )
 
 

@@ -59,7 +59,9 @@ class Endpoints:
                 key, scope=fields.get("scope", ""), issuer=issuer, request_id=request_id
             )
         elif grant == discovery.TOKEN_EXCHANGE:
-            issued = await self._exchange(request, fields)
+            if key is None:
+                raise Refusal("invalid_client", "An API key's id and secret are needed.", status=401)
+            issued = await self._exchange(request, fields, key)
         elif client != clients.PUBLIC or key is not None:
             raise Refusal("unauthorized_client", "This grant is for people's command lines.")
         elif grant == discovery.AUTHORIZATION_CODE:
@@ -141,6 +143,7 @@ class Endpoints:
             secure=secure(request),
             host=host(request),
             audience="rest",
+            client=source(request),
         )
         caller = await self._chain.authenticate(presented)
         told = {"sub": caller.subject, "preferred_username": caller.subject}
@@ -150,14 +153,16 @@ class Endpoints:
             told["email"] = caller.email
         return JSONResponse(told)
 
-    async def _exchange(self, request: Request, fields: dict[str, str]) -> Issued:
+    async def _exchange(self, request: Request, fields: dict[str, str], client: KeyFacts) -> Issued:
         if fields.get("subject_token_type") not in _SUBJECT_TOKEN_TYPES or "actor_token" in fields:
             raise Refusal("invalid_request", "The subject token is the caller's credential, an access token.")
         return await self._tokens.exchange(
+            client,
             subject_token=_needed(fields, "subject_token"),
             audience=_needed(fields, "audience"),
             secure=secure(request),
             host=host(request),
+            source=source(request),
             request_id=request.state.request_id,
         )
 

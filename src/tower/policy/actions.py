@@ -347,6 +347,8 @@ ROUTES: dict[str, Row] = {
     "console GET /signin/with/{alias}/callback": _ANONYMOUS,
     "console GET /login": _ANONYMOUS,
     "console POST /login": _ANONYMOUS,
+    "console GET /account": _SELF,
+    "console POST /account": _SELF,
     "console GET /device": _SELF,
     "console POST /device": _SELF,
     "console POST /signout": _SELF,

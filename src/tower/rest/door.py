@@ -145,7 +145,9 @@ class Door:
     async def _authenticate(self, scope: Scope, request_id: str) -> Call:
         headers = tuple(scope["headers"])
         host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
+        client = scope.get("client")
         presented = Presented(
+            client=client[0] if client else "",
             headers=headers,
             workload=(scope.get("state") or {}).get("workload"),
             secure=scope.get("scheme") == "https",
@@ -280,5 +282,7 @@ async def _respond(send: Send, status: int, content: bytes) -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
+    if status == 429:
+        headers.append((b"retry-after", b"5"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

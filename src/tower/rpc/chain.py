@@ -141,13 +141,14 @@ class _Request:
             _USUAL if said == _USUAL_BYTES else said.decode("latin-1").partition(";")[0].strip().lower()
         )
         self.length = first.get(b"content-length", b"")
-        state = scope.get("state") or {}
+        state, client = scope.get("state") or {}, scope.get("client")
         self.presented = Presented(
             headers=headers,
             workload=state.get("workload"),
             secure=scope.get("scheme") == "https",
             host=first.get(b"host", b"").decode("latin-1").lower(),
             audience="rpc",
+            client=client[0] if client else "",
         )
 
     async def serve(self, receive: Receive, send: Send) -> None:

@@ -12,6 +12,7 @@ from tests.tower.oauth.conftest import Server
 
 from tower.errors import Exhausted, NotFound, Unauthenticated
 from tower.identity.authenticators import MACHINE
+from tower.identity.principal import Kind
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -284,13 +285,44 @@ async def test_user_codes_cannot_be_guessed(server: Server) -> None:
 # Exchange
 
 
+async def keeper(server: Server, name: str = "keeper", role: str | None = "admin") -> dict[str, str]:
+    """A service identity with this role in the project, as the client of an exchange."""
+    where = {"project": "flytesnacks"} if role else {}
+    await server.world.identities.add_user(MACHINE, subject=name, kind=Kind.SERVICE, role=role, **where)
+    _, client, secret = (await server.world.key(f"{name}-key", name)).split("_", 2)
+    return {"client_id": client, "client_secret": secret}
+
+
+async def test_nobody_gets_a_token_of_an_app_that_they_do_not_stand_for(server: Server) -> None:
+    """Not the command line, not the caller with their own key, not a program that may only use the app."""
+    key = await server.world.key("k", "alice")
+    _, client, secret = key.split("_", 2)
+    fields = {
+        "subject_token": key,
+        "subject_token_type": ACCESS_TOKEN,
+        "audience": "flytesnacks/development/hook",
+    }
+    public = await server.token(EXCHANGE, **fields, client_id="flyte")
+    assert (public.status_code, public.json()["error"]) == (401, "invalid_client")
+    own = await server.token(EXCHANGE, **fields, client_id=client, client_secret=secret)
+    assert own.json()["error"] == "unauthorized_client"
+    user = await server.token(EXCHANGE, **fields, **await keeper(server, "user", "contributor"))
+    nobody = await server.token(EXCHANGE, **fields, **await keeper(server, "nobody", None))
+    elsewhere = await server.token(EXCHANGE, **{**fields, "audience": "a/b/c"}, **await keeper(server))
+    for answer in (user, nobody, elsewhere):
+        assert answer.json() == own.json()
+    refused = [record.subject for record in await server.world.records(event="access.refuse")]
+    assert sorted(refused) == ["alice", "keeper", "nobody", "user"]
+    assert await server.world.records(event="token.create") == []
+
+
 async def test_only_who_may_use_the_app_gets_its_token(server: Server) -> None:
     key = await server.world.key("k", "alice")
     fields = {
         "subject_token": key,
         "subject_token_type": ACCESS_TOKEN,
         "audience": "flytesnacks/development/hook",
-        "client_id": "flyte",
+        **await keeper(server),
     }
     answer = await server.token(EXCHANGE, **fields)
     assert answer.status_code == 200, answer.text
@@ -299,6 +331,8 @@ async def test_only_who_may_use_the_app_gets_its_token(server: Server) -> None:
     assert 0 < told["expires_in"] <= 300
     caller = await server.world.who(bearer=told["access_token"], secure=True)
     assert (caller.subject, caller.via_app) == ("alice", "flytesnacks/development/hook")
+    [record] = await server.world.records(event="token.create")
+    assert (record.subject, f'"client":"{fields["client_id"]}"' in record.detail) == ("alice", True)
     # an exchanged token is not exchanged again, and a stranger to the app learns nothing of it
     again = await server.token(EXCHANGE, **{**fields, "subject_token": told["access_token"]})
     assert again.json()["error"] == "invalid_request"

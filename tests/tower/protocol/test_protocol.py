@@ -128,3 +128,146 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
         writer.write(begun)
         assert await asyncio.wait_for(reader.read(), 10) == b""
     assert seen.requests == []
+
+
+class Timer:
+    """One of them."""
+
+    def __init__(self, timers: Timers, entry: tuple[float, Any]) -> None:
+        self._timers, self._entry = timers, entry
+
+    def cancel(self) -> None:
+        if self._entry in self._timers.waiting:
+            self._timers.waiting.remove(self._entry)
+
+
+class Timers:
+    """What a connection asks its loop to do later, done when a test says so: a clock that stands still."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self.waiting: list[tuple[float, Any]] = []
+
+    def call_later(self, seconds: float, callback: Any, *arguments: Any) -> Any:
+        entry = (seconds, lambda: callback(*arguments))
+        self.waiting.append(entry)
+        return Timer(self, entry)
+
+    def ring(self) -> None:
+        """The time of everything that waits has come."""
+        due, self.waiting = self.waiting, []
+        for _, callback in due:
+            callback()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._loop, name)
+
+
+@asynccontextmanager
+async def patient(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter, Timers, Any]]:
+    """A connection whose timers ring when the test says so, and its protocol."""
+    config = uvicorn.Config(app, http=Bounded, lifespan="off", log_config=None)
+    config.load()
+    timers, made = Timers(asyncio.get_running_loop()), []
+
+    def connect() -> Bounded:
+        connection = Bounded(config=config, server_state=uvicorn.server.ServerState(), app_state={})
+        connection.loop = timers  # type: ignore[assignment]
+        made.append(connection)
+        return connection
+
+    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+    try:
+        while not made:
+            await asyncio.sleep(0)
+        yield reader, writer, timers, made[0]
+    finally:
+        writer.close()
+        server.close()
+
+
+async def arrived(connection: Any, size: int) -> None:
+    """Wait until so much of the body is there."""
+    async with asyncio.timeout(10):
+        while connection._body < size or not connection._in_body:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("head", [HEAD + b"content-length: 100000\r\n\r\n", CHUNKED])
+async def test_a_body_that_does_not_come_is_refused_plainly(head: bytes) -> None:
+    seen = Seen()
+    async with patient(seen) as (reader, writer, timers, connection):
+        writer.write(head)
+        await arrived(connection, 0)
+        assert [seconds for seconds, _ in timers.waiting] == [protocol.BODY_SECONDS]  # the head's is gone
+        timers.ring()
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert b"connection: close" in answer
+        text = answer.partition(b"\r\n\r\n")[2]
+        assert text == b"The request's body is arriving too slowly"
+        assert f"content-length: {len(text)}".encode() in answer
+    assert seen.requests == []
+
+
+async def test_a_body_in_drops_is_refused_and_a_steady_one_is_not() -> None:
+    seen = Seen()
+    async with patient(seen) as (reader, writer, timers, connection):
+        writer.write(HEAD + b"content-length: 10000000\r\n\r\n")
+        for part in (1, 2):
+            writer.write(b"z" * protocol.BODY_PART)
+            await arrived(connection, protocol.BODY_PART * part)
+            timers.ring()
+            assert timers.waiting  # it may go on
+        writer.write(b"z" * 9)
+        await arrived(connection, protocol.BODY_PART * 2 + 9)
+        timers.ring()
+        assert (await asyncio.wait_for(reader.read(), 10)).startswith(b"HTTP/1.1 408 ")
+    assert seen.requests == []
+
+
+async def test_a_reader_who_is_behind_is_not_the_senders_fault() -> None:
+    release = asyncio.Event()
+    sizes: list[int] = []
+
+    async def late(scope: Any, receive: Any, send: Any) -> None:
+        await release.wait()
+        seen = Seen()
+        await seen(scope, receive, send)
+        sizes.extend(size for _, size in seen.requests)
+
+    async with patient(late) as (reader, writer, timers, connection):
+        writer.write(HEAD + b"content-length: 200000\r\n\r\n" + b"z" * 150_000)
+        async with asyncio.timeout(10):
+            while connection.flow is None or not connection.flow.read_paused:
+                await asyncio.sleep(0)
+        timers.ring()
+        timers.ring()
+        release.set()
+        writer.write(b"z" * 50_000)
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+    assert sizes == [200_000]
+
+
+async def test_a_body_that_nobody_waits_for_any_more_does_not_hold_the_connection() -> None:
+    """The door has refused the call from its head; who then sends its body in drops is cut off."""
+
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with patient(refusing) as (reader, writer, timers, connection):
+        writer.write(HEAD + b"content-length: 1000\r\n\r\n" + b"z")
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)).startswith(b"HTTP/1.1 401")
+        await arrived(connection, 1)
+        timers.ring()
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+
+
+async def test_a_usual_request_sets_no_timer_for_its_body() -> None:
+    seen = Seen()
+    async with patient(seen) as (reader, writer, _timers, connection):
+        writer.write(HEAD + b"content-length: 3\r\n\r\nabc")
+        assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+        assert connection._part is None

@@ -15,6 +15,7 @@ from tower.errors import Denied, Fault, NotFound, Unauthenticated
 from tower.identity import keys
 from tower.identity.accesstokens import AUDIENCE, LOGIN_PREFIX, AccessTokens
 from tower.identity.attempts import Attempts
+from tower.identity.authenticators import owner_of_key
 from tower.identity.chain import Chain, Presented
 from tower.identity.clients import Scope
 from tower.identity.directory import KeyFacts
@@ -150,20 +151,30 @@ class Tokens:
         return answered
 
     async def exchange(
-        self, *, subject_token: str, audience: str, secure: bool, host: str, request_id: str = ""
+        self,
+        client: KeyFacts,
+        *,
+        subject_token: str,
+        audience: str,
+        secure: bool,
+        host: str,
+        source: str,
+        request_id: str = "",
     ) -> Issued:
         """The token that the gateway would hand to an app for this caller (RFC 8693 section 2).
 
-        It can do less than what it was made from: it lives for minutes, carries the app in its chain of
-        actors, and manages no identities. So whoever holds the one may have the other, if they may use the
-        app. Raises Refusal.
+        It names the app as the one that acts, so that nobody may have it who does not stand for the app: the
+        client is a program with `app:raw-credentials` there, as a gateway in front of Tower's own. Holding
+        the caller's credential is not enough: a log that says "through this app" would be a lie. Raises
+        Refusal.
         """
-        caller = await self._caller(subject_token, secure=secure, host=host)
+        caller = await self._caller(subject_token, secure=secure, host=host, source=source)
         project, _, rest = audience.partition("/")
         domain, _, name = rest.partition("/")
         if not (project and domain and name) or "/" in name or len(audience) > 400:
             raise Refusal("invalid_target", "The audience is an app, as project/domain/name.")
         app = Resource(ResourceType.APP, project=project, domain=domain, name=name)
+        await self._stands_for(client, app, request_id=request_id)
         try:
             decision = await self._access.require(
                 caller, Action.APP_USE, app, request_id=request_id, view=Action.APP_VIEW
@@ -181,16 +192,27 @@ class Tokens:
                 decision,
                 event=Event.TOKEN_CREATE,
                 request_id=request_id,
-                detail={"app": audience, "grant": "token-exchange"},
+                detail={"app": audience, "grant": "token-exchange", "client": client.id},
             )
 
         await self._db.write(write)
         life = self._grants.life_of(token)
         return Issued(token, int(life), issued_token_type=ACCESS_TOKEN_TYPE)
 
-    async def _caller(self, subject_token: str, *, secure: bool, host: str) -> Principal:
+    async def _stands_for(self, client: KeyFacts, app: Resource, *, request_id: str) -> None:
+        """Raise Refusal unless the program may handle the credentials of the app's callers, there or not."""
+        owner = await self._directory.subject(client.subject)
+        if owner is None:
+            raise invalid_client()
+        program = owner_of_key(client, owner)
+        try:
+            await self._access.require(program, Action.APP_RAW, app, request_id=request_id)
+        except Denied as fault:
+            raise Refusal("unauthorized_client", "The client may not act for that app.") from fault
+
+    async def _caller(self, subject_token: str, *, secure: bool, host: str, source: str) -> Principal:
         headers = ((b"authorization", b"Bearer " + subject_token.encode(errors="replace")),)
-        presented = Presented(headers=headers, secure=secure, host=host, audience="gateway")
+        presented = Presented(headers=headers, secure=secure, host=host, audience="gateway", client=source)
         try:
             return await self._chain.authenticate(presented)
         except Unauthenticated as fault:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.issuers import IssuerSettings
 
 SKEW_SECONDS = 60.0
@@ -106,9 +106,9 @@ def add(person: Person, claims: Mapping[str, Any], *, settings: IssuerSettings) 
     )
 
 
-def refused(cause: str) -> Unauthenticated:
+def refused(cause: str) -> Counterfeit:
     """The one answer for every token that does not hold; the cause is for the log."""
-    return Unauthenticated("The token does not hold.", hint="Sign in again.", cause=cause)
+    return Counterfeit("The token does not hold.", hint="Sign in again.", cause=cause)
 
 
 def _person(claims: Mapping[str, Any], *, settings: IssuerSettings, token: str, now: float) -> Person:

@@ -165,4 +165,4 @@ def test_exchange_is_for_apps_that_one_may_use(town: Tower, packages: Path) -> N
     with running(town, packages, "exchange", id=client, secret=secret, subject_token=key) as script:
         told = script.hear()
     assert told["none"]["error"] == "invalid_target"
-    assert told["own"]["error"] == "invalid_target"  # dave may use nothing
+    assert told["own"]["error"] == "unauthorized_client"  # dave stands for no app
