@@ -15,6 +15,7 @@ import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -44,7 +45,9 @@ log = structlog.get_logger("tower.agent")
 class Launch:
     """The first line: where Tower is and which authorities vouch for it, where to listen, and for whom.
 
-    `health` is a second socket, for whoever runs the agent: it answers health and metrics alone.
+    `health` is a second socket, for whoever runs the agent: it answers health and metrics alone. `listener`
+    is a descriptor that listens at `socket` already: a launcher that keeps it, too, can replace an agent that
+    died without a call being lost.
     """
 
     tower: str
@@ -52,6 +55,7 @@ class Launch:
     socket: Path
     health: Path | None
     assignment: Assignment
+    listener: int | None = None
 
     @classmethod
     def read(cls, line: bytes) -> Launch:
@@ -64,14 +68,15 @@ class Launch:
                 "tower_key": str(tower_key),
                 "socket": str(socket),
                 **more,
-            } if set(more) <= {"ca", "health"}:
-                ca, health = more.get("ca"), more.get("health")
+            } if set(more) <= {"ca", "health", "listener"}:
+                ca, health, listener = (more.get(name) for name in ("ca", "health", "listener"))
                 return cls(
                     tower,
                     Path(str(ca)) if ca else None,
                     Path(socket),
                     Path(str(health)) if health else None,
                     Assignment(attempt, ticket, tower_key),
+                    None if listener is None else int(str(listener)),
                 )
         raise ValueError("not a launch")
 
@@ -130,7 +135,8 @@ async def _serve(descriptor: int) -> int:
             return NOT_REACHED
         sockets = AgentSockets(Forward(keeper, upstream), name=Caller)
         closing.push_async_callback(sockets.close_all)
-        await sockets.open("attempt", Kind.ATTEMPT, launch.socket)
+        given = None if launch.listener is None else socket.socket(fileno=launch.listener)
+        await sockets.open("attempt", Kind.ATTEMPT, launch.socket, listener=given)
         if launch.health is not None:
             await sockets.open("health", Kind.ADMIN, launch.health)
         keeping = asyncio.create_task(keeper.keep())

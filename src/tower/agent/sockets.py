@@ -89,18 +89,27 @@ class AgentSockets:
         """How many sockets listen now."""
         return len(self._doors)
 
-    async def open(self, key: str, kind: Kind | str, path: Path, *, workload_id: str = "") -> None:
+    async def open(
+        self,
+        key: str,
+        kind: Kind | str,
+        path: Path,
+        *,
+        workload_id: str = "",
+        listener: socket.socket | None = None,
+    ) -> None:
         """Listen at `path` for a workload; its folder must be private. Raises OSError, ValueError.
 
         `key` names the socket for `register` and `close`. It is the workload's id, unless two processes of
-        one workload overlap, as the revisions of an app do: then that is `workload_id`.
+        one workload overlap, as the revisions of an app do: then that is `workload_id`. A `listener` that
+        somebody else bound there is taken over; its path is theirs to remove.
         """
         if key in self._doors:
             raise ValueError(f"{key} has a socket already")
         door = _Door(self, workload_id=workload_id or key, kind=Kind(kind))
         self._doors[key] = door
         try:
-            await door.listen(path)
+            await door.listen(path, listener)
         except BaseException:
             del self._doors[key]
             raise
@@ -140,9 +149,10 @@ class _Door:
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
 
-    async def listen(self, path: Path) -> None:
-        listener = _listener(path)
-        self._path = path
+    async def listen(self, path: Path, listener: socket.socket | None) -> None:
+        if listener is None:
+            listener = listening(path)
+            self._path = path
         try:
             self._server = await asyncio.get_running_loop().create_unix_server(
                 lambda: _Attested(self), sock=listener, backlog=_BACKLOG
@@ -260,7 +270,8 @@ class _Attested(Bounded):
         self.loop.call_later(_SECONDS_TO_READ, transport.close)
 
 
-def _listener(path: Path) -> socket.socket:
+def listening(path: Path) -> socket.socket:
+    """A socket that listens at a path, for its owner alone. Raises OSError; ValueError for a long path."""
     if len(os.fsencode(path)) > _LONGEST_PATH:
         raise ValueError(f"the path of a unix socket has at most {_LONGEST_PATH} bytes")
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)

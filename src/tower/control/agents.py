@@ -23,6 +23,7 @@ from tower.store.agents import Place
 from tower.store.database import Database, Transaction
 
 _TARGET = TOKEN_PATH.encode()
+_GONE = "agent-gone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +65,14 @@ class Agents:
 
     def ticket(self, attempt_id: str) -> str:
         """What the agent of an attempt is launched with: good for one exchange, within minutes."""
-        return self._tickets.seal({"attempt": attempt_id}, life=self._ticket_life)[0]
+        issued = int(self._clock.now() * 1000)
+        return self._tickets.seal({"attempt": attempt_id, "issued": issued}, life=self._ticket_life)[0]
+
+    async def replace(self, attempt_id: str) -> str:
+        """A ticket for another agent of an attempt whose agent died; what that one held is refused."""
+        place = _place(attempt_id)
+        await self._db.write(lambda tx: store.end(tx, place, why=_GONE))
+        return self.ticket(attempt_id)
 
     async def exchange(
         self, ticket: str, key: bytes, proof: str, body: bytes, *, request_id: str = ""
@@ -76,7 +84,8 @@ class Agents:
         Over, Unauthenticated.
         """
         self._tokens.possessed(key, proof, method="POST", target=_TARGET, token="", body=body)
-        attempt_id = str(self._tickets.open(ticket)["attempt"])
+        fields = self._tickets.open(ticket)
+        attempt_id, issued = str(fields["attempt"]), int(fields["issued"]) / 1000
         principal = await self._principal(attempt_id)
         place = _place(attempt_id)
         decision = self._decision(attempt_id, "ticket")
@@ -88,6 +97,10 @@ class Agents:
                 self._record(tx, principal, decision, Event.AGENT_START, key, request_id=request_id)
                 return True
             if known.key == key and known.ended_at is None:
+                return True
+            if known.ended_at is not None and known.why == _GONE and issued >= known.ended_at:
+                store.replace(tx, place, key)
+                self._record(tx, principal, decision, Event.AGENT_START, key, request_id=request_id)
                 return True
             store.end(tx, place, why="ticket-used-twice")
             self._record(

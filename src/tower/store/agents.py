@@ -36,6 +36,12 @@ def add(tx: Transaction, place: Place, key: bytes) -> None:
     tx.insert(agents, **dict(zip(_NAMES, place, strict=True)), key=key, created_at=tx.now)
 
 
+def replace(tx: Transaction, place: Place, key: bytes) -> None:
+    """Another agent took over."""
+    values = {"key": key, "created_at": tx.now, "ended_at": None, "why": ""}
+    tx.execute(update(agents).where(*_is(place)).values(**values))
+
+
 def end(tx: Transaction, place: Place, *, why: str) -> bool:
     """What the agent holds is refused from now on; False when it was already."""
     statement = update(agents).where(*_is(place), agents.c.ended_at.is_(None))
