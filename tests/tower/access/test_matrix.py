@@ -165,7 +165,7 @@ class Matrix:
         return await self._last_refusal() == before
 
     async def _last_refusal(self) -> int:
-        page = await self.house.db.read(lambda reader: audit.page(reader, outcome="refused", limit=1))
+        page = await self.house.db.read(lambda reader: audit.page(reader, event="access.refuse", limit=1))
         return page[0].seq if page else 0
 
     async def _call(
