@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from tower.control.events import Events
+from tower.control.traces import Traced
 from tower.control.waiting import Waiting
 from tower.states import Phase
 from tower.store import family, runs
@@ -45,6 +46,7 @@ class Follower:
         self._events = events
         self._waiting = waiting
         self._changed = asyncio.Event()
+        self._steps: list[Traced] = []
         self._news: dict[ActionKey, None] = {}
         self._open: dict[ActionKey, _Child] = {}
         self._known: dict[ActionKey, Phase] = {}
@@ -54,7 +56,12 @@ class Follower:
         self._news[key] = None
         self._changed.set()
 
-    async def updates(self) -> AsyncGenerator[Update | None, None]:
+    def echo(self, step: Traced) -> None:
+        """A step that the parent recorded itself."""
+        self._steps.append(step)
+        self._changed.set()
+
+    async def updates(self) -> AsyncGenerator[Update | Traced | None, None]:
         """Every child, then None, then each change. A phase that lasts only a moment may be left out."""
         for key in self._db.read_now(lambda reader: family.children(reader, self._parent)):
             update = self._look(key)
@@ -65,12 +72,15 @@ class Follower:
             pausing = False
             while True:
                 self._changed.clear()
+                steps, self._steps = self._steps, []
+                for step in steps:
+                    yield step
                 news, self._news = self._news, {}
                 for key in news:
                     update = self._look(key)
                     if update is not None:
                         yield update
-                if self._news:
+                if self._news or self._steps:
                     continue
                 if bool(self._open) is not pausing:
                     pausing = bool(self._open)

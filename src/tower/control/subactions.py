@@ -28,8 +28,9 @@ from tower.control.inputs import Inputs, digest
 from tower.control.interface import Interface
 from tower.control.runs import Launch, Runs, created, run_resource
 from tower.control.tasks import resource as task_resource
+from tower.control.traces import Traced, Traces
 from tower.control.waiting import Waiting, attempt_of
-from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, Precondition
+from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, Precondition, Unsupported
 from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.policy.engine import Decision
@@ -94,6 +95,7 @@ class SubActions:
         self._runs = runs
         self._waiting = waiting
         self._handovers = handovers
+        self._traces = Traces(limit=settings.max_children)
         self._settings = settings
         self._sizes: OrderedDict[ActionKey, _Sizes] = OrderedDict()
         self._followers: defaultdict[ActionKey, set[Follower]] = defaultdict(set)
@@ -170,7 +172,7 @@ class SubActions:
 
     async def follow(
         self, principal: Principal, named: ActionKey, *, request_id: str
-    ) -> AsyncGenerator[Update | None, None]:
+    ) -> AsyncGenerator[Update | Traced | None, None]:
         """The children of the calling action as they are, then None, then each change. It does not end.
 
         While one of them has not ended, the caller counts as waiting.
@@ -178,6 +180,8 @@ class SubActions:
         parent = (await self._parent(principal, named, named.action, request_id=request_id)).key
         follower = Follower(parent, db=self._db, events=self._events, waiting=self._waiting)
         self._followers[parent].add(follower)
+        for step in self._traces.of(_attempt(principal)):
+            follower.echo(step)
         try:
             async with aclosing(follower.updates()) as updates:
                 async for update in updates:
@@ -187,6 +191,15 @@ class SubActions:
             self._followers[parent].discard(follower)
             if not self._followers[parent]:
                 del self._followers[parent]
+
+    async def trace(self, principal: Principal, named: ActionKey, parent: str, *, step: Traced) -> None:
+        """Keep a step that the calling task of the official SDK recorded, and tell it so. Raises Fault."""
+        above = await self._parent(principal, named, parent, request_id="")
+        if not self.hosted(principal) or not _NAME.fullmatch(step.action):
+            raise Unsupported("Traces are offered to tasks of the official SDK.")
+        self._traces.record(_attempt(principal), step)
+        for follower in self._followers.get(above.key, ()):
+            follower.echo(step)
 
     async def abort(self, principal: Principal, named: ActionKey, *, reason: str, request_id: str) -> None:
         """End a child of the calling action and all below it. One that is not there is left alone."""
@@ -387,6 +400,11 @@ class SubActions:
         for follower in self._followers.get(parent, ()):
             follower.tell(key)
         self._events.publish(("queue",), ("runs", key.project, key.domain))
+
+
+def _attempt(principal: Principal) -> str:
+    caller = attempt_of(principal)
+    return "" if caller is None else caller[1]
 
 
 def _parse(data: bytes) -> common_pb2.Inputs:

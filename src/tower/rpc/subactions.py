@@ -14,12 +14,14 @@ from flyteidl2.task import common_pb2
 from flyteidl2.workflow import queue_service_pb2, state_service_pb2
 
 from tower.control.subactions import Ask, SubActions
-from tower.control.watching import ActionRow
+from tower.control.traces import Traced
+from tower.control.watching import ActionKey, ActionRow
 from tower.errors import Denied, Exhausted, Invalid, Precondition, Unsupported
 from tower.rpc import actions
-from tower.rpc.caller import current
+from tower.rpc.caller import Call, current
 from tower.states import Phase
 
+_LONGEST_URI = 4096
 _KINDS = {"user": execution_pb2.ExecutionError.USER, "system": execution_pb2.ExecutionError.SYSTEM}
 
 
@@ -100,9 +102,25 @@ class ActionsService:
 
 async def _enqueue(subactions: SubActions, asked: Any) -> None:
     """`asked` is an EnqueueActionRequest or an Action; who it claims to be for is not read (T10, T38)."""
-    if asked.WhichOneof("spec") != "task":
-        raise Unsupported("Traces and conditions are not offered by this Tower.")
     call = current()
+    try:
+        await _accept(subactions, asked, call)
+    except (Denied, Exhausted, Precondition, Unsupported) as fault:
+        if not subactions.hosted(call.principal):
+            raise
+        # the official client asks again, for minutes or for ever, after every other code
+        raise Invalid(fault.message, hint=fault.hint, cause=fault.cause) from fault
+
+
+async def _accept(subactions: SubActions, asked: Any, call: Call) -> None:
+    kind = asked.WhichOneof("spec")
+    if kind == "trace":
+        key = actions.key_of(asked.action_id)
+        step = Traced(key.action, asked.trace.phase, asked.trace.outputs.output_uri[:_LONGEST_URI])
+        await subactions.trace(call.principal, key, asked.parent_action_name, step=step)
+        return
+    if kind != "task":
+        raise Unsupported("Conditions are not offered by this Tower.")
     named = asked.task.id
     template = asked.task.spec.task_template
     ask = Ask(
@@ -113,13 +131,7 @@ async def _enqueue(subactions: SubActions, asked: Any) -> None:
         spec=asked.task.spec if asked.task.HasField("spec") else None,
         inputs_uri=asked.input_uri,
     )
-    try:
-        await subactions.enqueue(call.principal, ask, request_id=call.request_id)
-    except (Denied, Exhausted, Precondition, Unsupported) as fault:
-        if not subactions.hosted(call.principal):
-            raise
-        # the official client asks again, for minutes or for ever, after every other code
-        raise Invalid(fault.message, hint=fault.hint, cause=fault.cause) from fault
+    await subactions.enqueue(call.principal, ask, request_id=call.request_id)
 
 
 async def _abort(subactions: SubActions, request: Any) -> None:
@@ -141,12 +153,23 @@ async def _follow(subactions: SubActions, request: Any, answer: Any) -> AsyncGen
             made = answer()
             if update is None:
                 made.control_message.sentinel = True
+            elif isinstance(update, Traced):
+                _tell(update, named, made.action_update)
             else:
                 _describe(update.row, made.action_update)
                 if subactions.hosted(call.principal) and update.row.phase is Phase.SUCCEEDED:
                     made.action_update.ClearField("value")
                     made.action_update.output_uri = await subactions.hand_over(call.principal, update.row)
             yield made
+
+
+def _tell(step: Traced, parent: ActionKey, update: Any) -> None:
+    """A step of the caller's own, as it told it."""
+    identity = update.action_id
+    identity.name = step.action
+    identity.run.project, identity.run.domain, identity.run.name = parent[:3]
+    update.phase = step.phase
+    update.output_uri = step.outputs_uri
 
 
 def _describe(row: ActionRow, update: Any) -> None:
