@@ -23,6 +23,7 @@ from tower.console.providers import RETURN, SIGN_IN, Providers
 from tower.console.requests import shows_key, visit
 from tower.console.signin import SignIn, to_sign_in
 from tower.console.templates import STATIC, nothing, page
+from tower.console.triggers import TriggerPages
 from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated
 from tower.identity.chain import NoCredential
 from tower.policy.actions import Action, Resource, ResourceType
@@ -32,6 +33,7 @@ log = structlog.get_logger("tower.console")
 Handler = Callable[[Request], Awaitable[Response]]
 _RUN = "/v2/domain/{domain}/project/{project}/runs/{name}"
 _APP = "/v2/domain/{domain}/project/{project}/apps/{name}"
+_TRIGGER = "/v2/domain/{domain}/project/{project}/triggers/{task}/{name}"
 _HEADERS = (
     (
         b"content-security-policy",
@@ -143,7 +145,7 @@ class Console:
 
 
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
-    signin, runs, apps = SignIn(parts), Runs(parts), AppPages(parts)
+    signin, runs, apps, triggers = SignIn(parts), Runs(parts), AppPages(parts), TriggerPages(parts)
     passwords, devices, providers = Passwords(parts), DevicePages(parts), Providers(parts)
     account = Account(parts)
     return [
@@ -155,6 +157,9 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("GET", "/v2/apps", apps.index),
         ("GET", _APP, apps.one),
         ("GET", f"{_APP}/events", apps.events),
+        ("GET", "/v2/triggers", triggers.index),
+        ("GET", "/v2/domain/{domain}/project/{project}/triggers", triggers.index),
+        ("GET", _TRIGGER, triggers.one),
         ("GET", "/signin", signin.ask),
         ("POST", "/signin", signin.paste),
         ("GET", "/signin/{code}", signin.follow),

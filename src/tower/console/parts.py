@@ -16,6 +16,7 @@ from tower.control.oauth import Devices
 from tower.control.projects import Projects
 from tower.control.tailing import Tailing
 from tower.control.tasks import Tasks
+from tower.control.triggerviews import TriggerViews
 from tower.control.watching import Watching
 from tower.identity.chain import Chain
 from tower.settings import Settings
@@ -38,5 +39,6 @@ class Parts:
     tailing: Tailing
     tasks: Tasks
     apps: Apps
+    triggers: TriggerViews
     settings: Settings
     base_url: Callable[[str], str]

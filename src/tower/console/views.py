@@ -11,6 +11,7 @@ from flyteidl2.task import common_pb2
 from tower.clock import utc
 from tower.console import values
 from tower.control.apps import AppRow, Revision
+from tower.control.triggerviews import TriggerKey, started_by
 from tower.control.watching import Seen
 from tower.states import Phase
 
@@ -98,6 +99,8 @@ class RunPage:
     attempts: tuple[Attempt, ...]
     inputs: tuple[Value, ...]
     outputs: tuple[Value, ...]
+    trigger: tuple[str, str] | None
+    """Name and address of the trigger that started it."""
 
     @property
     def over(self) -> bool:
@@ -206,6 +209,7 @@ def run_page(
         ),
         inputs=_values(inputs),
         outputs=_values(outputs),
+        trigger=_trigger(row.actors),
     )
 
 
@@ -229,6 +233,16 @@ def app_page(row: AppRow, *, url: str, path_url: str, revisions: Sequence[Revisi
         updated=moment(row.updated_at),
         revisions=tuple((each.revision, each.deployed_by, moment(each.created_at)) for each in revisions),
     )
+
+
+def trigger_href(key: TriggerKey) -> str:
+    """The address of a trigger's page; clients build the same."""
+    return f"/v2/domain/{key.domain}/project/{key.project}/triggers/{key.task}/{key.name}"
+
+
+def _trigger(actors: str) -> tuple[str, str] | None:
+    found = started_by(actors)
+    return None if found is None else (f"{found[0].name} of {found[0].task}", trigger_href(found[0]))
 
 
 def _values(found: common_pb2.Inputs | common_pb2.Outputs) -> tuple[Value, ...]:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tower.control import timetable, triggers
+from tower.control import triggers
 from tower.control.access import Access, not_found
 from tower.control.listing import Query, prepare
 from tower.control.projects import Projects
 from tower.control.tasks import resource as task_resource
-from tower.errors import Exhausted
+from tower.errors import Exhausted, Invalid
 from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.store import schedules as store
@@ -27,6 +28,7 @@ __all__ = [
     "TriggerRow",
     "TriggerViews",
     "spoken",
+    "started_by",
 ]
 
 MOST_AT_ONCE = 100
@@ -116,5 +118,17 @@ class TriggerViews:
 
 def spoken(row: TriggerRow) -> str:
     """When it is due, in words."""
-    table: timetable.Timetable | None = triggers.table(row)
-    return "on demand" if table is None else table.spoken()
+    try:
+        table = triggers.table(row)
+    except Invalid as fault:  # a time zone that was known once
+        return fault.message
+    return "by hand only" if table is None else table.spoken()
+
+
+def started_by(actors: str) -> tuple[TriggerKey, int] | None:
+    """The trigger, and its revision, that started the run with these actors; None where somebody asked."""
+    if "schedule:" not in actors:
+        return None
+    kind, _, name = json.loads(actors)[-1].partition(":")
+    parts = name.split("/")
+    return (TriggerKey(*parts[:4]), int(parts[4])) if kind == "schedule" and len(parts) == 5 else None

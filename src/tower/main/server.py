@@ -262,6 +262,7 @@ def _console_parts(house: House) -> ConsoleParts:
         tailing=house.tailing,
         tasks=house.tasks,
         apps=house.apps,
+        triggers=house.schedules.views,
         settings=house.settings,
         base_url=house.origin.base_url,
     )

@@ -18,6 +18,7 @@ from flyteidl2.workflow import run_definition_pb2 as pb
 from flyteidl2.workflow import run_service_pb2
 
 from tower.clock import utc
+from tower.control.triggerviews import started_by
 from tower.control.watching import ActionKey, ActionRow, AttemptRow, Person, Seen
 from tower.rpc.messages import person, stamp
 
@@ -41,8 +42,8 @@ def own_labels(row: ActionRow) -> dict[str, str]:
     if row.actors != "[]":
         if parent := _asked_by(row.actors):
             labels["tower/parent-run"] = parent
-        if trigger := started_by(row):
-            labels["tower/trigger"] = "/".join(trigger[:4])
+        if trigger := started_by(row.actors):
+            labels["tower/trigger"] = str(trigger[0])
     if row.started_at is not None:  # until then the start time of the status is this one
         labels["tower/created-at"] = utc(row.created_at).isoformat()
     return labels
@@ -59,15 +60,6 @@ def _asked_by(actors: str) -> str:
     """`project/domain/name` of the run that asked for this one from inside, "" for a caller outside."""
     runs = [actor for actor in json.loads(actors) if actor.startswith("run:")]
     return "/".join(runs[-1].removeprefix("run:").split("/")[:3]) if runs else ""
-
-
-def started_by(row: ActionRow) -> tuple[str, ...]:
-    """Project, domain, task, name and revision of the trigger that started this run; () for none."""
-    if row.actors == "[]":
-        return ()
-    last = json.loads(row.actors)[-1]
-    parts = tuple(last.removeprefix("schedule:").split("/"))
-    return parts if last.startswith("schedule:") and len(parts) == 5 else ()
 
 
 def run(row: ActionRow, executor: Person) -> pb.Run:
@@ -171,15 +163,16 @@ def _person(known: Person) -> Any:
 def _metadata(row: ActionRow, executor: Person) -> pb.ActionMetadata:
     task = (row.task_project, row.task_domain, row.task_name, row.task_version)
     described = _described(task, executor, row.parent or "")
-    trigger = started_by(row)
-    if not trigger:
+    trigger = started_by(row.actors)
+    if trigger is None:
         return described
+    key, revision = trigger
     made = pb.ActionMetadata()
     made.CopyFrom(described)
     made.source = pb.RUN_SOURCE_SCHEDULE_TRIGGER
-    made.trigger_name, made.trigger_id.revision = trigger[3], int(trigger[4])
+    made.trigger_name, made.trigger_id.revision = key.name, revision
     name = made.trigger_id.name
-    name.project, name.domain, name.task_name, name.name = trigger[:4]
+    name.project, name.domain, name.task_name, name.name = key
     return made
 
 

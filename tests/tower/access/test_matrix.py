@@ -44,6 +44,7 @@ PLACE = {
     "file": "f",
     "code": "c",
     "run": "x",
+    "task": "x",
 }
 BODIES: dict[str, Any] = {
     "POST /api/v1/users": {"name": "-"},

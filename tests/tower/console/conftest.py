@@ -122,6 +122,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
                 tailing=rooms.tailing,
                 tasks=rooms.tasks,
                 apps=rooms.apps,
+                triggers=rooms.schedules.views,
                 settings=rooms.settings,
                 base_url=lambda host: place[0],
             )
