@@ -19,7 +19,7 @@ from tower.cli.policy import policy
 from tower.cli.secrets import secrets
 from tower.cli.users import users
 from tower.cli.webhooks import webhooks
-from tower.settings import Settings
+from tower.settings import ISOLATION, Settings
 
 
 @click.group()
@@ -69,6 +69,19 @@ def cli() -> None:
     show_default=True,
     help="How long a run may act for its person after it was asked for.",
 )
+@click.option(
+    "--isolation",
+    type=click.Choice(ISOLATION),
+    default="preferred",
+    show_default=True,
+    help="Keep tasks and apps apart. required: refuse to start where the machine cannot.",
+)
+@click.option(
+    "--visible",
+    type=click.Path(path_type=Path, exists=True, resolve_path=True),
+    multiple=True,
+    help="A folder that every task and app may read, besides the system's own. May be repeated.",
+)
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -86,6 +99,8 @@ def up(
     drain: str,
     agents: str,
     max_grant: str,
+    isolation: str,
+    visible: tuple[Path, ...],
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -102,6 +117,9 @@ def up(
         agent=agents,
         max_grant=span(max_grant) or 0.0,
         audit_retention=span(audit_retention),
+        isolation=isolation,
+        visible=visible,
+        hidden=() if config is None else (config,),
     )
     settings.validate()
     composition_root().up(settings)

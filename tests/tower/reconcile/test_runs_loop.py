@@ -109,8 +109,8 @@ async def test_nothing_is_left_after_an_attempt(house: House) -> None:
     await house.reconcile.stop()
     await house.parts.rooms.close()
     assert house.agent.open_sockets == 0
-    assert not list((house.home / "work").iterdir())
-    assert not list((house.home / "run").iterdir())
+    assert not list((house.home / "work").glob("*/*"))
+    assert not list((house.home / "run").glob("*/*"))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from flyteidl2.app import app_definition_pb2
 
 from tower.control.reconcile import plan
 from tower.control.reconcile.parts import Parts
-from tower.control.reconcile.rooms import Room
+from tower.control.reconcile.rooms import Room, pin
 from tower.errors import Fault, Precondition
 from tower.executors.port import AppJob, Exit, Process
 from tower.store.apps import AppRow
@@ -68,6 +68,7 @@ class AppRunner:
         if declared.command and bundle is not None:
             # a command of the user's own expects its files in the working directory, as in a container
             await asyncio.to_thread(shutil.copytree, bundle, room.directory, dirs_exist_ok=True)
+            room.directory.chmod(0o700)  # it got the bundle's, which everybody may read
         own = {
             "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
@@ -104,7 +105,7 @@ class AppRunner:
                 job, on_output=output, on_start=lambda pid: self._parts.agent.register(key, pid)
             )
             ended = asyncio.ensure_future(process.wait())
-            await self._answers(room.app_socket, ended)
+            socket = await self._answers(room, ended)
         except BaseException:
             if process is not None:
                 await process.stop(0.0)
@@ -114,7 +115,7 @@ class AppRunner:
             self._parts.starting.forget(ticket)
         return AppProcess(
             revision=row.revision,
-            socket=room.app_socket,
+            socket=socket,
             process=process,
             room=room,
             key=key,
@@ -131,14 +132,14 @@ class AppRunner:
         await self._parts.agent.close(key)
         self._parts.rooms.remove(room)
 
-    async def _answers(self, socket: Path, ended: asyncio.Future[Exit]) -> None:
-        """Return once the process answers HTTP. Raises Precondition when it ends first or takes too long."""
-        asking = asyncio.ensure_future(_until_answered(socket))
+    async def _answers(self, room: Room, ended: asyncio.Future[Exit]) -> Path:
+        """The socket on which the process answers. Raises Precondition when it ends first or is too slow."""
+        asking = asyncio.ensure_future(_until_answered(room))
         try:
             either: set[asyncio.Future[Any]] = {asking, ended}
             await asyncio.wait(either, timeout=self._ready_seconds, return_when=asyncio.FIRST_COMPLETED)
             if asking.done() and not ended.done():
-                return
+                return asking.result()
         finally:
             asking.cancel()
         if ended.done():
@@ -160,13 +161,14 @@ def reason(fault: BaseException) -> str:
     return fault.public if isinstance(fault, Fault) else "Tower could not start the app."
 
 
-async def _until_answered(socket: Path) -> None:
+async def _until_answered(room: Room) -> Path:
     pause = _FIRST_PAUSE
     while True:
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(_SECONDS_TO_ANSWER):
+                socket = pin(room)
                 if await _ask(socket):
-                    return
+                    return socket
         # nobody tells when a socket begins to listen
         await asyncio.sleep(pause)
         pause = min(_LONGEST_PAUSE, pause * 1.5)

@@ -46,13 +46,13 @@ def error_json(message: str, *, kind: str, code: str) -> str:
 def read(directory: Path, exit_: Exit, *, limits: Limits) -> bytes | Failure:
     """The outputs, or the failure. The files were written by code that nobody vouches for."""
     try:
-        error = _file(directory / ERROR, _LARGEST_ERROR)
+        error = _file(directory, ERROR, _LARGEST_ERROR)
         if error is not None:
             return _reported(error)
         ended = _ended(exit_, limits)
         if ended is not None:
             return ended
-        outputs = _file(directory / OUTPUTS, MAX_OUTPUTS)
+        outputs = _file(directory, OUTPUTS, MAX_OUTPUTS)
     except _UnreadableError as problem:
         return Failure(str(problem), "BadOutputs", user=True, retry=False)
     if outputs is None:
@@ -68,21 +68,26 @@ class _UnreadableError(Exception):
     """A file that we will not read; the text is for the run's page."""
 
 
-def _file(path: Path, limit: int) -> bytes | None:
+def _file(directory: Path, name: str, limit: int) -> bytes | None:
     """A regular file of at most `limit` bytes; a link could lead anywhere in Tower's own files."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        folder = os.open(directory, flags | os.O_DIRECTORY)
+        try:
+            descriptor = os.open(name, flags, dir_fd=folder)
+        finally:
+            os.close(folder)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _UnreadableError(f"The file {path.name} that the process left cannot be read.") from error
+        raise _UnreadableError(f"The file {name} that the process left cannot be read.") from error
     with os.fdopen(descriptor, "rb") as file:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-            raise _UnreadableError(f"The {path.name} that the process left is not a plain file.")
+            raise _UnreadableError(f"The {name} that the process left is not a plain file.")
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise _UnreadableError(f"The {path.name} that the process left is larger than {limit} bytes.")
+        raise _UnreadableError(f"The {name} that the process left is larger than {limit} bytes.")
     return data
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_SOCKET = 100
+_DOORS = "doors"
 _MEMORY = Path("/dev/shm")  # noqa: S108  (a folder of ours in it has a name that nobody knows)
 
 
@@ -23,6 +26,8 @@ class Room:
     sockets: Path
     secrets: Path
     """Where the files of its secrets go, if it has any: in memory where the machine has a place for that."""
+    door: Path
+    """Tower's own way to the socket of an app, which the app cannot lead elsewhere."""
 
     @property
     def temporary(self) -> Path:
@@ -59,13 +64,17 @@ class Rooms:
             self._sockets.mkdir(mode=0o700, parents=True)
         else:
             self._away = self._sockets = Path(tempfile.mkdtemp(prefix="tower-"))
+        (self._sockets / _DOORS).mkdir(mode=0o700)
         self._leaving: set[asyncio.Task[None]] = set()
 
     def make(self, *, beside: str = "") -> Room:
         """A fresh room, among those of the same code: one process forks all that live beside each other."""
         name, row = secrets.token_hex(8), hashlib.sha256(beside.encode()).hexdigest()[:8]
         room = Room(
-            self._work / row / name, self._sockets / row / name, self._memory / f"{self._prefix}{name}"
+            directory=self._work / row / name,
+            sockets=self._sockets / row / name,
+            secrets=self._memory / f"{self._prefix}{name}",
+            door=self._sockets / _DOORS / name,
         )
         for folder in (room.directory.parent, room.sockets.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -88,7 +97,22 @@ class Rooms:
             await asyncio.to_thread(shutil.rmtree, self._away, ignore_errors=True)
 
 
+def pin(room: Room) -> Path:
+    """Tower's own name for the socket that an app has now. Raises OSError when there is none.
+
+    The folder of the socket is the app's: what it put there since, a link to a socket of Tower's say, is not
+    followed.
+    """
+    room.door.unlink(missing_ok=True)
+    os.link(room.app_socket, room.door, follow_symlinks=False)
+    if not stat.S_ISSOCK(room.door.lstat().st_mode):
+        room.door.unlink()
+        raise OSError(errno.ENOTSOCK, "the app's socket is none")
+    return room.door
+
+
 def _remove(room: Room) -> None:
+    room.door.unlink(missing_ok=True)
     shutil.rmtree(room.directory, ignore_errors=True)
     shutil.rmtree(room.sockets, ignore_errors=True)
     shutil.rmtree(room.secrets, ignore_errors=True)

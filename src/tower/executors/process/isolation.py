@@ -37,6 +37,7 @@ _SYSTEM = (
 
 _WITHOUT_NAMESPACES = ("/proc", "/dev", "/sys/devices/system")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
+_TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108
 _FIRST_USER = 2_000_000_000
 _USERS = 1 << 16
 _TRIAL_SECONDS = 20.0
@@ -138,19 +139,20 @@ class Isolation:
         if template is None:
             return None
         folders = _texts(own)
+        covered = (*_TEMPORARY, *(f"{os.path.dirname(path)}/" for path in folders))
         return {
             "namespaces": self.mode.namespaces,
             "landlock": self.mode.landlock,
             "read": ["/"] if self.mode.namespaces else [*template.system, *template.read],
             "write": list(folders) if self.mode.namespaces else [*_DEVICES, *folders],
             "private": list(folders),
-            "kept": [path for path in template.read if _temporary(path)],
+            "kept": [path for path in template.read if path.startswith(covered)],
             "temporary": None if _temporary(str(temporary)) else str(temporary),
         }
 
 
 def _temporary(path: str) -> bool:
-    return path.startswith(("/tmp/", "/var/tmp/"))  # noqa: S108
+    return path.startswith(_TEMPORARY)
 
 
 def _texts(paths: Iterable[Path]) -> tuple[str, ...]:

@@ -284,39 +284,32 @@ def first() -> None:
     """In a child of `fork`: a process table and shared memory of its own. What follows is `narrow`'s."""
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     _mount("tmpfs", "/dev/shm", "tmpfs", _NOSUID | _NODEV, "mode=1777")  # noqa: S108
+    # no further user namespaces below this one: a good part of the kernel is out of reach without them
+    _write("/proc/sys/user/max_user_namespaces", "0")
+    _own_keyring()
 
 
 def narrow(plan: dict[str, Any]) -> None:
     """In a child of `fork`, after `first`: of each folder in `private` only the one entry that is its own.
 
-    `kept` is what must still be seen of that which lies below /tmp or /var/tmp.
+    `kept` is what must still be seen of that which lies beside these, or below /tmp or /var/tmp.
     """
-    own = [(_tree(path), path) for path in plan["private"]]
-    kept = [(_tree(path), path) for path in plan["kept"]]
+    trees = [(_tree(path), path) for path in (*plan["kept"], *plan["private"])]
     shared = [(_tree(plan["temporary"]), path) for path in TEMPORARY if plan["temporary"]]
     for path in TEMPORARY:
         if not plan["temporary"]:
             _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=1777")
     for tree, path in shared:
         _attach(tree, path)
-    for tree, path in kept:
+    parents = {os.path.dirname(path) for path in plan["private"]}
+    covered = sorted((path for path in parents if os.path.isdir(path)), key=len)
+    for path in covered:
+        _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=0755,size=1m")
+    for tree, path in trees:
         _placeholder(path, folder=stat.S_ISDIR(os.fstat(tree).st_mode))
         _attach(tree, path)
-    for tree, path in own:
-        parent = os.path.dirname(path)
-        if os.path.isdir(path):
-            _mount("tmpfs", parent, "tmpfs", _NOSUID | _NODEV, "mode=0755,size=1m")
-        _placeholder(path, folder=True)
-        _attach(tree, path)
-        if not below_temporary(path):
-            _restrict(parent, _RDONLY, recursive=False)
-    # no further user namespaces below this one: a good part of the kernel is out of reach without them
-    _write("/proc/sys/user/max_user_namespaces", "0")
-
-
-def below_temporary(path: str) -> bool:
-    """Whether a path lies in one of the folders that each process has for itself."""
-    return path.startswith(tuple(f"{folder}/" for folder in TEMPORARY))
+    for path in covered:
+        _restrict(path, _RDONLY, recursive=False)
 
 
 def _tree(path: str) -> int:
@@ -356,10 +349,20 @@ def drop(user: int | None) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+    _own_keyring()
+    resign()
+
+
+def resign() -> None:
+    """Give up every privilege that this process has in its namespaces."""
+    _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header, none = struct.pack("=Ii", 0x20080522, 0), bytes(24)
     if _LIBC.capset(header, none) != 0:
         _failed("capset")
-    # a session keyring of its own: the one inherited is everybody's; a kernel without any refuses
+
+
+def _own_keyring() -> None:
+    """Leave the session keyring that was inherited, which is everybody's; a kernel without any refuses."""
     _LIBC.syscall(ctypes.c_long(250 if os.uname().machine == "x86_64" else 219), ctypes.c_long(1), None)
 
 
@@ -425,6 +428,6 @@ def close(plan: dict[str, Any]) -> None:
     """
     if plan["namespaces"]:
         narrow(plan)
-    drop(None)
+    resign()
     if plan["landlock"]:
         landlock(plan["read"], [*(EVERYWHERE if plan["namespaces"] else ()), *plan["write"]])
