@@ -20,6 +20,7 @@ async def main() -> dict:
     for env, domain in (
         (hosted.env, "development"),
         (hosted.packed, "development"),
+        (hosted.knowing, "development"),
         (hosted.vault, "staging"),
     ):
         await flyte.init.aio(

@@ -10,6 +10,9 @@ import flyte.remote as remote
 
 env = flyte.TaskEnvironment(name="official")
 vault = flyte.TaskEnvironment(name="vault")
+knowing = flyte.TaskEnvironment(
+    name="knowing", secrets=[flyte.Secret(key="official-secret", as_env_var="WORD")]
+)
 packed = flyte.TaskEnvironment(
     name="packed",
     image=flyte.Image.from_debian_base(name="packed")
@@ -78,14 +81,22 @@ async def reaches(x: int) -> str:
 
 
 @env.task
-async def takes_token() -> str:
+async def takes_token(plainly: bool) -> str:
     """What no task should do: give its token away."""
     import json
 
     done = subprocess.run(
         json.loads(os.environ["FLYTE_AUTH_COMMAND"]), capture_output=True, text=True, check=True
     )
-    return done.stdout.strip()
+    token = done.stdout.strip()
+    print("it is", token)
+    return token if plainly else token[::-1]
+
+
+@knowing.task
+async def knows() -> str:
+    print("told", os.environ["WORD"])
+    return os.environ["WORD"][::-1]
 
 
 @packed.task

@@ -18,6 +18,7 @@ from tests.tower_process import ROOT, Tower, clean_environment
 
 pytestmark = [pytest.mark.official, pytest.mark.xdist_group("official")]
 HERE = Path(__file__).parent
+WORD = "open-sesame-1742"
 KEPT = ROOT / ".cache" / "official-images"
 Ask = Callable[..., list[dict[str, Any]]]
 
@@ -50,6 +51,7 @@ def hosting(official: Path, tower_tls: Tower) -> Iterator[Tower]:  # noqa: F811
     """Tower with the tasks of `hosted.py`; the environment that it makes for them is kept."""
     images = tower_tls.home / "images"
     _copy_new(KEPT, images)
+    _add_secret(tower_tls)
     key = tower_tls.new_key("official-deployer", "alice")
     _, client, secret = key.split("_", 2)
     told = script(official, tower_tls, "deploy.py", {"client_id": client, "secret": secret})
@@ -72,12 +74,19 @@ def ask(official: Path, hosting: Tower) -> Ask:  # noqa: F811
     return run
 
 
+def _add_secret(tower: Tower) -> None:
+    tower.keys["admin"] = (tower.home / "admin-key").read_text().strip()
+    value = tower.home.parent / "word"
+    value.write_text(WORD)
+    place = ("--project", "flytesnacks", "--domain", "development")
+    tower.flyte("create", "secret", "official-secret", "--value-file", str(value), *place, user="admin")
+
+
 def _add_runner(tower: Tower, name: str) -> None:
     """Somebody who runs what is deployed in development, registers nothing, and may look elsewhere."""
     role = {"name": "runner", "actions": ["task:view", "task:run", "run:view", "data:upload", "project:view"]}
-    admin = (tower.home / "admin-key").read_text().strip()
-    with tower.http() as client:
-        made = client.post("/api/v1/roles", json=role, headers={"authorization": f"Bearer {admin}"})
+    with tower.http("admin") as client:
+        made = client.post("/api/v1/roles", json=role)
     assert made.status_code < 300, made.text
     place = ("--project", "flytesnacks", "--domain")
     tower.tower("users", "add", name, "--role", "runner", *place, "development")
@@ -153,18 +162,34 @@ def test_an_image_is_made_of_the_packages_that_it_names(ask: Ask, hosting: Tower
 
 
 def test_no_credential_lies_around_and_a_token_ends_with_its_attempt(ask: Ask, hosting: Tower) -> None:
-    seen, taken = ask(("alice", "surroundings", {}), ("alice", "takes_token", {}))
+    seen, plain, taken = ask(
+        ("alice", "surroundings", {}),
+        ("alice", "takes_token", {"plainly": True}),
+        ("alice", "takes_token", {"plainly": False}),
+    )
     assert seen["phase"] == "SUCCEEDED", seen
     facts = seen["output"]
     assert (facts["run"], facts["action"], facts["project"]) == (seen["name"], "a0", "flytesnacks")
     assert not re.search(r"eyJ[\w-]+\.[\w-]+\.|twr_[a-z0-9]{12}_", facts["visible"])
     assert taken["phase"] == "SUCCEEDED", taken
-    token = taken["output"]
+    assert (plain["phase"], plain["code"]) == ("FAILED", "SecretInOutputs"), plain
+    token = taken["output"][::-1]
     assert token.count(".") == 2
     with hosting.http() as client:
         answer = client.get("/api/v1/whoami", headers={"authorization": f"Bearer {token}"})
     assert answer.status_code == 401
     assert token not in hosting.log
+    printed = hosting.flyte("logs", taken["name"]).out
+    assert "it is [secret]" in printed
+    assert token not in printed
+
+
+def test_a_secret_is_in_the_variable_that_the_task_declares(ask: Ask, hosting: Tower) -> None:
+    (known,) = ask(("alice", "knowing.knows", {}))
+    assert (known["phase"], known.get("output")) == ("SUCCEEDED", WORD[::-1]), known
+    printed = hosting.flyte("logs", known["name"]).out
+    assert "told [secret]" in printed
+    assert WORD not in printed
 
 
 def _actions(tower: Tower, run: str) -> list[dict[str, str]]:

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from tower.audit import Event
 from tower.clock import Clock
 from tower.control.access import Access
+from tower.control.redaction import Redaction
 from tower.errors import Denied
 from tower.identity.principal import CredentialKind, Principal
 from tower.identity.runtokens import RunTokens
@@ -22,12 +23,20 @@ class Attesting:
     """The use-cases behind the routes that sockets of attempts alone have."""
 
     def __init__(
-        self, *, db: Database, clock: Clock, access: Access, tokens: RunTokens, settings: Settings
+        self,
+        *,
+        db: Database,
+        clock: Clock,
+        access: Access,
+        tokens: RunTokens,
+        redaction: Redaction,
+        settings: Settings,
     ) -> None:
         self._db = db
         self._clock = clock
         self._access = access
         self._tokens = tokens
+        self._redaction = redaction
         self._life = settings.run_token_life
         self._issued: OrderedDict[str, tuple[str, float]] = OrderedDict()
 
@@ -57,6 +66,7 @@ class Attesting:
                 detail={"kind": "run", "token": claims.id, "expires_at": claims.expires_at},
             )
         )
+        self._redaction.add(credential.id, [token.encode()])
         self._issued[credential.id] = token, now + self._life * _FRESH_PART
         while len(self._issued) > _REMEMBERED:
             self._issued.popitem(last=False)

@@ -6,10 +6,10 @@ import hashlib
 import re
 from pathlib import Path
 
-from tower.images.port import TOKEN_COMMAND
+from tower.images.port import ASK_COMMAND
 
 _RELEASE = re.compile(r"flyte==2(?:\.\d{1,4}){2}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?")
-_SOURCE = Path(__file__).with_name("token.py").read_bytes()
+_SOURCE = Path(__file__).with_name("ask.py").read_bytes()
 DIGEST = hashlib.sha256(_SOURCE).hexdigest()[:16]
 """Names the content of the command: an environment with another one is another environment."""
 
@@ -21,4 +21,4 @@ def known(requirement: str) -> bool:
 
 def equip(environment: Path) -> None:
     """Put the command beside the interpreter."""
-    (environment / "bin" / TOKEN_COMMAND).write_bytes(_SOURCE)
+    (environment / "bin" / ASK_COMMAND).write_bytes(_SOURCE)

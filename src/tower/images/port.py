@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-TOKEN_COMMAND = "tower-token"  # noqa: S105  (the name of a program)
-"""Prints the run token of the attempt that starts it."""
+ASK_COMMAND = "tower-ask"
+"""Asks the agent for processes of the official SDK: for a token, and for the secrets of a task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +17,7 @@ class ImageSpec:
 
     It travels as JSON in `container.config["flyte.image"]` with these keys. `base` is "debian" or the URI
     of a base image; `python` a version like "3.11" or "" for the builder's own. `sdk` "" is the SDK of this
-    project; "flyte==2.12.1" is the official one instead, with `TOKEN_COMMAND` beside its interpreter.
+    project; "flyte==2.12.1" is the official one instead, with `ASK_COMMAND` beside its interpreter.
     """
 
     base: str = "debian"

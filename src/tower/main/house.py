@@ -332,7 +332,14 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         ),
         webhooks=webhooks,
         confidences=confiding,
-        attesting=Attesting(db=db, clock=clock, access=access, tokens=run_tokens, settings=settings),
+        attesting=Attesting(
+            db=db,
+            clock=clock,
+            access=access,
+            tokens=run_tokens,
+            redaction=confiding.redaction,
+            settings=settings,
+        ),
         rest=rest_door.build(
             chain=chain,
             access=access,

@@ -162,11 +162,6 @@ class Attempt:
         await asyncio.sleep(0)  # let the lease reach the writer first
         ground = self._parts.ground()
         declared = plan.task(self._spec(row), run_pb2.RunSpec.FromString(row.run_spec), ground)
-        if declared.command and declared.secrets:
-            raise Unsupported(
-                "Secrets are not given to tasks of the SDK 'flyte' 2 here yet.",
-                hint="Deploy it with the SDK of the distribution 'flyte-tower'.",
-            )
         if declared.builds_image:
             return await self._make_image(row, leasing)
         image = await self._parts.images.ready(declared.image, progress=self._say)

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
+from flyteidl2.core import security_pb2
 from flyteidl2.task import task_definition_pb2
 
 from tower.control.officialspecs import BUNDLES, PROGRAM
 from tower.control.reconcile.plan import Ground
-from tower.errors import Invalid, Precondition
+from tower.errors import Invalid, Precondition, Unsupported
 from tower.executors.port import TaskJob
-from tower.images.port import TOKEN_COMMAND
+from tower.images.port import ASK_COMMAND
 from tower.store.runs import ActionRow
 
 FOLDER = ".tower"
@@ -90,7 +91,18 @@ def command(
     for option, name in BUNDLES.items():
         if option in words[:-1]:
             words[words.index(option) + 1] = str(folder / name)
-    return (str(python.with_name(PROGRAM)), *words[1:])
+    program = (str(python.with_name(PROGRAM)), *words[1:])
+    declared = spec.task_template.security_context.secrets
+    if any(secret.mount_requirement == security_pb2.Secret.MountType.FILE for secret in declared):
+        raise Unsupported(
+            "Secrets are given to tasks of the SDK 'flyte' 2 in variables only.",
+            hint="Declare them with as_env_var.",
+        )
+    return (*_ask(python), "start", *program) if declared else program
+
+
+def _ask(python: Path) -> tuple[str, ...]:
+    return str(python), "-I", "-S", str(python.with_name(ASK_COMMAND))
 
 
 def environment(ground: Ground, *, python: Path, folder: Path) -> Mapping[str, str]:
@@ -111,7 +123,7 @@ def environment(ground: Ground, *, python: Path, folder: Path) -> Mapping[str, s
         "_U_EP_OVERRIDE": urlunsplit(endpoint._replace(netloc=place)),
         "_U_RUN_BASE": str(folder / "run"),
         "FLYTE_AUTH_TYPE": "ExternalCommand",
-        "FLYTE_AUTH_COMMAND": json.dumps([str(python), "-I", "-S", str(python.with_name(TOKEN_COMMAND))]),
+        "FLYTE_AUTH_COMMAND": json.dumps([*_ask(python), "token"]),
         "FSSPEC_FILE": json.dumps({"auto_mkdir": True}),
     }
     if ground.trust is not None:
