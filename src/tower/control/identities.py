@@ -16,6 +16,7 @@ from tower.policy.rules import ANY, KINDS, LISTED, Role
 from tower.settings import DOMAINS
 from tower.store import identities as store
 from tower.store import policies as rules
+from tower.store import secrets
 from tower.store.database import Database, Transaction
 from tower.store.identities import BindingRow, UserRow
 
@@ -126,7 +127,7 @@ class Identities:
         return await self._db.write(write)
 
     async def delete_user(self, principal: Principal, subject: str, *, request_id: str = "") -> None:
-        """End a subject for good: disabled, without roles, groups and keys.
+        """End a subject for good: disabled, without roles, groups, keys and secrets of their own.
 
         The name stays taken, since records keep naming the one they are about.
         """
@@ -138,6 +139,7 @@ class Identities:
             if not store.set_disabled(tx, subject, tx.now):
                 raise not_found(user_resource(subject))
             rules.forget_subject(tx, subject)
+            secrets.remove_owned(tx, subject)
             keys = [row.id for row in store.live_keys(tx, subject=subject)]
             for key in keys:
                 store.delete_key(tx, key, tx.now)

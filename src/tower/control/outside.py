@@ -172,7 +172,7 @@ class Outside:
             parts = urlsplit(text)
             host, port = (parts.hostname or "").rstrip("."), parts.port
         except ValueError:
-            return True  # whatever it is, somebody else may read it as ours
+            return "://" in audience  # a broken URL may be read as ours by somebody else
         apps = self._settings.apps_domain.lower()
         if host == apps or host.endswith(f".{apps}"):
             return True

@@ -307,3 +307,9 @@ async def test_the_database_has_no_column_for_a_value(den: Den) -> None:
     with sqlite3.connect(den.house.settings.database) as database:
         (row,) = database.execute("select * from secrets").fetchall()
     assert not any(VALUE in (cell if isinstance(cell, bytes) else str(cell).encode()) for cell in row)
+
+
+async def test_with_a_person_go_the_secrets_of_their_own(den: Den) -> None:
+    await den.keep("alice", "token", VALUE, personal=True)
+    await den.house.identities.delete_user(MACHINE, "alice")
+    assert den.house.db.read_now(lambda reader: store.everything(reader, owner="alice")) == []
