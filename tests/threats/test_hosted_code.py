@@ -85,7 +85,7 @@ def test_t02_a_version_is_what_was_deployed(lab: Lab, tmp_path: Path) -> None:
     assert lab.audit(event="run.create")[0]["detail"]["code_digest"] == before["detail"]["code_digest"]
 
 
-RESERVED = ("_U_EP_OVERRIDE", "FLYTE_AGENT_SOCKET", "RUN_NAME", "LD_PRELOAD", "PYTHONPATH")
+RESERVED = ("_U_EP_OVERRIDE", "FLYTE_ADMIN_ENDPOINT", "FLYTE_AGENT_SOCKET", "RUN_NAME", "LD_PRELOAD", "PYTHONPATH")
 
 
 def test_t09_the_environment_leads_nowhere_else(lab: Lab) -> None:
@@ -95,7 +95,7 @@ def test_t09_the_environment_leads_nowhere_else(lab: Lab) -> None:
         spec.envs.values.add(key=name, value="http://127.0.0.1:1")
         assert lab.start("mallory", "def main(): pass", run_spec=spec).status_code == 400, name
     spec = run_pb2.RunSpec()
-    for name in ("FLYTE_ENDPOINT", "FLYTE_ADMIN_ENDPOINT", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
+    for name in ("FLYTE_ENDPOINT", "HTTPS_PROXY", "http_proxy", "ALL_PROXY"):
         spec.envs.values.add(key=name, value="http://127.0.0.1:1")
     told = lab.inside_task(
         "mallory",

@@ -84,6 +84,7 @@ async def run(
     directory: Path,
     seconds: float,
     progress: Callable[[str], object] = lambda _: None,
+    more: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run a program to its end, each line it says given to `progress`. Raises Unavailable after `seconds`.
 
@@ -92,7 +93,7 @@ async def run(
     process = await asyncio.create_subprocess_exec(
         *arguments,
         cwd=directory,
-        env=environment(),
+        env=environment() | dict(more or {}),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -17,6 +17,7 @@ import uv as uv_binary
 
 from tower.errors import Fault, Invalid, Precondition, Unavailable, Unsupported
 from tower.images import official
+from tower.images.confined import Confine, Tools, installed
 from tower.images.port import Environment, ImageSpec, Progress
 from tower.images.readable import open_up
 from tower.images.sdk import Sdk, publish
@@ -24,6 +25,8 @@ from tower.images.uv import run
 
 _MARKER = "tower-image.json"
 _AT_ONCE = 2
+_JOBS = 2
+_SECONDS_TO_LOOK = 60.0
 _SHOWN = 1500
 _VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?")
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]*")
@@ -41,13 +44,21 @@ class VenvBuilder:
     """
 
     def __init__(
-        self, home: Path, *, uv: str = "", seconds: float = 600.0, allow_builds: bool = False
+        self,
+        home: Path,
+        *,
+        uv: str = "",
+        seconds: float = 600.0,
+        allow_builds: bool = False,
+        confine: Confine | None = None,
     ) -> None:
-        """Keep environments under `home/images` and the SDK under `home/sdk`. Raises Broken."""
+        """Keep environments under `home/images` and the SDK under `home/sdk`. Raises Broken.
+
+        `confine` keeps the tools from seeing more than they need.
+        """
         self._images = home / "images"
         self._images.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._uv = uv or uv_binary.find_uv_bin()
-        self._seconds = seconds
+        self._tools = Tools(confine, program=uv or uv_binary.find_uv_bin(), seconds=seconds)
         self._allow_builds = allow_builds
         self._sdk: Sdk = publish(_made(home / "sdk"))
         self._running: dict[str, asyncio.Task[Path]] = {}
@@ -77,7 +88,7 @@ class VenvBuilder:
 
     async def _needs(self, version: str) -> tuple[Path, ...]:
         if version not in self._bases:
-            self._bases[version] = _installation(await self._interpreter(version))
+            self._bases[version] = installed(await self._interpreter(version))
         return (self._sdk.path, *self._bases[version])
 
     async def close(self) -> None:
@@ -132,7 +143,7 @@ class VenvBuilder:
                 if spec.sdk:
                     await asyncio.to_thread(official.equip, draft)
                 else:
-                    await self._add_own(draft)
+                    await self._add_own(draft, python=python)
                 await asyncio.to_thread(_publish, draft, folder, spec)
             finally:
                 await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
@@ -148,59 +159,56 @@ class VenvBuilder:
         say: Callable[[str], object],
     ) -> None:
         say("making the environment")
-        made = await run(
-            [
-                self._uv,
-                "venv",
-                "--relocatable",
-                "--no-project",
-                "--allow-existing",
-                "--python",
-                python,
-                draft,
-            ],
+        base_files = installed(python)
+        made = await self._tools.uv(
+            ["venv", "--relocatable", "--no-project", "--allow-existing", "--python", python, draft],
             directory=draft,
-            seconds=self._seconds,
+            read=base_files,
         )
         if made.code != 0:
             raise self._failed("The environment could not be made.", made.lines)
         (draft / "requirements.txt").write_text("\n".join((*base, *wanted)) + "\n")
         interpreter = draft / "bin" / "python"
         options = [] if self._allow_builds else ["--no-build"]
-        installed = await run(
+        done = await self._tools.uv(
             [
-                self._uv,
                 "pip",
                 "install",
                 "--python",
                 interpreter,
-                "--compile-bytecode",
                 *options,
                 "--requirement",
                 draft / "requirements.txt",
             ],
             directory=draft,
-            seconds=self._seconds,
+            read=base_files,
             progress=say,
         )
-        if installed.code != 0:
-            raise self._failed(_blame(wanted, installed.lines), installed.lines)
+        if done.code != 0:
+            raise self._failed(_blame(wanted, done.lines), done.lines)
+        await self._compile(python, draft / "lib", jobs=_JOBS)
 
-    async def _add_own(self, draft: Path) -> None:
+    async def _add_own(self, draft: Path, *, python: str) -> None:
         """Make the SDK of this project importable in an environment."""
         _link(draft, self._sdk.path)
-        interpreter = draft / "bin" / "python"
-        await run(
-            [interpreter, "-m", "compileall", "-q", self._sdk.path], directory=draft, seconds=self._seconds
+        await self._compile(python, self._sdk.path)
+
+    async def _compile(self, python: str, folder: Path, *, jobs: int = 1) -> None:
+        """Compile modules, by an interpreter that knows nothing of the packages: none of their code runs."""
+        await self._tools.run(
+            [python, "-I", "-S", "-m", "compileall", "-q", "-j", str(jobs), folder],
+            directory=folder,
+            read=installed(python),
         )
 
     async def _interpreter(self, version: str) -> str:
         if version in ("", _own_version(), ".".join(str(part) for part in sys.version_info[:3])):
             return str(getattr(sys, "_base_executable", sys.executable))
+        # this looks around on the machine, and runs nothing of anybody's
         found = await run(
-            [self._uv, "python", "find", "--no-project", "--system", version],
+            [self._tools.program, "python", "find", "--no-project", "--system", version],
             directory=self._images,
-            seconds=self._seconds,
+            seconds=_SECONDS_TO_LOOK,
         )
         if found.code != 0 or not found.lines:
             raise Unsupported(
@@ -218,7 +226,7 @@ class VenvBuilder:
             listed = await run(
                 [tool, "--show", "--showformat=${db:Status-Status} ${Package}\n", "--", *names],
                 directory=self._images,
-                seconds=self._seconds,
+                seconds=_SECONDS_TO_LOOK,
             )
             missing = [name for name in names if f"installed {name}" not in listed.lines]
         if missing:
@@ -298,13 +306,6 @@ def _publish(draft: Path, folder: Path, spec: ImageSpec) -> None:
 def _made(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     return folder
-
-
-def _installation(python: str) -> tuple[Path, ...]:
-    """What an interpreter needs of the place where it was installed."""
-    path = Path(python)
-    prefix = path.resolve().parent.parent
-    return (path, *(prefix / name for name in ("lib", "lib64") if (prefix / name).is_dir()))
 
 
 def _own_version() -> str:

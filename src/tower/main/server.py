@@ -168,10 +168,11 @@ async def _loops(
 ) -> tuple[Reconcile, AppSupervisor]:
     """The loops of runs and of apps, started; drained before what they stand on is closed."""
     settings = house.settings
-    executor = ProcessExecutor(isolation=_isolation(settings))
+    isolation = _isolation(settings)
+    executor = ProcessExecutor(isolation=isolation)
     closing.push_async_callback(executor.close)
     log.info("limits", enforcement=executor.enforcement)
-    images, rooms = VenvBuilder(settings.home), Rooms(settings.home)
+    images, rooms = VenvBuilder(settings.home, confine=isolation.command), Rooms(settings.home)
     closing.push_async_callback(images.close)
     closing.push_async_callback(rooms.close)
     ground = Ground(

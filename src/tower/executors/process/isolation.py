@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import count
@@ -131,6 +131,16 @@ class Isolation:
             user=user,
             parent=parent,
         )
+
+    def command(
+        self, arguments: Sequence[str], *, read: Iterable[Path], write: Iterable[Path], directory: Path
+    ) -> Sequence[str]:
+        """The command that runs a tool of Tower's own, as Tower's own user but without its privileges."""
+        shown = self.program(read=read, write=write, directory=directory, user=None)
+        if shown is None:
+            return arguments
+        plan = {"parent": os.getpid(), "sandbox": shown.json()}
+        return [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(plan), *arguments]
 
     def attempt(
         self, template: Shown | None, *, own: Iterable[Path], temporary: Path
