@@ -15,8 +15,11 @@ from flyteidl2.trigger import trigger_definition_pb2, trigger_service_pb2
 from sqlalchemy import select
 from tests.rpc_world import DOMAIN, PROJECT, SIMPLE, Caller, RpcWorld, named, task_id, task_spec
 
+from tower.control.schedules import Declared
 from tower.store.schedules import TriggerKey, TriggerRow, get
 from tower.store.schema import actions
+
+__all__ = ["START", "Clockwork", "Declared", "clockwork", "cron", "every", "name_of"]
 
 START = datetime(2026, 3, 2, 8, 0, tzinfo=UTC).timestamp()
 """A Monday, eight in the morning."""
@@ -135,6 +138,10 @@ class Clockwork:
         """Move the clock, and fire what is due then."""
         self.rpc.world.clock.time += seconds
         return await self.rpc.firing.fire_due()
+
+    def inputs(self) -> common_pb2.Inputs:
+        """What the task takes."""
+        return named({"x": 1})
 
     def runs(self) -> list[Any]:
         """All runs, oldest first."""
