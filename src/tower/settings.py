@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,6 +28,10 @@ class Settings:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     apps_domain: str = "apps.localhost"
+    public_url: str = ""
+    """Where people reach this Tower, when that is not where it listens: `https://tower.example.org`."""
+    behind_proxy: bool = False
+    """Everything comes through a proxy, which ends TLS and says in `x-forwarded-for` who calls."""
     org: str = "tower"
     first_project: str = "flytesnacks"
     parallel_attempts: int = 8
@@ -133,4 +139,43 @@ class Settings:
             raise Invalid("The longest life of a key is shorter than a second.")
         if self.tls_cert is not None and not self.tls:
             raise Invalid("A certificate was given without TLS.", hint="Add --tls.")
+        self._validate_addresses()
         check_all(self.issuers)
+
+    def _validate_addresses(self) -> None:
+        if _APPS_DOMAIN.fullmatch(self.apps_domain) is None:
+            raise Invalid("The domain of the apps is no name of a host.", hint="Write apps.example.org.")
+        if self.public_url and _PUBLIC_URL.fullmatch(self.public_url) is None:
+            raise Invalid(
+                "The public URL is none that this Tower can have.",
+                hint="Write https://tower.example.org: scheme, host, a port if need be, and nothing more.",
+            )
+        if self.behind_proxy and not self.public_url:
+            raise Invalid(
+                "A Tower behind a proxy has to know its name.", hint="Add --public-url https://NAME."
+            )
+        encrypted = self.tls or self.behind_proxy
+        if self.public_url.startswith("https://") and not encrypted:
+            raise Invalid(
+                "The public URL says https, and this Tower serves plain HTTP.",
+                hint="Add --tls, or --behind-proxy when a proxy ends TLS in front of it.",
+            )
+        if not (encrypted or _this_machine(self.host)):
+            raise Invalid(
+                f"On {self.host} keys and sessions would travel over the network in the clear.",
+                hint="Add --tls, or --behind-proxy where a proxy ends TLS and alone reaches this port.",
+            )
+
+
+_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_APPS_DOMAIN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_PUBLIC_URL = re.compile(rf"https?://({_LABEL}(\.{_LABEL})*|\[[0-9a-f:]+\])(:[0-9]{{1,5}})?")
+
+
+def _this_machine(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,16 @@ from flyte._environment import Environment, TaskEnvironment
 from flyte._init import current_session
 from flyte._syncify import syncify
 from flyte._task import Task
-from flyte.errors import DeploymentError
+from flyte.errors import DeploymentError, FlyteError
 from flyte.remote import App
 from flyte.remote import Task as RemoteTask
 from flyte.transport.session import Session
 
 START_SECONDS = 600.0
+IMAGE_LINE = "[image] "
+"""So begins what a log says about the making of the image."""
+
+_CLOCKS_DIFFER = dt.timedelta(seconds=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +239,7 @@ async def _until_up(served: DeployedApp, *, seconds: float, progress: OnProgress
     """Wait until the app serves. Raises DeploymentError."""
     progress(Progress("wait", served.name, 0, 1))
     if not steps.is_up(served.app.pb2):
+        telling = asyncio.ensure_future(_tell_image(served.app, progress))
         try:
             await served.app.wait.aio(timeout=seconds)
         except TimeoutError:
@@ -241,12 +248,26 @@ async def _until_up(served: DeployedApp, *, seconds: float, progress: OnProgress
                 f"(it is {served.app.status}). {served.app.message}".strip(),
                 hint=f"Look at its log: flyte logs --app {served.name}",
             ) from None
+        finally:
+            telling.cancel()
+            await asyncio.wait([telling])
     if not steps.is_up(served.app.pb2):
         raise DeploymentError(
             f"The app {served.name} does not come up: it is {served.app.status}. {served.app.message}".strip()
         )
     progress(Progress("wait", served.name, 1, 1))
     return _served(served.app)
+
+
+async def _tell_image(app: App, progress: OnProgress) -> None:
+    """Pass on what is said about the making of the image, from now on."""
+    if progress is _quiet:
+        return
+    since = dt.datetime.now(dt.UTC) - _CLOCKS_DIFFER
+    with suppress(FlyteError):
+        async for line in app.logs.aio():
+            if line.text.startswith(IMAGE_LINE) and (line.time is None or line.time >= since):
+                progress(Progress("image", line.text.removeprefix(IMAGE_LINE), 0, 0))
 
 
 def _served(app: App) -> DeployedApp:

@@ -23,7 +23,7 @@ from flyte.errors import (
 )
 from flyte.transport.session import Session
 
-Step = Literal["pack", "upload", "task", "app", "wait"]
+Step = Literal["pack", "upload", "task", "app", "wait", "image"]
 
 _UPLOAD = "/flyteidl2.dataproxy.DataProxyService/CreateUploadLocation"
 _DEPLOY = "/flyteidl2.task.TaskService/DeployTask"
@@ -36,7 +36,10 @@ _UP = (
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far one step is: bytes for uploads, things for the others."""
+    """How far one step is: bytes for uploads, things for the others.
+
+    The making of an image has no end that is known: `total` is 0, `name` what is being done.
+    """
 
     step: Step
     name: str

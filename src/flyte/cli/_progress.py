@@ -7,37 +7,49 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+from ._output import cell
+
 if TYPE_CHECKING:
     from flyte._deploy import Progress
+
+_WIDEST = 60
 
 _TITLES = {
     "pack": "Code",
     "upload": "Upload",
     "task": "Tasks",
     "app": "Apps",
+    "image": "Image",
     "wait": "Environment and start-up",
 }
+
+
+def shown() -> bool:
+    """Whether somebody looks."""
+    return sys.stderr.isatty()
 
 
 @contextlib.contextmanager
 def waiting(title: str) -> Iterator[Callable[[str], None]]:
     """A spinner with what is being waited for; call what it gives with each new state."""
-    if not sys.stderr.isatty():
+    if not shown():
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
 
     with Console(stderr=True).status(title) as status:
-        yield lambda state: status.update(f"{title}: {state}")
+        yield lambda state: status.update(escape(f"{title}: {cell(state)[:_WIDEST]}"))
 
 
 @contextlib.contextmanager
 def deploying() -> Iterator[Callable[[Progress], None]]:
     """A bar for each step of a deployment; call what it gives with each report of progress."""
-    if not sys.stderr.isatty():
+    if not shown():
         yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -53,8 +65,11 @@ def deploying() -> Iterator[Callable[[Progress], None]]:
         known: dict[str, TaskID] = {}
 
         def show(progress: Progress) -> None:
+            title, total = _TITLES[progress.step], progress.total or None
+            if total is None:
+                title = f"{title}: {cell(progress.name)[:_WIDEST]}"
             if progress.step not in known:
-                known[progress.step] = bars.add_task(_TITLES[progress.step], total=progress.total)
-            bars.update(known[progress.step], completed=progress.done, total=progress.total)
+                known[progress.step] = bars.add_task(escape(title), total=total)
+            bars.update(known[progress.step], completed=progress.done, total=total, description=escape(title))
 
         yield show

@@ -41,6 +41,15 @@ def cli() -> None:
 @click.option(
     "--key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Its private key (PEM)."
 )
+@click.option("--public-url", metavar="URL", default="", help="Where people reach it: https://NAME[:PORT].")
+@click.option(
+    "--apps-domain", default="apps.localhost", show_default=True, help="Each app has a host below this name."
+)
+@click.option(
+    "--behind-proxy",
+    is_flag=True,
+    help="A proxy ends TLS and is all that reaches this port; its x-forwarded-for is believed.",
+)
 @click.option(
     "--config",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -94,6 +103,9 @@ def up(
     tls: bool,
     cert: Path | None,
     key: Path | None,
+    public_url: str,
+    apps_domain: str,
+    behind_proxy: bool,
     config: Path | None,
     max_key_life: str | None,
     drain: str,
@@ -111,6 +123,9 @@ def up(
         tls=tls,
         tls_cert=cert,
         tls_key=key,
+        public_url=public_url.rstrip("/").lower(),
+        apps_domain=apps_domain.lower(),
+        behind_proxy=behind_proxy,
         issuers=issuers.configured(tower.home, config),
         max_key_life=span(max_key_life),
         drain_seconds=span(drain) or 0.0,

@@ -151,7 +151,8 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     outside = OutsideRing(settings.home / "identity-keys", clock=clock)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
-    origin = Origin("https" if settings.tls else "http", settings.host, settings.port)
+    scheme = "https" if settings.tls else "http"
+    origin = Origin(scheme, settings.host, settings.port, settings.public_url)
     access_tokens = AccessTokens(keys=ring, clock=clock, ours=origin.ours)
     run_tokens = RunTokens(keys=ring, clock=clock, issuer=settings.org)
     grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)

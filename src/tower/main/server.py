@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 import uvicorn
@@ -53,6 +54,7 @@ from tower.images.venv import VenvBuilder
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
+from tower.main.proxy import BehindProxy
 from tower.nodes import door as nodes
 from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
@@ -88,7 +90,9 @@ async def _up(settings: Settings) -> None:
     with listener:
         async with compose(settings) as house, _running(house) as running:
             certificate = _certificate(settings, house.clock.now())
-            server = _Server(_config(running.public, certificate=certificate), on_stop=running.rest)
+            public = BehindProxy(running.public, settings.public_url) if settings.behind_proxy else None
+            config = _config(public or running.public, certificate=certificate)
+            server = _Server(config, on_stop=running.rest)
             _spare_the_collector()
             log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
             await server.serve(sockets=[listener])
@@ -366,4 +370,6 @@ def _certificate(settings: Settings, now: float) -> tls.Certificate | None:
         return tls.Certificate(settings.tls_cert, settings.tls_key, None)
     names = dict.fromkeys(("localhost", "127.0.0.1", "::1", settings.host, f"*.{settings.apps_domain}"))
     names.pop("0.0.0.0", None)  # noqa: S104
+    if settings.public_url:
+        names[urlsplit(settings.public_url).hostname or ""] = None
     return tls.local(settings.home / "tls", names=tuple(names), now=now)

@@ -56,11 +56,15 @@ def leave(token: Token[Call]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where Tower is reached: scheme, and the host and port to name when a request gives no good ones."""
+    """Where Tower is reached: scheme, and the host and port to name when a request gives no good ones.
+
+    With a `public` URL it is that, whatever a request says.
+    """
 
     scheme: str
     host: str
     port: int
+    public: str = ""
 
     @lru_cache(maxsize=256)  # noqa: B019  (one origin lives as long as the process)
     def base_url(self, host_header: str) -> str:
@@ -69,6 +73,8 @@ class Origin:
         Any other Host header is not repeated, so that nobody is sent a link to a foreign place. A Tower that
         listens on every address knows no name of its own and takes the one that it was called by.
         """
+        if self.public:
+            return self.public
         match = _HOST.fullmatch(host_header)
         if match is not None and self._ours(match["name"].lower()):
             return f"{self.scheme}://{host_header.lower()}"
