@@ -1,0 +1,79 @@
+"""Run by the official SDK's own interpreter: deploys a task with triggers, and works with them.
+
+Arguments: endpoint (host:port). Standard input: one JSON object with `client_id` and `secret`. Prints one
+JSON object as its last line.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from datetime import datetime, timedelta, timezone
+
+import flyte
+import flyte.remote as remote
+
+env = flyte.TaskEnvironment(name="official_clock")
+START = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=1)  # noqa: UP017
+
+
+@env.task(
+    triggers=(
+        flyte.Trigger(
+            "mornings",
+            flyte.Cron("0 9 * * 1-5", timezone="Europe/Berlin"),
+            inputs={"at": flyte.TriggerTime, "x": 7},
+            env_vars={"MOOD": "calm"},
+            description="every working day",
+        ),
+        flyte.Trigger("rate", flyte.FixedRate(90, start_time=START), inputs={"x": 1}, auto_activate=False),
+        flyte.Trigger.hourly("at", inputs={"x": 2}),
+    )
+)
+async def tick(x: int, at: datetime = datetime(2020, 1, 1, tzinfo=timezone.utc)) -> str:  # noqa: UP017
+    return f"{x} at {at.isoformat()}"
+
+
+def shown(details):
+    return {
+        "active": details.is_active,
+        "version": details.pb2.spec.task_version,
+        "labels": dict(details.pb2.spec.run_spec.labels.values),
+        "inputs": [each.name for each in details.pb2.spec.inputs.literals],
+        "moment": details.automation_spec.schedule.kickoff_time_input_arg,
+    }
+
+
+async def main() -> dict:
+    given = json.load(sys.stdin)
+    await flyte.init.aio(
+        endpoint=f"dns:///{sys.argv[1]}",
+        project="flytesnacks",
+        domain="development",
+        auth_type="ClientSecret",
+        client_id=given["client_id"],
+        client_credentials_secret=given["secret"],
+        disable_keyring=True,
+        image_builder="remote",
+    )
+    await flyte.deploy.aio(env)
+    task = "official_clock.tick"
+    told: dict = {"listed": {}, "start": START.isoformat()}
+    async for each in remote.Trigger.listall.aio(task_name=task):
+        details = await remote.Trigger.get.aio(name=each.name, task_name=task)
+        told["listed"][each.name] = shown(details)
+    await remote.Trigger.update.aio("rate", task, True)
+    await remote.Trigger.update.aio("hourly", task, False)
+    for name in ("rate", "hourly"):
+        told[name] = shown(await remote.Trigger.get.aio(name=name, task_name=task))
+    by_hand = flyte.Trigger("by-hand", inputs={"x": 3})
+    made = await remote.Trigger.create.aio(by_hand, task)
+    told["created"] = {"name": made.name, "active": made.is_active}
+    for name in ("mornings", "rate", "hourly", "by-hand"):
+        await remote.Trigger.delete.aio(name, task)
+    told["left"] = [each.name async for each in remote.Trigger.listall.aio(task_name=task)]
+    return told
+
+
+print(json.dumps(asyncio.run(main())), flush=True)
+os._exit(0)
