@@ -175,4 +175,6 @@ def _covers(binding: Binding, resource: Resource) -> bool:
         return False
     if not binding.kind:
         return True
+    if resource.type is ResourceType.RUN:  # a role for a task alone is one for its runs, too
+        return binding.kind == "task" and bool(resource.task) and resource.task == binding.name
     return resource.type is KINDS[binding.kind] and bool(resource.name) and resource.name == binding.name

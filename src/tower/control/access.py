@@ -173,6 +173,12 @@ class Access:
         bindings = await self._directory.bindings(principal.subject)
         return self._engine.looks_at_names(bindings, type_)
 
+    async def tasks_in(self, principal: Principal, project: str, domain: str) -> list[str]:
+        """The tasks of a place that the caller has a role for alone."""
+        if principal.kind is Kind.MACHINE:
+            return []
+        return sorted((await self._directory.bindings(principal.subject)).tasks_in(project, domain))
+
     async def explain(
         self, principal: Principal, action: Action, resource: Resource, *, author: str = ""
     ) -> Explanation:

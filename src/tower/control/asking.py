@@ -8,6 +8,7 @@ from tower.control.access import Access, not_found
 from tower.control.definitions import Definitions
 from tower.control.directory import Directory
 from tower.control.identities import user_resource
+from tower.control.runs import run_resource
 from tower.errors import Invalid
 from tower.identity.principal import Credential, CredentialKind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
@@ -99,6 +100,8 @@ class Asking:
             key = ActionKey(place.project, place.domain, place.name, "a0")
             run = await self._db.read(lambda reader: runs.get(reader, key))
             owner = None if run is None else run.executed_by
+            if run is not None:
+                place = replace(place, task=run_resource(key, row=run).task)
         elif place.type is ResourceType.KEY and place.name:
             row = await self._db.read(lambda reader: identities.live_key(reader, place.name))
             owner = None if row is None else row.subject

@@ -228,9 +228,10 @@ class Data:
         request_id: str,
     ) -> tuple[str, float]:
         """The path of a URL to the code bundle of an action or a task version, and when it ends."""
+        run: Resource | None = None
         if key is not None:
             seen = await self._watching.get(principal, key, request_id=request_id)
-            spec = seen.spec
+            spec, run = seen.spec, self._watching.place(seen.row)
         else:
             assert task is not None
             await self._access.require(
@@ -244,7 +245,7 @@ class Data:
         if not bundle:
             raise NotFound("There is no code bundle: the code is part of the image.")
         blob = naming.parse_uri(bundle)
-        return await self._link(principal, blob, life=life, request_id=request_id)
+        return await self._link(principal, blob, run=run, life=life, request_id=request_id)
 
     async def report_link(
         self, principal: Principal, key: ActionKey, *, attempt: int, life: float, request_id: str
@@ -257,13 +258,23 @@ class Data:
         blob = f"{naming.parse_uri(uris[-1])}/{REPORT}"
         if not await self._blobs.exists(blob):
             raise NotFound("There is no report.")
-        return await self._link(principal, blob, life=life, request_id=request_id)
+        run = self._watching.place(seen.row)
+        return await self._link(principal, blob, run=run, life=life, request_id=request_id)
 
     async def _link(
-        self, principal: Principal, blob: str, *, life: float, request_id: str
+        self,
+        principal: Principal,
+        blob: str,
+        *,
+        run: Resource | None = None,
+        life: float,
+        request_id: str,
     ) -> tuple[str, float]:
+        """A link to a blob, for who sees the runs of its place, or the one run that it belongs to."""
         _, project, domain, *_ = blob.split("/")
         place = Resource(ResourceType.DOMAIN, project=project, domain=domain)
+        if run is not None and (run.project, run.domain) == (project, domain):
+            place = run
         decision = await self._access.require(
             principal, Action.RUN_VIEW, place, request_id=request_id, view=Action.RUN_VIEW
         )

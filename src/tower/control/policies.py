@@ -23,6 +23,8 @@ from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision, Engine
 from tower.policy.rulebook import Rulebook, Written, check_role
 from tower.policy.rules import ANY
+from tower.settings import DOMAINS
+from tower.store import identities
 from tower.store import policies as store
 from tower.store.database import Database, Reader, Transaction
 from tower.store.policies import PolicyRow, RevisionRow, RoleRow
@@ -99,6 +101,8 @@ class Policies:
         async with self._one_at_a_time:
             rows = await self._db.read(store.all_policies)
             before = next((row for row in rows if row.name == written.name), None)
+            if create:
+                await self._own_name(principal, written)
             if create and before is not None:
                 raise AlreadyExists(f"There is already a policy {written.name}.", hint="Update it instead.")
             if before is not None:
@@ -109,6 +113,8 @@ class Policies:
 
             def change(tx: Transaction) -> PolicyRow:
                 check_place(tx, written.project, written.domain)
+                if create:
+                    _check_prefix(tx, written)
                 row = PolicyRow(
                     **{name: getattr(written, name) for name in Written.__dataclass_fields__},
                     description=description,
@@ -287,6 +293,25 @@ class Policies:
     async def _manage(self, principal: Principal, place: Resource, request_id: str) -> Decision:
         return await self._access.require(principal, Action.POLICY_MANAGE, place, request_id=request_id)
 
+    async def _own_name(self, principal: Principal, written: Written) -> None:
+        """Raise Invalid for a name that could be one of a policy which its author may not view (T43).
+
+        Names are for all of the installation. Who administers a part of it writes the part's name before
+        each, so that no answer about a name tells of a policy elsewhere.
+        """
+        for begins, place in _parts(written):
+            if written.name.startswith(begins):
+                if (await self._access.check(principal, Action.POLICY_VIEW, place)).allowed:
+                    return
+                break
+        begins = _parts(written)[0][0]
+        for each, place in _parts(written):
+            if (await self._access.check(principal, Action.POLICY_VIEW, place)).allowed:
+                begins = each
+        raise Invalid(
+            f"The name of a policy there begins with {begins}", hint=f"As in {begins}{written.name}"
+        )
+
     async def _viewable(self, principal: Principal, name: str, request_id: str) -> tuple[PolicyRow, Decision]:
         row = await self._db.read(lambda reader: store.policy(reader, name))
         place = Resource(ResourceType.POLICY, name=name[:64]) if row is None else _place(row)
@@ -298,6 +323,29 @@ class Policies:
         if row is None or not decision.allowed:
             raise not_found(Resource(ResourceType.POLICY, name=name[:64]))
         return row, decision
+
+
+def _parts(written: Written) -> list[tuple[str, Resource]]:
+    """What names begin with where this document holds, narrowest part first, and whose names those are."""
+    parts = []
+    if ANY not in {written.project, written.domain}:
+        place = Resource(ResourceType.POLICY, written.project, written.domain)
+        parts.append((f"{written.project}.{written.domain}.", place))
+    if written.project != ANY:
+        parts.append((f"{written.project}.", Resource(ResourceType.POLICY, written.project)))
+    return [*parts, ("", Resource(ResourceType.POLICY))]
+
+
+def _check_prefix(tx: Transaction, written: Written) -> None:
+    """Raise Invalid where a name begins as those of a part that the document is not for."""
+    project, _, rest = written.name.partition(".")
+    if not rest or not identities.project_exists(tx, project):
+        return
+    domain = rest.partition(".")[0] if "." in rest else ""
+    fits = written.project == project and (domain not in DOMAINS or written.domain == domain)
+    if not fits:
+        part = f"{project}.{domain}." if domain in DOMAINS else f"{project}."
+        raise Invalid(f"Names that begin with {part} are for policies of that part.")
 
 
 def _stored(reader: Reader) -> Rulebook:

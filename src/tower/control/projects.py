@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from sqlalchemy.exc import IntegrityError
 
@@ -146,6 +147,23 @@ class Projects:
             if (await self._access.check(principal, action, place)).allowed:
                 allowed.append((name, each))
         return allowed
+
+    async def with_runs(self, principal: Principal, *, project: str = "", domain: str = "") -> list[Seen]:
+        """Where the caller sees runs, within the scopes asked for: all of them, or those of some tasks."""
+        found = []
+        for pair in self._pairs(project, domain):
+            runs = Resource(ResourceType.RUN, *pair)
+            if (await self._access.check(principal, Action.RUN_VIEW, runs)).allowed:
+                found.append(Seen(*pair))
+                continue
+            tasks = [
+                task
+                for task in await self._access.tasks_in(principal, *pair)
+                if (await self._access.check(principal, Action.RUN_VIEW, replace(runs, task=task))).allowed
+            ]
+            if tasks:
+                found.append(Seen(*pair, tuple(tasks)))
+        return found
 
     async def listable(
         self,

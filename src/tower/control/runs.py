@@ -66,9 +66,12 @@ class Launched:
     definition: Definition
 
 
-def run_resource(key: ActionKey, *, owner: str = "") -> Resource:
-    """A run as policy sees it. Name the owner only where it was read from the store."""
-    return Resource(ResourceType.RUN, key.project, key.domain, key.run, owner)
+def run_resource(key: ActionKey, *, row: ActionRow | None = None, owner: str = "") -> Resource:
+    """A run as policy sees it. Give the row, or name the owner, only where it was read from the store."""
+    task = ""
+    if row is not None and (row.task_project, row.task_domain) == (key.project, key.domain):
+        task = row.task_name
+    return Resource(ResourceType.RUN, key.project, key.domain, key.run, owner, task)
 
 
 class Runs:
@@ -167,7 +170,8 @@ class Runs:
     ) -> None:
         """End an action, or all of a run, as aborted. One that has ended already stays as it is."""
         found = self._db.read_now(lambda reader: store.get(reader, key))
-        place = run_resource(key, owner="" if found is None else found.executed_by)
+        root = found if found is None or found.parent is None else self._root(key)
+        place = run_resource(key, row=root, owner="" if found is None else found.executed_by)
         decision = await self._access.require(
             principal, Action.RUN_ABORT, place, request_id=request_id, view=Action.RUN_VIEW
         )
@@ -200,6 +204,10 @@ class Runs:
             tx.after_commit(lambda: self._ended(ended))
 
         await self._db.write(write)
+
+    def _root(self, key: ActionKey) -> ActionRow | None:
+        """The action that a run began with: whose task it is decides about all of the run."""
+        return self._db.read_now(lambda reader: store.get(reader, key._replace(action=ROOT)))
 
     def _ended(self, keys: list[ActionKey]) -> None:
         scopes = {("runs", key.project, key.domain) for key in keys}

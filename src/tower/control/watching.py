@@ -15,7 +15,7 @@ from tower.control.projects import Projects
 from tower.control.runs import run_resource
 from tower.control.waiting import Waiting
 from tower.identity.principal import Principal
-from tower.policy.actions import Action
+from tower.policy.actions import Action, Resource
 from tower.store import runs as store
 from tower.store import schedules
 from tower.store.database import Database, Reader
@@ -59,12 +59,19 @@ class Watching:
 
     async def get(self, principal: Principal, key: ActionKey, *, request_id: str) -> Seen:
         """One action. Raises NotFound when it is absent or hidden."""
-        place = run_resource(key)
-        await self._access.require(principal, Action.RUN_VIEW, place, request_id=request_id)
         seen = self._db.read_now(lambda reader: self._read(reader, key))  # by primary keys only
+        place = run_resource(key) if seen is None else self.place(seen.row)
+        await self._access.require(principal, Action.RUN_VIEW, place, request_id=request_id)
         if seen is None:
             raise not_found(place)
         return self._with_spec(seen)
+
+    def place(self, row: ActionRow) -> Resource:
+        """The run of an action as policy sees it: of which task it is, its first action says."""
+        root: ActionRow | None = row
+        if row.parent is not None:
+            root = self._db.read_now(lambda reader: store.get(reader, row.key._replace(action=store.ROOT)))
+        return run_resource(row.key, row=root)
 
     async def page(
         self,
@@ -79,7 +86,7 @@ class Watching:
     ) -> tuple[list[Seen], str]:
         """One page of the runs that the caller may view, and the token of the next one."""
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS, special=store.special)
-        scopes = await self._projects.viewable(principal, Action.RUN_VIEW, project=project, domain=domain)
+        scopes = await self._projects.with_runs(principal, project=project, domain=domain)
         if not scopes:
             return [], ""
 

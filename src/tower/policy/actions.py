@@ -71,13 +71,18 @@ class ResourceType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A thing in its place: project and domain are "" above their level."""
+    """A thing in its place: project and domain are "" above their level.
+
+    `task` is the task that a run is of, where it belongs to the place of that task: roles for the task alone
+    reach such a run, and all of those runs at once while the run has no name.
+    """
 
     type: ResourceType
     project: str = ""
     domain: str = ""
     name: str = ""
     owner: str = ""
+    task: str = ""
 
     def __str__(self) -> str:
         return f"{self.type}:" + "/".join(part for part in (self.project, self.domain, self.name) if part)

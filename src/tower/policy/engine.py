@@ -218,9 +218,12 @@ class Engine:
         limited: bool,
     ) -> Decision:
         owned = bool(resource.owner) and resource.owner == subject
-        type_, name = resource.type, resource.name
-        if type_ not in self._names and not (name and bindings.named and bindings.name(resource)):
+        type_, name, task = resource.type, resource.name, resource.task
+        alone = bool(bindings.named) and bindings.name(resource)
+        if type_ is ResourceType.RUN or not (type_ in self._names or (name and alone)):
             name = ""
+        if type_ is not ResourceType.RUN or not alone:
+            task = ""
         shown = call if self.rules.policies and not limited else _DIRECT
         # the built-in policies tell people apart by role and ownership alone; only others can name somebody
         named = subject if self._foreign or (self._written and not limited) else ""
@@ -233,13 +236,14 @@ class Engine:
             resource.project,
             resource.domain,
             name,
+            task,
             owned,
             limited,
             shown,
         )
         known = self._known.get(key)
         if known is None:
-            thing = Resource(type_, resource.project, resource.domain, name)
+            thing = Resource(type_, resource.project, resource.domain, name, task=task)
             known = self._evaluate(
                 subject, kind, bindings, shown, action=action, resource=thing, owned=owned, limited=limited
             )

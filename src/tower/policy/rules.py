@@ -88,10 +88,16 @@ class Bindings:
 
     def name(self, resource: Resource) -> bool:
         """Whether one of them is for this very thing."""
-        kind = kind_of(resource.type)
+        kind, name = single(resource)
         return any(
-            (kind, *scope, resource.name) in self.named
-            for scope in covering(resource.project, resource.domain)
+            (kind, *scope, name) in self.named for scope in covering(resource.project, resource.domain)
+        )
+
+    def tasks_in(self, project: str, domain: str) -> frozenset[str]:
+        """The tasks of this place that one of them is for alone."""
+        places = covering(project, domain)
+        return frozenset(
+            name for kind, *scope, name in self.named if kind == "task" and tuple(scope) in places
         )
 
     def reaching(self, scopes: Iterable[Scope]) -> tuple[Binding, ...]:
@@ -127,11 +133,18 @@ def kind_of(resource: ResourceType) -> str:
     return next((kind for kind, type_ in KINDS.items() if type_ is resource), "")
 
 
+def single(resource: Resource) -> tuple[str, str]:
+    """Kind and name of what a binding for this thing alone names, of a run its task; "" for nothing."""
+    if resource.type is ResourceType.RUN:
+        return ("task", resource.task) if resource.task else ("", "")
+    return kind_of(resource.type), resource.name
+
+
 def scopes_of(resource: Resource) -> tuple[Scope, ...]:
     """Every scope that a binding may have to hold for this resource, its own included."""
     wide: list[Scope] = [(*scope, "", "") for scope in covering(resource.project, resource.domain)]
-    kind = kind_of(resource.type)
-    if kind and resource.name:
+    kind, name = single(resource)
+    if kind and name:
         places = covering(resource.project, resource.domain)
-        wide += [(*scope, kind, resource.name) for scope in places]
+        wide += [(*scope, kind, name) for scope in places]
     return tuple(wide)

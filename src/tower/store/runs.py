@@ -27,7 +27,7 @@ from sqlalchemy import (
 from tower.errors import Invalid
 from tower.states import MOVES, Phase
 from tower.store.database import Reader, Transaction
-from tower.store.listing import Filter, Op, Page, compare, integer
+from tower.store.listing import Filter, Op, Page, Seen, compare, integer
 from tower.store.schema import actions, attempts, users
 
 ROOT = "a0"
@@ -220,18 +220,16 @@ def page_runs(
     reader: Reader,
     page: Page,
     *,
-    scopes: Sequence[tuple[str, str]],
+    scopes: Sequence[Seen],
     owner: str = "",
     task: tuple[str, str, str] | None = None,
     version: str = "",
     among: Select[tuple[str]] | None = None,
 ) -> list[ActionRow]:
-    """One page of the runs of these (project, domain) pairs."""
+    """One page of the runs of these scopes; with `names` those whose task is one of these there."""
     if not scopes:
         return []
-    places = or_(
-        *(and_(actions.c.project == project, actions.c.domain == domain) for project, domain in scopes)
-    )
+    places = or_(*map(_seen, scopes))
     statement = select(*_COLUMNS).where(places, actions.c.action == ROOT)
     if owner:
         statement = statement.where(actions.c.executed_by == owner)
@@ -245,6 +243,18 @@ def page_runs(
     if among is not None:
         statement = statement.where(actions.c.run.in_(among))
     return [_action(row) for row in reader.execute(page.apply(statement, ties=TIES))]
+
+
+def _seen(scope: Seen) -> ColumnElement[bool]:
+    place = and_(actions.c.project == scope.project, actions.c.domain == scope.domain)
+    if scope.names is None:
+        return place
+    return and_(
+        place,
+        actions.c.task_project == scope.project,
+        actions.c.task_domain == scope.domain,
+        actions.c.task_name.in_(scope.names),
+    )
 
 
 def page_actions(reader: Reader, page: Page, *, key: ActionKey) -> list[ActionRow]:

@@ -16,6 +16,7 @@ from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.rulebook import Written
 from tower.store import policies as store
 from tower.store.schema import policies as policies_table
+from tower.store.schema import projects as projects_table
 
 P, D = "flytesnacks", "development"
 TASK = Resource(ResourceType.TASK, P, D, "my_env.my_task")
@@ -159,14 +160,14 @@ async def test_an_author_does_not_lock_themselves_out_and_the_machine_cannot_be(
 async def test_who_keeps_one_project_reaches_no_other(world: World) -> None:
     pat = await world.who(bearer=await world.person("pat", "admin", P))
     everywhere = 'permit (principal == User::"pat", action, resource);'
-    await put(world, pat, "mine", everywhere, project=P)
+    await put(world, pat, f"{P}.mine", everywhere, project=P)
     assert not await may(world, pat, Action.USER_MANAGE, ORG)
     assert not await may(world, pat, Action.TASK_VIEW, Resource(ResourceType.TASK, "other", D, "x"))
     for scope in ({}, {"domain": D}, {"project": "other"}):
         with pytest.raises((Denied, Invalid)):
             await put(world, pat, "theirs", everywhere, **scope)
     await put(world, MACHINE, "org", FREEZE)
-    assert [row.name for row in await world.governance.policies.policies(pat)] == ["mine"]
+    assert [row.name for row in await world.governance.policies.policies(pat)] == [f"{P}.mine"]
 
 
 async def test_a_hidden_policy_and_none_are_the_same(world: World) -> None:
@@ -185,6 +186,47 @@ async def test_a_hidden_policy_and_none_are_the_same(world: World) -> None:
     assert len({text for _, text in said}) == 1
     records = await world.records(subject="dave", event="access.refuse")
     assert {record.resource for record in records} == {"policy:secret-plan", "policy:nowhere-plan"}
+
+
+async def test_t43_no_name_tells_of_a_policy_elsewhere(world: World) -> None:
+    """Whether or not others wrote such a policy, who administers a part gets the same answers."""
+    await world.db.write(
+        lambda tx: tx.insert(projects_table, name="other", created_at=0.0, created_by="machine")
+    )
+    keeper = await world.who(bearer=await world.person("keeper", "admin", P))
+    nightly = await world.who(bearer=await world.person("nightly", "admin", P, D))
+    guesses = ("freeze", "other.freeze", "other.production.freeze", f"{P}.production.freeze", "freez.e")
+    place = {"project": P, "domain": D}
+
+    async def answers(who: Principal, names: tuple[str, ...]) -> list[str]:
+        found = []
+        for name in names:
+            with pytest.raises(Invalid) as caught:
+                await put(world, who, name, FREEZE, **place)
+            found.append(caught.value.public)
+        return found
+
+    visible = guesses[:3] + guesses[4:]
+    before = await answers(keeper, visible), await answers(nightly, guesses)
+    await put(world, MACHINE, "freeze", FREEZE)
+    await put(world, MACHINE, "other.freeze", FREEZE, project="other")
+    await put(world, MACHINE, "other.production.freeze", FREEZE, project="other", domain="production")
+    await put(world, MACHINE, f"{P}.production.freeze", FREEZE, project=P, domain="production")
+    assert (await answers(keeper, visible), await answers(nightly, guesses)) == before
+    # a part's own names are its own, also in the hands of those who administer everything
+    elsewhere: tuple[tuple[str, dict[str, str]], ...] = (
+        (f"{P}.hidden", {}),
+        (f"{P}.hidden", {"project": "other"}),
+        (f"{P}.{D}.hidden", {"project": P}),
+        (f"{P}.{D}.hidden", {"project": P, "domain": "production"}),
+    )
+    for name, scope in elsewhere:
+        with pytest.raises(Invalid, match="Names that begin with"):
+            await put(world, MACHINE, name, FREEZE, **scope)
+    await put(world, keeper, f"{P}.own", FREEZE, project=P)
+    await put(world, nightly, f"{P}.{D}.own", FREEZE, **place)
+    with pytest.raises(AlreadyExists):
+        await put(world, keeper, f"{P}.{D}.own", FREEZE, **place)
 
 
 async def test_an_app_limited_to_one_task_does_no_other_even_for_an_admin(world: World) -> None:

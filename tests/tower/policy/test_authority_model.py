@@ -113,6 +113,7 @@ questions = st.lists(
             domain=st.sampled_from(["", *DOMAINS]),
             name=st.sampled_from(["", *TASKS, "hook"]),
             owner=st.sampled_from(["", *SUBJECTS]),
+            task=st.sampled_from(["", *TASKS]),
         ),
     ),
     min_size=20,
