@@ -39,6 +39,7 @@ class Family:
     waiting: Waiting
     key: ActionKey
     principal: Principal
+    handovers: Handovers
 
     def ask(self, action: str = "c1", *, task: str = "env.main", version: str = "", **inputs: Any) -> Ask:
         return Ask(
@@ -79,7 +80,7 @@ async def family_of(
     rpc: RpcWorld, person: str = "alice", role: str = "contributor", *, deploy: bool = True
 ) -> Family:
     caller = rpc.caller(await rpc.world.person(person, role))
-    waiting = Waiting(events=rpc.events)
+    waiting, handovers = Waiting(events=rpc.events), Handovers(blobs=rpc.blobs)
     subactions = SubActions(
         db=rpc.world.db,
         access=rpc.world.access,
@@ -88,14 +89,14 @@ async def family_of(
         inputs=rpc.inputs,
         runs=rpc.runs,
         waiting=waiting,
-        handovers=Handovers(blobs=rpc.blobs),
+        handovers=handovers,
         settings=rpc.world.settings,
     )
     if deploy:
         await rpc.deploy(caller)
     run = await rpc.run(caller, x=100)
     key = ActionKey(PROJECT, DOMAIN, run.action.id.run.name)
-    made = Family(rpc, subactions, waiting, key, None)  # type: ignore[arg-type]
+    made = Family(rpc, subactions, waiting, key, None, handovers)  # type: ignore[arg-type]
     made.principal = await made.attempt_of(key)
     return made
 
