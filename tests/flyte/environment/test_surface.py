@@ -30,6 +30,7 @@ SURFACE = [
     "current_project",
     "deploy",
     "errors",
+    "identity_token",
     "init",
     "init_from_api_key",
     "init_from_config",

@@ -92,6 +92,26 @@ const scenarios = {
     say({ type: tokens.token_type, access: Boolean(tokens.access_token) })
   },
 
+  // what a vault does with the identity token of a task: discovery, keys, signature, and every claim it needs
+  async identity() {
+    const jose = await import(pathToFileURL(require.resolve('jose')).href)
+    const found = await (await fetch(`${issuer}/.well-known/openid-configuration`)).json()
+    const keys = jose.createRemoteJWKSet(new URL(found.jwks_uri))
+    const verify = (token, audience, typ = 'run-identity+jwt') =>
+      attempt(async () => {
+        const options = { issuer: found.issuer, audience, typ, algorithms: ['RS256'], maxTokenAge: '10 minutes' }
+        const requiredClaims = ['sub', 'act', 'run', 'task', 'code_digest', 'exp', 'nbf', 'jti']
+        const { payload } = await jose.jwtVerify(token, keys, { ...options, requiredClaims })
+        return payload.sub
+      })
+    say({
+      own: await verify(given.token, given.audience),
+      other: await verify(given.token, 'https://other.example.com'),
+      access: await verify(given.token, given.audience, 'at+jwt'),
+      forged: await verify(given.token.slice(0, -8) + 'AAAAAAAA', given.audience),
+    })
+  },
+
   async exchange() {
     const config = await discover(given.id, undefined, client.ClientSecretPost(given.secret))
     const ask = (audience) =>

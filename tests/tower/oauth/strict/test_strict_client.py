@@ -166,3 +166,27 @@ def test_exchange_is_for_apps_that_one_may_use(town: Tower, packages: Path) -> N
         told = script.hear()
     assert told["none"]["error"] == "invalid_target"
     assert told["own"]["error"] == "unauthorized_client"  # dave stands for no app
+
+
+ASKING = """
+import flyte
+env = flyte.TaskEnvironment(name="asking")
+@env.task
+def ask(audience: str) -> str:
+    # turned around: a result that holds the token is not kept
+    return flyte.identity_token(audience)[::-1]
+"""
+
+
+def test_the_identity_token_of_a_task(town: Tower, packages: Path, workspace: Path) -> None:
+    (workspace / "asking.py").write_text(ASKING)
+    audience = "https://vault.example.com"
+    place = ("-o", "json", "run", "--follow", "asking.py", "ask", "--audience", audience)
+    run = town.flyte(*place, cwd=workspace).json()
+    assert isinstance(run, dict)
+    token = run["outputs"]["o0"][::-1]
+    with running(town, packages, "identity", token=token, audience=audience) as script:
+        told = script.hear()
+    assert told["own"] == {"good": "alice"}
+    assert told["other"]["error"] == told["access"]["error"] == "ERR_JWT_CLAIM_VALIDATION_FAILED"
+    assert told["forged"]["error"] == "ERR_JWS_SIGNATURE_VERIFICATION_FAILED"
