@@ -139,7 +139,7 @@ def test_groups_of_the_provider_give_roles(gate: Gate) -> None:
     assert "viewer" not in roles("bob")
 
 
-def test_an_answer_that_another_browser_got_signs_nobody_in(gate: Gate) -> None:
+def test_t41_an_answer_that_another_browser_got_signs_nobody_in(gate: Gate) -> None:
     with browser() as attacker, browser() as victim:
         back = gate.back(attacker, "bob")
         without = victim.get(back)
@@ -164,7 +164,7 @@ def test_an_answer_that_another_browser_got_signs_nobody_in(gate: Gate) -> None:
     ],
     ids=str,
 )
-def test_an_answer_that_was_changed_signs_nobody_in(gate: Gate, change: dict[str, str | None]) -> None:
+def test_t41_no_state_a_foreign_one_or_another_issuer_signs_nobody_in(gate: Gate, change: dict[str, str | None]) -> None:
     with browser() as visitor:
         answer = visitor.get(changed(gate.back(visitor, "bob"), **change))
 
@@ -172,7 +172,7 @@ def test_an_answer_that_was_changed_signs_nobody_in(gate: Gate, change: dict[str
         assert gate.who(visitor) == ""
 
 
-def test_an_answer_with_a_field_twice_is_refused(gate: Gate) -> None:
+def test_t41_an_answer_with_a_field_twice_is_refused(gate: Gate) -> None:
     with browser() as visitor:
         back = gate.back(visitor, "bob")
 
@@ -180,7 +180,7 @@ def test_an_answer_with_a_field_twice_is_refused(gate: Gate) -> None:
         assert gate.who(visitor) == ""
 
 
-def test_the_answer_of_one_issuer_is_no_answer_of_another(gate: Gate) -> None:
+def test_t41_the_answer_of_one_issuer_is_no_answer_of_another(gate: Gate) -> None:
     with browser() as visitor:
         back = gate.back(visitor, "alice")
         gate.begin(visitor, "edge")
@@ -188,7 +188,7 @@ def test_the_answer_of_one_issuer_is_no_answer_of_another(gate: Gate) -> None:
         assert visitor.get(back.replace("/with/corp/", "/with/edge/")).status_code == 401
 
 
-def test_an_answer_works_once(gate: Gate) -> None:
+def test_t41_a_code_that_comes_again_signs_nobody_in(gate: Gate) -> None:
     with browser() as visitor:
         back = gate.back(visitor, "bob")
         flow = visitor.cookies["tower_oidc"]
@@ -199,11 +199,53 @@ def test_an_answer_works_once(gate: Gate) -> None:
         assert visitor.get(back).status_code == 401
 
 
+def test_t41_an_id_token_of_another_sign_in_is_not_taken(gate: Gate) -> None:
+    """The provider was asked with another nonce than the browser's own: what it signed is for somebody else."""
+    with browser() as visitor:
+        asked = changed(gate.begin(visitor), nonce="B" * 43)
+        answer = visitor.get(sign_in(visitor, asked, "alice", until=gate.tower.url))
+
+        assert answer.status_code == 401
+        assert gate.who(visitor) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"code_challenge": None, "code_challenge_method": None},
+        {"code_challenge": "C" * 43},
+        {"code_challenge": "C" * 43, "code_challenge_method": "plain"},
+    ],
+    ids=["without", "another", "plain"],
+)
+def test_t41_proof_of_possession_is_not_bargained_away(gate: Gate, change: dict[str, str | None]) -> None:
+    """Whoever takes the challenge out of the request, or puts theirs in, gets no session out of the code."""
+    with browser() as visitor:
+        asked = changed(gate.begin(visitor), **change)
+        try:
+            answer = visitor.get(sign_in(visitor, asked, "alice", until=gate.tower.url))
+        except AssertionError:  # the provider itself refused to go on
+            answer = visitor.get(f"{gate.tower.url}/v2/apps")
+
+        assert answer.status_code in {303, 401}
+        assert gate.who(visitor) == ""
+
+
+def test_t41_the_code_of_somebody_else_does_not_fit_ones_own_flow(gate: Gate) -> None:
+    """A victim's browser with a flow of its own and the attacker's code: nobody is signed in as the attacker."""
+    with browser() as attacker, browser() as victim:
+        theirs = parse_qs(urlsplit(gate.back(attacker, "bob")).query)["code"][0]
+        answer = victim.get(changed(gate.back(victim, "alice"), code=theirs))
+
+        assert answer.status_code == 401
+        assert gate.who(victim) == ""
+
+
 @pytest.mark.parametrize(
     "following",
     ["//evil.example", "https://evil.example/", "/\\evil.example", "javascript:alert(1)", "/signin"],
 )
-def test_nobody_is_sent_to_another_site_afterwards(gate: Gate, following: str) -> None:
+def test_t41_nobody_is_sent_to_another_site_afterwards(gate: Gate, following: str) -> None:
     with browser() as visitor:
         assert gate.enter(visitor, "bob", following=following).headers["location"] == "/"
 
