@@ -20,6 +20,7 @@ from flyte.remote._wire import instant, newest_first, pages, subject
 from flyte.transport.session import Session
 
 _SERVICE = "/flyteidl2.trigger.TriggerService/"
+_CREATE_RUN = "/flyteidl2.workflow.RunService/CreateRun"
 _RUNS = "/flyteidl2.workflow.RunService/ListRuns"
 _AT_ONCE = 16
 _UNITS = {
@@ -119,6 +120,23 @@ class Trigger:
             service.DeleteTriggersRequest(names=[self.pb2.id.name]),
             service.DeleteTriggersResponse,
         )
+
+    @syncify
+    async def start(self) -> Run:
+        """A run of it now, as you and not as its person: same version, inputs and variables."""
+        name = self.pb2.id.name
+        answer = await self._session.unary(
+            _CREATE_RUN,
+            run_service_pb2.CreateRunRequest(
+                project_id=identifier_pb2.ProjectIdentifier(
+                    organization=self._session.org, name=name.project, domain=name.domain
+                ),
+                trigger_name=name,
+            ),
+            run_service_pb2.CreateRunResponse,
+            deduplicated=self._session.is_tower,
+        )
+        return Run.from_wire(self._session, answer.run)
 
     @syncify
     async def runs(self, *, limit: int | None = 100) -> AsyncIterator[Run]:

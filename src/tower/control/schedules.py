@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
-from flyteidl2.task import task_definition_pb2
+from flyteidl2.task import run_pb2, task_definition_pb2
 from flyteidl2.trigger import trigger_definition_pb2 as wire
 
 from tower.audit import Event, Outcome
@@ -20,14 +19,15 @@ from tower.control import triggers
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definitions
 from tower.control.events import Events
-from tower.control.grants import actors_to_text, ceilings_to_text
 from tower.control.inputs import Inputs
 from tower.control.projects import Projects
+from tower.control.runs import Launch
 from tower.control.tasks import resource as task_resource
+from tower.control.triggerrows import check_person, declared_row, identity, same
 from tower.control.triggers import Checked, Declared
 from tower.control.triggerviews import Shown, TriggerViews
 from tower.errors import Denied, Exhausted, Precondition
-from tower.identity.principal import ActorKind, Kind, Principal
+from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource
 from tower.policy.engine import Decision
 from tower.settings import Settings
@@ -169,7 +169,7 @@ class Schedules:
                 off = replace(row, state=State.INACTIVE, notice="", next_at=None)
                 action, event = wire.TRIGGER_REVISION_ACTION_DEACTIVATE, Event.TRIGGER_DEACTIVATE
                 made = _Change(off, action, event, decisions[row.key[:3]])
-            if not _same(made.row, row):
+            if not same(made.row, row):
                 changes.append(made)
         await self._write(principal, changes, request_id=request_id)
 
@@ -186,6 +186,18 @@ class Schedules:
             for row in await self.views.rows(principal, keys, request_id=request_id)
         ]
         await self._write(principal, changes, request_id=request_id)
+
+    async def by_hand(self, principal: Principal, key: TriggerKey, *, request_id: str) -> Launch:
+        """What a run is asked for with that the caller starts in place of the schedule, as themselves."""
+        (row,) = await self.views.rows(principal, [key], request_id=request_id)
+        return Launch(
+            project=row.project,
+            domain=row.domain,
+            run_spec=run_pb2.RunSpec.FromString(row.run_spec),
+            task=key[:3],
+            version=row.version,
+            inputs=triggers.inputs_at(row, self._clock.now()),
+        )
 
     async def _registering(
         self, principal: Principal, keys: Sequence[TriggerKey], *, request_id: str
@@ -239,7 +251,7 @@ class Schedules:
 
     async def _activated(self, principal: Principal, row: TriggerRow, *, request_id: str) -> _Change:
         """The trigger running as the caller. Raises Denied for who cannot stand for what runs later."""
-        _check_person(principal)
+        check_person(principal)
         self._projects.open_for_work(row.project)
         decision = await self._may_change(principal, row, request_id=request_id)
         right = await self._access.require(
@@ -247,7 +259,7 @@ class Schedules:
         )
         now = self._clock.now()
         since = row.since if row.state is State.ACTIVE else now
-        on = replace(row, since=since, state=State.ACTIVE, notice="", **_identity(principal))
+        on = replace(row, since=since, state=State.ACTIVE, notice="", **identity(principal))
         if row.state is not State.ACTIVE:
             table = triggers.table(on)
             on = replace(on, next_at=None if table is None else table.after(now))
@@ -271,11 +283,11 @@ class Schedules:
         decision = given or await self._access.require(
             principal, Action.TASK_REGISTER, task_resource(key[:3]), request_id=request_id
         )
-        row = _declared(key, version, checked, old, by=principal.subject, now=now)
+        row = declared_row(key, version, checked, old, by=principal.subject, now=now)
         if checked.active:
             made = await self._activated_by_deployment(principal, row, request_id=request_id)
             row, decision = made[0], decision.also(made[1]) if made[1] is not None else decision
-        if old is not None and _same(row, old):
+        if old is not None and same(row, old):
             return
         change = _Change(row, wire.TRIGGER_REVISION_ACTION_DEPLOY, Event.TRIGGER_DEPLOY, decision)
         await self._write(principal, [change], request_id=request_id, new=old is None)
@@ -286,7 +298,7 @@ class Schedules:
         """As `_activated`, but the deployment goes on without it when the caller cannot activate."""
         notice = ""
         try:
-            _check_person(principal)
+            check_person(principal)
         except Denied as fault:
             notice = f"Deployed inactive. {fault.message}"
         right = await self._access.check(principal, Action.TASK_RUN, _task(row))
@@ -294,7 +306,7 @@ class Schedules:
             notice = f"Deployed inactive: {principal.subject} may not run {row.task}."
         if notice:
             return replace(row, state=State.INACTIVE, notice=notice, next_at=None), None
-        on = replace(row, state=State.ACTIVE, notice="", **_identity(principal))
+        on = replace(row, state=State.ACTIVE, notice="", **identity(principal))
         if on.next_at is None:
             table = triggers.table(on)
             on = replace(on, next_at=None if table is None else table.after(self._clock.now()))
@@ -390,69 +402,5 @@ class Schedules:
         return Exhausted(f"A task has at most {self._settings.max_task_triggers} triggers here.")
 
 
-def _declared(
-    key: TriggerKey, version: str, checked: Checked, old: TriggerRow | None, *, by: str, now: float
-) -> TriggerRow:
-    """The row of a declaration, not active yet; the beat of an interval that is active goes on."""
-    goes_on = old is not None and old.state is State.ACTIVE and old.automation == checked.automation
-    return TriggerRow(
-        *key,
-        revision=0 if old is None else old.revision,
-        version=version,
-        automation=checked.automation,
-        inputs=checked.inputs,
-        run_spec=checked.run_spec,
-        description=checked.description,
-        state=State.INACTIVE,
-        notice="",
-        deployed_by=by,
-        deployed_at=now,
-        updated_by=by,
-        updated_at=now,
-        run_as="",
-        credential_kind="",
-        credential_id="",
-        actors="[]",
-        ceilings="[]",
-        since=old.since if old is not None and goes_on else now,
-        next_at=old.next_at if old is not None and goes_on and checked.active else None,
-        last_at=None if old is None else old.last_at,
-        last_run="" if old is None else old.last_run,
-    )
-
-
-def _identity(principal: Principal) -> dict[str, Any]:
-    """Whom runs are started as, with the limits of what was shown."""
-    return {
-        "run_as": principal.subject,
-        "credential_kind": principal.credential.kind.value,
-        "credential_id": principal.credential.root,
-        "actors": actors_to_text(principal.actors),
-        "ceilings": ceilings_to_text(principal.ceilings),
-    }
-
-
-def _check_person(principal: Principal) -> None:
-    """Raise Denied for a caller that cannot stand for what runs later, when nobody is there."""
-    if principal.kind is Kind.MACHINE:
-        raise Denied("The operator of the machine runs no tasks.", hint="Use the key of a user.")
-    if any(actor.kind is ActorKind.RUN for actor in principal.actors):
-        raise Denied(
-            "A running task cannot activate a trigger: it would outlive the run.",
-            hint="Activate it from outside: flyte update trigger NAME TASK --activate.",
-        )
-    if principal.credential.root.startswith("webhook-"):
-        raise Denied("The delivery of a webhook cannot activate a trigger.")
-
-
 def _task(row: TriggerRow) -> Resource:
     return task_resource((row.project, row.domain, row.task))
-
-
-def _same(row: TriggerRow, old: TriggerRow) -> bool:
-    """Whether a change would change nothing but when it was made."""
-    kept = {
-        name: getattr(old, name)
-        for name in ("deployed_by", "deployed_at", "updated_by", "updated_at", "since")
-    }
-    return replace(row, **kept) == old

@@ -70,7 +70,7 @@ def build(
         (TaskServiceASGIApplication, TaskService(tasks, schedules)),
         (TriggerServiceASGIApplication, TriggerService(schedules)),
         (DataProxyServiceASGIApplication, DataProxyService(data=data, tailing=tailing)),
-        (RunServiceASGIApplication, RunService(runs=runs, watching=watching, data=data)),
+        (RunServiceASGIApplication, RunService(runs=runs, schedules=schedules, watching=watching, data=data)),
         (ImageServiceASGIApplication, ImageService()),
         *more,
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
@@ -10,6 +11,7 @@ from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 from tower.control import runspecs
 from tower.control.data import Data
 from tower.control.runs import Launch, Runs
+from tower.control.schedules import Schedules
 from tower.control.watching import ActionKey, Watching
 from tower.errors import Invalid, Unsupported
 from tower.rpc import actions, triggers
@@ -20,15 +22,19 @@ from tower.rpc.messages import query
 class RunService:
     """flyteidl2.workflow.RunService. Where clients find a run's app and credential: see `rpc/actions.py`."""
 
-    def __init__(self, *, runs: Runs, watching: Watching, data: Data) -> None:
+    def __init__(self, *, runs: Runs, schedules: Schedules, watching: Watching, data: Data) -> None:
         self._runs = runs
+        self._schedules = schedules
         self._watching = watching
         self._data = data
 
     async def create_run(self, request: Any, ctx: Any) -> Any:
         """Accept a run. Owner, source and parent come from the caller's identity alone (T10, T38)."""
         call = current()
-        launched = await self._runs.launch(call.principal, _launch(request), request_id=call.request_id)
+        asked = _launch(request)
+        if asked.task is None and asked.spec is None:
+            asked = await self._of_trigger(asked, request)
+        launched = await self._runs.launch(call.principal, asked, request_id=call.request_id)
         return actions.created(launched.row, launched.executor)
 
     async def abort_run(self, request: Any, ctx: Any) -> Any:
@@ -172,6 +178,22 @@ class RunService:
         """Not offered."""
         raise Unsupported("Groups of runs are not offered by this Tower.")
 
+    async def _of_trigger(self, asked: Launch, request: Any) -> Launch:
+        """What a trigger declares where the request says nothing; as the caller, not as its person."""
+        call = current()
+        key = triggers.key_of(request.trigger_name)
+        declared = await self._schedules.by_hand(call.principal, key, request_id=call.request_id)
+        given = request.WhichOneof("input_wrapper") is not None
+        return replace(
+            asked,
+            project=asked.project or declared.project,
+            domain=asked.domain or declared.domain,
+            task=declared.task,
+            version=declared.version,
+            inputs=asked.inputs if given else declared.inputs,
+            run_spec=asked.run_spec if request.HasField("run_spec") else declared.run_spec,
+        )
+
     async def _abort(self, key: ActionKey, *, reason: str, whole_run: bool) -> None:
         call = current()
         await self._runs.abort(
@@ -194,7 +216,7 @@ def _launch(request: Any) -> Launch:
         case "task_spec":
             spec = request.task_spec
         case "trigger_name":
-            raise Unsupported("Triggers are not offered by this Tower yet.")
+            pass
         case _:
             raise Invalid("The request names no task.", hint="Set task_id or task_spec.")
     uploaded = request.WhichOneof("input_wrapper") == "offloaded_input_data"

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from connectrpc.code import Code
+from flyteidl2.task import common_pb2
+from flyteidl2.workflow import run_service_pb2
 from tests.rpc_world import PROJECT, refused
-from tests.tower.schedules.conftest import Clockwork
+from tests.tower.schedules.conftest import Clockwork, name_of
 
 from tower.identity.authenticators import MACHINE
 from tower.policy.actions import Action
@@ -193,3 +195,21 @@ async def test_who_may_not_view_the_task_sees_no_trigger(clockwork: Clockwork) -
         await clockwork.details("carol")
     with refused(Code.NOT_FOUND):
         await clockwork.switch("carol", False)
+
+
+async def test_a_run_by_hand_is_its_callers_in_the_pinned_version(clockwork: Clockwork) -> None:
+    await clockwork.person("carol", "viewer")
+    await clockwork.deploy("alice", moment=True)
+    await clockwork.deploy("bob", "v2")
+    request = run_service_pb2.CreateRunRequest(trigger_name=name_of())
+    bob, carol = clockwork.people["bob"], clockwork.people["carol"]
+    await bob.runs.create_run(request, headers=bob.headers)
+    (run,) = clockwork.runs()
+    assert (run.executed_by, run.task_version, run.actors) == ("bob", "v1", "[]")
+    inputs = {each.name for each in common_pb2.Inputs.FromString(run.inputs).literals}
+    assert inputs == {"x", "y", "at"}
+    with refused(Code.PERMISSION_DENIED):
+        await carol.runs.create_run(request, headers=carol.headers)
+    request.trigger_name.name = "other"
+    with refused(Code.NOT_FOUND):
+        await bob.runs.create_run(request, headers=bob.headers)
