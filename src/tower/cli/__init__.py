@@ -14,6 +14,7 @@ from tower import issuers
 from tower.cli.administration import HOME, Administration, composition_root, faults, span
 from tower.cli.agent import agent
 from tower.cli.audit import audit
+from tower.cli.doctor import doctor
 from tower.cli.keys import keys
 from tower.cli.policy import policy
 from tower.cli.secrets import secrets
@@ -140,7 +141,7 @@ def up(
     composition_root().up(settings)
 
 
-for group in (users, keys, policy, audit, webhooks, secrets):
+for group in (users, keys, policy, audit, webhooks, secrets, doctor):
     cli.add_command(group)
 
 cli.add_command(agent)

@@ -108,6 +108,12 @@ class Administration:
         return asyncio.run(_drive(Settings(home=self.home), method, path, content))
 
 
+def runs_over(home: Path) -> bool:
+    """Whether a server runs over this home."""
+    with _reachable(home / SOCKET) as path:
+        return _listening(path)
+
+
 @contextlib.contextmanager
 def _reachable(path: Path) -> Iterator[str]:
     """A name of the socket that is short enough for the kernel."""
