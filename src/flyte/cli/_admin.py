@@ -193,6 +193,7 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
     cls=Group,
     lazy={
         "secret": "_secret:update_secret",
+        "app-ceiling": "_ceilings:update_ceiling",
         "api-key": "_rotate:api_key",
         "trigger": "_triggers:update_trigger",
     },

@@ -20,6 +20,7 @@ from ._command import Group, Target, remote
         "role": "_admin:delete_role",
         "binding": "_admin:delete_binding",
         "policy": "_admin:delete_policy",
+        "app-ceiling": "_ceilings:delete_ceiling",
         "secret": "_secret:delete_secret",
         "grant": "_grants:delete_grant",
     },

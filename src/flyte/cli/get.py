@@ -28,6 +28,7 @@ _LIMIT = click.option(
         "policy": "_admin:get_policy",
         "secret": "_secret:get_secret",
         "audit": "_audit:audit",
+        "app-ceiling": "_ceilings:get_ceiling",
         "grant": "_grants:get_grant",
     },
 )
