@@ -93,6 +93,18 @@ async def takes_token(plainly: bool) -> str:
     return token if plainly else token[::-1]
 
 
+@env.task
+async def lingers() -> None:
+    """Shows its token in a way that nobody masks, and stays."""
+    import json
+
+    done = subprocess.run(
+        json.loads(os.environ["FLYTE_AUTH_COMMAND"]), capture_output=True, text=True, check=True
+    )
+    print("backwards", done.stdout.strip()[::-1], flush=True)
+    await asyncio.Event().wait()
+
+
 @knowing.task
 async def knows() -> str:
     print("told", os.environ["WORD"])

@@ -7,14 +7,16 @@ import os
 import re
 import shutil
 import subprocess
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.official.test_official_sdk import official  # noqa: F401 - a fixture
-from tests.tower_process import ROOT, Tower, clean_environment
+from tests.tower_process import BIN, ROOT, Tower, clean_environment
 
 pytestmark = [pytest.mark.official, pytest.mark.xdist_group("official")]
 HERE = Path(__file__).parent
@@ -151,13 +153,11 @@ def test_an_image_is_made_of_the_packages_that_it_names(ask: Ask, hosting: Tower
     (made,) = ask(("bob", "packed.reads", {"text": "[a]\nb = c"}))
     assert (made["phase"], made.get("output")) == ("SUCCEEDED", "c blue"), made
     with hosting.http("bob") as client:
-        answer = client.post(
-            "/flyteidl2.workflow.RunService/ListRuns",
-            json={"projectId": {"name": "flytesnacks", "domain": "development"}, "request": {"limit": 100}},
-            headers={"connect-protocol-version": "1"},
-        )
-    builds = [run for run in answer.json()["runs"] if "build-image" in json.dumps(run)]
-    assert builds, answer.text
+        place = {"name": "flytesnacks", "domain": "development"}
+        asked = {"projectId": place, "request": {"limit": 100}}
+        listed = _call(client, "workflow.RunService/ListRuns", asked)
+    builds = [run for run in listed["runs"] if "build-image" in json.dumps(run)]
+    assert builds, listed
     assert {run["action"]["metadata"]["executedBy"]["user"]["id"]["subject"] for run in builds} == {"alice"}
 
 
@@ -192,16 +192,63 @@ def test_a_secret_is_in_the_variable_that_the_task_declares(ask: Ask, hosting: T
     assert WORD not in printed
 
 
+def test_a_token_is_good_until_its_run_is_aborted_and_no_longer(hosting: Tower) -> None:
+    """T5: the server asks whether the attempt runs, and not only when the token expires."""
+    with hosting.http("alice") as client:
+        made = _call(
+            client,
+            "workflow.RunService/CreateRun",
+            {
+                "projectId": {"name": "flytesnacks", "domain": "development"},
+                "taskId": {"project": "flytesnacks", "domain": "development", "name": "official.lingers"},
+                "inputs": {},
+            },
+        )
+        run = made["run"]["action"]["id"]["run"]
+        token = _told_backwards(hosting, run["name"])
+        own = {"authorization": f"Bearer {token}"}
+        with hosting.http() as thief:
+            seen = thief.get("/api/v1/whoami", headers=own)
+            assert (seen.status_code, seen.json()["subject"]) == (200, "alice"), seen.text
+            assert thief.post("/api/v1/keys", json={"name": "mine"}, headers=own).status_code == 403
+            _call(client, "workflow.RunService/AbortRun", {"runId": run})
+            began = time.monotonic()
+            assert thief.get("/api/v1/whoami", headers=own).status_code == 401
+            assert time.monotonic() - began < 1
+
+
+def _told_backwards(tower: Tower, run: str) -> str:
+    """The token that the run printed the wrong way round."""
+    environment = {
+        "FLYTE_ENDPOINT": tower.url,
+        "FLYTE_API_KEY": tower.keys["alice"],
+        "SSL_CERT_FILE": str(tower.ca),
+    }
+    command = [BIN / "flyte", "logs", run, "--follow"]
+    with subprocess.Popen(
+        command, env=clean_environment(environment), stdout=subprocess.PIPE, text=True
+    ) as following:
+        assert following.stdout is not None
+        for line in following.stdout:
+            found = re.search(r"backwards (\S+)", line)
+            if found is not None:
+                following.terminate()
+                return found[1][::-1]
+    raise AssertionError("the run printed no token")
+
+
+def _call(client: httpx.Client, method: str, message: object) -> Any:
+    answer = client.post(f"/flyteidl2.{method}", json=message, headers={"connect-protocol-version": "1"})
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
 def _actions(tower: Tower, run: str) -> list[dict[str, str]]:
     """The actions of a run as alice's key lists them."""
     with tower.http("alice") as client:
-        answer = client.post(
-            "/flyteidl2.workflow.RunService/ListActions",
-            json={"runId": {"project": "flytesnacks", "domain": "development", "name": run}},
-            headers={"connect-protocol-version": "1"},
-        )
-    assert answer.status_code == 200, answer.text
+        place = {"project": "flytesnacks", "domain": "development", "name": run}
+        listed = _call(client, "workflow.RunService/ListActions", {"runId": place})
     return [
         {"name": each["id"]["name"], "by": each["metadata"]["executedBy"]["user"]["id"]["subject"]}
-        for each in answer.json()["actions"]
+        for each in listed["actions"]
     ]

@@ -74,6 +74,9 @@ def test_the_environment_leads_to_tower_and_holds_no_credential() -> None:
         replace(GROUND, endpoint="https://localhost:1"), python=PYTHON, folder=FOLDER
     )
     assert named["_U_EP_OVERRIDE"] == "https://127.0.0.1:1"
+    for name in ("https://a.localhost:1", "https://docker.example.com"):
+        with pytest.raises(Precondition, match="plain HTTP"):
+            official.environment(replace(GROUND, endpoint=name), python=PYTHON, folder=FOLDER)
     with pytest.raises(Precondition, match="over TLS only"):
         official.environment(replace(GROUND, endpoint="http://127.0.0.1:1"), python=PYTHON, folder=FOLDER)
 

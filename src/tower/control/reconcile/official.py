@@ -32,6 +32,8 @@ FOLDER = ".tower"
 
 _PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 _LOCAL = {"localhost": "127.0.0.1"}
+_PLAIN = ("localhost", "docker")
+"""Its client goes over to plain HTTP for every name that has one of these in it."""
 
 
 class Bundles(Protocol):
@@ -116,9 +118,13 @@ def environment(ground: Ground, *, python: Path, folder: Path) -> Mapping[str, s
             "Tasks of the SDK 'flyte' 2 are hosted over TLS only: its client sends no credential without.",
             hint="Start Tower with --tls, or deploy the task with the SDK of this project.",
         )
-    # its client goes over to plain HTTP for any name with "localhost" in it
     host = (endpoint.hostname or "").lower()
     place = endpoint.netloc.replace(host, _LOCAL.get(host, host))
+    if any(word in place for word in _PLAIN):
+        raise Precondition(
+            f"The SDK 'flyte' 2 would speak plain HTTP to {place}, for the sake of its name.",
+            hint="Give Tower another name: --host or --public-url.",
+        )
     own = {
         "_U_EP_OVERRIDE": urlunsplit(endpoint._replace(netloc=place)),
         "_U_RUN_BASE": str(folder / "run"),
