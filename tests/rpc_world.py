@@ -73,7 +73,7 @@ class RpcWorld:
         self.url = f"http://127.0.0.1:{port}"
         self.http = httpx.AsyncClient(verify=False)
         self.events = Events()
-        self.blobs = Blobs(world.home / "blobs")
+        self.blobs = Blobs(world.home / "blobs", db=world.db)
         self.inputs = Inputs(blobs=self.blobs, limit=world.settings.max_inputs)
         db, access, settings = world.db, world.access, world.settings
         self.projects = Projects(db=db, access=access)

@@ -36,7 +36,6 @@ from tower.store.runs import ActionKey
 DEFAULT_LIFE = 900.0
 MAX_LIFE = 3600.0
 MAX_OUTPUTS = 64 * 1024 * 1024
-OUTPUTS = "outputs.pb"
 REPORT = "report.html"
 _FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,149}")
 _SHA256_NAME = re.compile(r"([0-9a-f]{64})\.tar\.gz")
@@ -197,7 +196,10 @@ class Data:
                 raise not_found(task_resource(task))
             inputs = definition.interface.bind(inputs)
         data = inputs.SerializeToString(deterministic=True)
-        return await self._inputs.keep(project, domain, data, as_blob=True)
+        kept = await self._inputs.keep(project, domain, data)
+        if kept.content.data is not None:
+            await self._db.write(lambda tx: self._inputs.store(tx, kept), simple=True)
+        return kept
 
     async def action_data(self, principal: Principal, key: ActionKey, *, request_id: str) -> ActionData:
         """Inputs, and outputs once the action has succeeded. Raises NotFound."""
@@ -212,10 +214,7 @@ class Data:
     async def action_uris(self, principal: Principal, key: ActionKey, *, request_id: str) -> tuple[str, str]:
         """The URIs of inputs and outputs ("" where there are none), for readers of blobs."""
         seen = await self._watching.get(principal, key, request_id=request_id)
-        row = seen.row
-        if row.outputs is not None:
-            await self._blobs.put(f"{naming.parse_uri(row.outputs_uri)}/{OUTPUTS}", row.outputs)
-        return await self._inputs.publish(row), row.outputs_uri
+        return seen.row.inputs_uri, seen.row.outputs_uri
 
     async def code_link(
         self,
@@ -297,16 +296,15 @@ class Data:
         row = seen.row
         if row.phase is not Phase.SUCCEEDED or not row.outputs_uri:
             return common_pb2.Outputs()
-        key = f"{naming.parse_uri(row.outputs_uri)}/{OUTPUTS}"
         try:
-            data = row.outputs
-            if data is None:
-                data = await self._blobs.get(key, limit=MAX_OUTPUTS)
+            data = await self._blobs.get(row.outputs_key, limit=MAX_OUTPUTS)
             outputs: common_pb2.Outputs = common_pb2.Outputs.FromString(data)
         except NotFound:
             return common_pb2.Outputs()
         except DecodeError as error:
-            raise Broken("The outputs of a run cannot be read.", cause=f"{key}: {error}") from error
+            raise Broken(
+                "The outputs of a run cannot be read.", cause=f"{row.outputs_key}: {error}"
+            ) from error
         return outputs
 
     async def _compare(self, upload: Upload, chunks: AsyncIterable[bytes]) -> None:

@@ -11,16 +11,17 @@ from tower.control.events import Events
 from tower.control.traces import Traced
 from tower.control.waiting import Waiting
 from tower.states import Phase
-from tower.store import family, runs
+from tower.store import family, runs, shelf
 from tower.store.database import Database
 from tower.store.runs import ActionKey, ActionRow
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """How a child stands."""
+    """How a child stands, with its outputs (flyteidl2.task.Outputs) where they are small."""
 
     row: ActionRow
+    outputs: bytes | None = None
 
 
 class _Child:
@@ -110,4 +111,7 @@ class Follower:
         if self._known.get(key) == row.phase:
             return None
         self._known[key] = row.phase
-        return None if row.phase is Phase.INITIALIZING else Update(row)
+        if row.phase is Phase.INITIALIZING:
+            return None
+        where = row.outputs_key
+        return Update(row, self._db.read_now(lambda reader: shelf.read(reader, where)) if where else None)

@@ -17,7 +17,6 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from tower.errors import Exhausted, Invalid, Unavailable
-from tower.store import blobs as naming
 from tower.store.runs import ActionRow
 
 RUN = "run"
@@ -29,7 +28,7 @@ _STEP = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 class Blobs(Protocol):
-    """Where larger outputs lie; `tower.store.blobs.Blobs` is one."""
+    """Where outputs lie; `tower.store.blobs.Blobs` is one."""
 
     async def get(self, key: str, /, *, limit: int) -> bytes:
         """A content."""
@@ -79,10 +78,7 @@ class Handovers:
     async def outputs(self, attempt: str, row: ActionRow) -> str:
         """Hand the outputs of a child that succeeded to the attempt: the folder where they lie now."""
         folder = self._folder(attempt)
-        data = row.outputs
-        if data is None:
-            key = f"{naming.parse_uri(row.outputs_uri)}/{OUTPUTS}"
-            data = await self._blobs.get(key, limit=_LARGEST_OUTPUTS)
+        data = await self._blobs.get(row.outputs_key, limit=_LARGEST_OUTPUTS)
         try:
             with _inside(folder, RESULTS, row.action, make=True) as place:
                 # a fresh file each time: one that is there may be a link, or somebody's open file

@@ -1,4 +1,4 @@
-"""The inputs of runs: small ones in the run's own row, one commit for both; larger ones as blobs."""
+"""The inputs of runs: checked for their size, kept in the blob store under their digest, found again."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ from google.protobuf.message import DecodeError
 
 from tower.errors import Broken, Exhausted, Invalid, NotFound
 from tower.store import blobs as naming
-from tower.store.blobs import Blobs
+from tower.store.blobs import Blobs, Content
+from tower.store.database import Transaction
 from tower.store.runs import ActionRow
-
-INLINE = 16 * 1024
-"""Up to this many bytes stay in the row."""
 
 FILE = "inputs.pb"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Where inputs are kept: URI of their directory, SHA-256, and the bytes that go into the row."""
+    """Where inputs are kept: URI of their directory, and the content, which `Inputs.store` completes."""
 
     uri: str
-    digest: str
-    inline: bytes | None
+    content: Content
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the serialised inputs, in hexadecimal."""
+        return self.content.digest
 
 
 class Inputs:
@@ -35,33 +37,24 @@ class Inputs:
         self._blobs = blobs
         self._limit = limit
 
-    async def keep(self, project: str, domain: str, data: bytes, *, as_blob: bool = False) -> Kept:
-        """Keep serialised inputs. Raises Exhausted for too many bytes."""
+    async def keep(self, project: str, domain: str, data: bytes) -> Kept:
+        """Keep serialised inputs; small ones only with `store`. Raises Exhausted for too many bytes."""
         if len(data) > self._limit:
             raise Exhausted(f"The inputs are larger than {self._limit} bytes.")
-        digest = hashlib.sha256(data).hexdigest()
         place = f"inputs/{project}/{domain}"
-        if len(data) > INLINE or as_blob:
-            await self._blobs.put_content(place, data, suffix=f"/{FILE}")
-            return Kept(f"{naming.SCHEME}{place}/{digest}", digest, None)
-        return Kept(f"{naming.SCHEME}{place}/{digest}", digest, data)
+        content = await self._blobs.take(place, data, suffix=f"/{FILE}")
+        return Kept(f"{naming.SCHEME}{place}/{content.digest}", content)
+
+    def store(self, tx: Transaction, kept: Kept) -> None:
+        """Complete `keep` in the transaction of the row that refers to the inputs."""
+        self._blobs.store(tx, kept.content)
 
     async def read(self, row: ActionRow) -> bytes:
         """The serialised inputs of an action. Raises Broken when they are gone."""
-        if row.inputs is not None:
-            return row.inputs
         try:
-            return await self._blobs.get(f"{naming.parse_uri(row.inputs_uri)}/{FILE}", limit=self._limit)
+            return await self._blobs.get(row.inputs_key, limit=self._limit)
         except NotFound as error:
             raise Broken("The inputs of a run are gone.", cause=row.inputs_uri) from error
-
-    async def publish(self, row: ActionRow) -> str:
-        """The URI of an action's inputs, with the content there: small ones leave their row only now."""
-        if row.inputs is not None:
-            await self._blobs.put_content(
-                naming.parse_uri(row.inputs_uri).rpartition("/")[0], row.inputs, suffix=f"/{FILE}"
-            )
-        return row.inputs_uri
 
     async def uploaded(self, uri: str, *, project: str, domain: str) -> common_pb2.Inputs:
         """Inputs that were uploaded for this very project and domain. Raises Invalid."""

@@ -146,6 +146,7 @@ class Runs:
         )
 
         def insert(tx: Transaction) -> None:
+            self._inputs.store(tx, kept)
             store.insert(tx, row)
             self._access.record(
                 tx,
@@ -360,7 +361,6 @@ class Runs:
             code_digest=task.code_digest,
             inputs_uri=kept.uri,
             inputs_hash=kept.digest,
-            inputs=kept.inline,
             run_spec=run_spec.SerializeToString(deterministic=True),
             labels=json.dumps(dict(run_spec.labels.values), sort_keys=True)
             if run_spec.labels.values

@@ -24,7 +24,7 @@ from tower.control.definitions import Definition, Definitions, read_spec
 from tower.control.events import Events
 from tower.control.follow import Follower, Update
 from tower.control.handovers import Handovers
-from tower.control.inputs import Inputs, digest
+from tower.control.inputs import Inputs, Kept, digest
 from tower.control.interface import Interface
 from tower.control.runs import Launch, Runs, created, run_resource
 from tower.control.tasks import resource as task_resource
@@ -162,7 +162,7 @@ class SubActions:
             turn=-behind,
         )
         try:
-            await self._insert(principal, row, definition, decision, request_id=request_id)
+            await self._insert(principal, row, definition, decision, kept=kept, request_id=request_id)
         except IntegrityError:
             known = self._db.read_now(lambda reader: runs.get(reader, key))
             if known is None:
@@ -378,11 +378,13 @@ class SubActions:
         definition: Definition,
         decision: Decision,
         *,
+        kept: Kept,
         request_id: str,
     ) -> None:
         parent = row.key._replace(action=row.parent or ROOT)
 
         def write(tx: Transaction) -> None:
+            self._inputs.store(tx, kept)
             runs.insert(tx, row)
             self._access.record(
                 tx,

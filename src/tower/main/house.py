@@ -144,7 +144,7 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
 def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     key = SigningKey.load_or_create(settings.home / "signing.key")
     events = Events()
-    blobs = Blobs(settings.home / "blobs")
+    blobs = Blobs(settings.home / "blobs", db=db)
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
     access = Access(db=db, engine=Engine(), directory=directory, refusals=Refusals(clock))
     standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)

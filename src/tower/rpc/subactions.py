@@ -156,7 +156,7 @@ async def _follow(subactions: SubActions, request: Any, answer: Any) -> AsyncGen
             elif isinstance(update, Traced):
                 _tell(update, named, made.action_update)
             else:
-                _describe(update.row, made.action_update)
+                _describe(update.row, update.outputs, made.action_update)
                 if subactions.hosted(call.principal) and update.row.phase is Phase.SUCCEEDED:
                     made.action_update.ClearField("value")
                     made.action_update.output_uri = await subactions.hand_over(call.principal, update.row)
@@ -172,7 +172,7 @@ def _tell(step: Traced, parent: ActionKey, update: Any) -> None:
     update.output_uri = step.outputs_uri
 
 
-def _describe(row: ActionRow, update: Any) -> None:
+def _describe(row: ActionRow, outputs: bytes | None, update: Any) -> None:
     """A child as it stands. Small outputs come along as `value`, a map by name: no further call is needed."""
     identity = update.action_id
     identity.name = row.action
@@ -180,10 +180,10 @@ def _describe(row: ActionRow, update: Any) -> None:
     run.project, run.domain, run.name = row.project, row.domain, row.run
     update.phase = int(row.phase)
     update.output_uri = row.outputs_uri
-    if row.outputs is not None:
+    if outputs is not None:
         values = update.value.map.literals
         update.value.map.SetInParent()
-        for each in common_pb2.Outputs.FromString(row.outputs).literals:
+        for each in common_pb2.Outputs.FromString(outputs).literals:
             values[each.name].CopyFrom(each.value)
     if row.abort_reason:
         update.error.message = row.abort_reason

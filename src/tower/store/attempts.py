@@ -21,13 +21,12 @@ _QUEUED = and_(_OPEN, actions.c.phase == int(Phase.QUEUED))
 class End:
     """How an attempt ended.
 
-    `error` is JSON (message, kind user|system, code) or ""; `outputs` are small ones, to be kept in the row;
-    `started_at` counts where the start was not recorded before.
+    `error` is JSON (message, kind user|system, code) or ""; `started_at` counts where the start was not
+    recorded before.
     """
 
     phase: Phase
     outputs_uri: str = ""
-    outputs: bytes | None = None
     error: str = ""
     has_logs: bool = False
     started_at: float | None = None
@@ -105,7 +104,6 @@ def finish(tx: Transaction, key: ActionKey, attempt: int, end: End) -> bool:
         "phase": int(end.phase),
         "ended_at": tx.now,
         "outputs_uri": end.outputs_uri,
-        "outputs": end.outputs,
         "error": end.error,
         "began": end.started_at,
     }
@@ -209,7 +207,7 @@ _ATTEMPT_STARTED = (
 _FINISH = (
     update(actions)
     .where(_KEY, _COUNT, actions.c.phase.in_(_RUNNING))
-    .values(started_at=_BEGAN, **_values("phase", "ended_at", "outputs_uri", "outputs", "error"))
+    .values(started_at=_BEGAN, **_values("phase", "ended_at", "outputs_uri", "error"))
 )
 _COMPLETE = (
     update(attempts)

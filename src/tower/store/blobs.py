@@ -1,7 +1,8 @@
-"""Inputs, outputs and bundles as files under one directory, addressed by key.
+"""Inputs, outputs and bundles, addressed by key: small contents are rows, the others files of one directory.
 
 A key is a relative path like `bundles/flytesnacks/development/<digest>/code.tar.gz`; its URI is `tower://<key>`.
-What was put is on the disk when the call returns, and nobody ever sees a part of it.
+What was put is on the disk when the call returns, and nobody ever sees a part of it. Where a content lies is
+nobody's business but this module's; only what came as a stream is a file for certain.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import threading
 import time
 import unicodedata
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 from tower.errors import Exhausted, Invalid, NotFound
+from tower.store import shelf
+from tower.store.database import Database, Transaction
 
 SCHEME = "tower://"
 _INCOMING = ".incoming"
@@ -37,6 +41,15 @@ class Stored:
     size: int
     md5: bytes
     sha256: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """A content under its own digest; `data` is what `Blobs.store` has yet to store, None for nothing."""
+
+    key: str
+    digest: str
+    data: bytes | None
 
 
 def check_key(key: str) -> str:
@@ -70,9 +83,14 @@ def parse_uri(text: str) -> str:
 class Blobs:
     """The blob store of one machine. The directory is private to the server's user."""
 
-    def __init__(self, root: Path) -> None:
-        """Use a directory, made where absent. What a crash left half written is removed after a day."""
+    def __init__(self, root: Path, *, db: Database, small: int = shelf.SMALL) -> None:
+        """Use a directory, made where absent. What a crash left half written is removed after a day.
+
+        Contents of at most `small` bytes are rows of the database.
+        """
         self._root = root
+        self._db = db
+        self._small = small
         self._incoming = root / _INCOMING
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         root.chmod(0o700)
@@ -80,28 +98,60 @@ class Blobs:
         self._forget_abandoned()
 
     def path(self, key: str) -> Path:
-        """Where the content of a key lies, for reading. Raises Invalid."""
+        """Where the content of a key lies that came as a stream, for reading. Raises Invalid."""
         return self._root / check_key(key)
 
     async def put(self, key: str, data: bytes) -> None:
         """Store or replace a content. Raises Invalid for a bad key, OSError when the disk refuses."""
-        await asyncio.to_thread(self._put, check_key(key), data)
+        await self._db.write(await self.put_with(key, data))
+
+    async def put_with(self, key: str, data: bytes) -> Callable[[Transaction], None]:
+        """`put` for a content that belongs to an effect: call the result in the transaction of the effect."""
+        path = self.path(key)
+        if len(data) > self._small:
+            await asyncio.to_thread(self._put, key, data)
+            return lambda tx: shelf.remove(tx, key)
+
+        def write(tx: Transaction) -> None:
+            shelf.write(tx, key, data)
+            tx.after_commit(lambda: _remove(path))
+
+        return write
+
+    def small(self, key: str) -> bytes | None:
+        """The content of a key if it is a small one, at once; None otherwise. Raises Invalid."""
+        check_key(key)
+        return self._db.read_now(lambda reader: shelf.read(reader, key))
 
     async def put_content(self, prefix: str, data: bytes, *, suffix: str = "") -> str:
         """Store a content under its own digest and return the key, `<prefix>/<sha256><suffix>`.
 
         A content that is stored already is not written again.
         """
-        key = check_key(f"{prefix}/{hashlib.sha256(data).hexdigest()}{suffix}")
+        content = await self.take(prefix, data, suffix=suffix)
+        if content.data is not None:
+            await self._db.write(lambda tx: self.store(tx, content), simple=True)
+        return content.key
+
+    async def take(self, prefix: str, data: bytes, *, suffix: str = "") -> Content:
+        """`put_content` for a content that belongs to an effect: `store` is called in its transaction."""
+        digest = hashlib.sha256(data).hexdigest()
+        key = check_key(f"{prefix}/{digest}{suffix}")
         if key in self._known:
             self._known.move_to_end(key)
-            return key
+            return Content(key, digest, None)
+        if len(data) <= self._small:
+            return Content(key, digest, data)
         if await self.size(key) != len(data):
             await asyncio.to_thread(self._put, key, data)
-        self._known[key] = None
-        if len(self._known) > _KNOWN_CONTENTS:
-            self._known.popitem(last=False)
-        return key
+        self._remember(key)
+        return Content(key, digest, None)
+
+    def store(self, tx: Transaction, content: Content) -> None:
+        """Store what is left of a content in the transaction of what refers to it."""
+        if content.data is not None:
+            shelf.add(tx, content.key, content.data)
+            tx.after_commit(lambda: self._remember(content.key))
 
     async def put_stream(
         self,
@@ -135,14 +185,24 @@ class Blobs:
             await asyncio.to_thread(incoming.publish, self._root, check_key(key))
         finally:
             incoming.discard()
+        await self._unshelve(key)
         return stored
 
     async def get(self, key: str, *, limit: int) -> bytes:
         """A whole content. Raises NotFound, or Exhausted when it has more than `limit` bytes."""
-        return await asyncio.to_thread(_read, self.path(key), limit)
+        data = self.small(key)
+        if data is None:
+            return await asyncio.to_thread(_read, self.path(key), limit)
+        if len(data) > limit:
+            raise _too_large(key, limit)
+        return data
 
     async def stream(self, key: str) -> AsyncIterator[bytes]:
         """A content in chunks of about a megabyte. Raises NotFound before the first one."""
+        data = self.small(key)
+        if data is not None:
+            yield data
+            return
         file = await asyncio.to_thread(_open, self.path(key))
         # a thread may still read when the caller leaves: it holds the lock that closing waits for
         lock = threading.Lock()
@@ -160,7 +220,9 @@ class Blobs:
 
     async def size(self, key: str) -> int | None:
         """The size of a content in bytes, None where there is none."""
-        return await asyncio.to_thread(_size, self.path(key))
+        path = self.path(key)
+        small = self._db.read_now(lambda reader: shelf.size(reader, key))
+        return await asyncio.to_thread(_size, path) if small is None else small
 
     async def exists(self, key: str) -> bool:
         """Whether there is a content under the key."""
@@ -168,8 +230,19 @@ class Blobs:
 
     async def delete(self, key: str) -> None:
         """Remove a content; nothing happens where there is none."""
-        self._known.pop(check_key(key), None)
-        await asyncio.to_thread(self.path(key).unlink, missing_ok=True)
+        path = self.path(key)
+        self._known.pop(key, None)
+        await self._unshelve(key)
+        await asyncio.to_thread(_remove, path)
+
+    async def _unshelve(self, key: str) -> None:
+        if self._db.read_now(lambda reader: shelf.size(reader, key)) is not None:
+            await self._db.write(lambda tx: shelf.remove(tx, key))
+
+    def _remember(self, key: str) -> None:
+        self._known[key] = None
+        if len(self._known) > _KNOWN_CONTENTS:
+            self._known.popitem(last=False)
 
     def _put(self, key: str, data: bytes) -> None:
         incoming = _Incoming(self._incoming / secrets.token_hex(16))
@@ -245,8 +318,12 @@ def _read(path: Path, limit: int) -> bytes:
     with _open(path) as file:
         data = file.read(limit + 1)
     if len(data) > limit:
-        raise Exhausted(f"The content is larger than {limit} bytes.", cause=str(path))
+        raise _too_large(str(path), limit)
     return data
+
+
+def _too_large(place: str, limit: int) -> Exhausted:
+    return Exhausted(f"The content is larger than {limit} bytes.", cause=place)
 
 
 def _size(path: Path) -> int | None:
@@ -255,6 +332,11 @@ def _size(path: Path) -> int | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+def _remove(path: Path) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        path.unlink()
 
 
 def _make_directories(root: Path, directory: Path) -> None:

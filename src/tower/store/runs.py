@@ -26,6 +26,7 @@ from sqlalchemy import (
 
 from tower.errors import Invalid
 from tower.states import MOVES, Phase
+from tower.store.blobs import parse_uri
 from tower.store.database import Reader, Transaction
 from tower.store.listing import Filter, Op, Page, Seen, compare, integer
 from tower.store.schema import actions, attempts, users
@@ -66,7 +67,6 @@ class ActionRow:
     code_digest: str
     inputs_uri: str
     inputs_hash: str
-    inputs: bytes | None
     run_spec: bytes
     labels: str
     executed_by: str
@@ -91,7 +91,6 @@ class ActionRow:
     error: str
     abort_reason: str
     aborted_by: str
-    outputs: bytes | None = None
     turn: int = 0
     warning: str = ""
     grant_expires_at: float | None = None
@@ -100,6 +99,16 @@ class ActionRow:
     def key(self) -> ActionKey:
         """Where it stands."""
         return ActionKey(self.project, self.domain, self.run, self.action)
+
+    @property
+    def inputs_key(self) -> str:
+        """Where its flyteidl2.task.Inputs lie in the blob store."""
+        return f"{parse_uri(self.inputs_uri)}/inputs.pb"
+
+    @property
+    def outputs_key(self) -> str:
+        """Where its flyteidl2.task.Outputs lie in the blob store; "" while there are none."""
+        return f"{parse_uri(self.outputs_uri)}/outputs.pb" if self.outputs_uri else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -243,10 +243,8 @@ actions = Table(
     Column("task_version", String, nullable=False),
     Column("spec", LargeBinary),  # a TaskSpec sent with the run instead of a deployed task
     Column("code_digest", String, nullable=False, server_default=""),
-    Column("inputs_uri", String, nullable=False),
+    Column("inputs_uri", String, nullable=False),  # a directory in the blob store
     Column("inputs_hash", String, nullable=False),
-    Column("inputs", LargeBinary),  # flyteidl2.task.Inputs when small, else NULL: they are in the blob store
-    Column("outputs", LargeBinary),  # flyteidl2.task.Outputs, likewise
     Column("run_spec", LargeBinary, nullable=False),  # flyteidl2.task.RunSpec
     Column("labels", Text, nullable=False, server_default="{}"),  # JSON object: the run's own labels
     Column("executed_by", String, nullable=False),

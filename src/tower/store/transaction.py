@@ -22,15 +22,20 @@ _MOST_PARAMETERS = 900
 """Of one statement: the least that an SQLite may be built with is 999."""
 
 
+_Form: TypeAlias = tuple[Table, tuple[str, ...], bool]
+"""What an INSERT is prepared for: table, columns, and whether a row that is there already stays."""
+
+
 class _Prepared:
     """An INSERT compiled once for a table and a list of columns."""
 
-    __slots__ = ("_converters", "_group", "_order", "_sql", "most", "names")
+    __slots__ = ("_converters", "_group", "_order", "_sql", "_tail", "most", "names")
 
-    def __init__(self, table: Table, columns: tuple[str, ...], dialect: Dialect) -> None:
+    def __init__(self, table: Table, columns: tuple[str, ...], once: bool, dialect: Dialect) -> None:
         compiled = insert_into(table).compile(dialect=dialect, column_keys=list(columns))
         self._sql = str(compiled)
         self._group = ", " + self._sql[self._sql.rindex("VALUES") + 6 :].strip()
+        self._tail = " ON CONFLICT DO NOTHING" if once else ""
         self._converters = tuple(
             (place, convert)
             for place, name in enumerate(columns)
@@ -55,7 +60,7 @@ class _Prepared:
 
     def sql(self, rows: int = 1) -> str:
         """The statement for as many rows."""
-        return self._sql + self._group * (rows - 1)
+        return self._sql + self._group * (rows - 1) + self._tail
 
 
 class Session:
@@ -67,9 +72,9 @@ class Session:
         self.connection = connection
         self.holding = False
         """Whether rows wait for one another, to be inserted many at a time by `flush`."""
-        self._held: dict[tuple[Table, tuple[str, ...]], list[tuple[Any, ...]]] = {}
+        self._held: dict[_Form, list[tuple[Any, ...]]] = {}
         self._raw = connection.connection.driver_connection
-        self._inserts: dict[tuple[Table, tuple[str, ...]], _Prepared] = {}
+        self._inserts: dict[_Form, _Prepared] = {}
 
     def run(self, sql: str, arguments: Any = ()) -> None:
         """Run a statement at driver level; driver errors come as those of SQLAlchemy."""
@@ -89,12 +94,14 @@ class Session:
         finally:
             cursor.close()
 
-    def insert(self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...]) -> None:
-        """Insert one row, or hold it for `flush`."""
-        key = (table, columns)
+    def insert(
+        self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], *, once: bool = False
+    ) -> None:
+        """Insert one row, or hold it for `flush`; `once` leaves a row alone that has its key already."""
+        key = (table, columns, once)
         prepared = self._inserts.get(key)
         if prepared is None:
-            prepared = self._inserts[key] = _Prepared(table, columns, self.connection.dialect)
+            prepared = self._inserts[key] = _Prepared(table, columns, once, self.connection.dialect)
         if self.holding and prepared.most > 1:
             self._held.setdefault(key, []).append(prepared.arguments(values))
             return
@@ -165,10 +172,12 @@ class Transaction:
         self._check()
         self._session.insert(table, tuple(values), tuple(values.values()))
 
-    def insert_row(self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], /) -> None:
-        """`insert` where the columns are always the same."""
+    def insert_row(
+        self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], /, *, once: bool = False
+    ) -> None:
+        """`insert` where the columns are always the same; `once` leaves a row that is there as it is."""
         self._check()
-        self._session.insert(table, columns, values)
+        self._session.insert(table, columns, values, once=once)
 
     def after_commit(self, callback: Callable[[], object], /) -> None:
         """Have `callback` called in the event loop once the commit is durable, before the caller resumes."""

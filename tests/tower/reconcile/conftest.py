@@ -175,7 +175,8 @@ class House:
         self.settings = Settings(home=home, parallel_attempts=2, drain_seconds=0.0)
         self.db = Database.open(home / "tower.db", clock=clock)
         self.events = Events()
-        self.blobs = Blobs(home / "blobs")
+        self.blobs = Blobs(home / "blobs", db=self.db)
+        self.inputs = Inputs(blobs=self.blobs, limit=1 << 20)
         self.images = HereImages()
         self.agent = AgentSockets(app, name=lambda kind, id_, pid: id_)
         self.executor = ProcessExecutor()
@@ -186,7 +187,7 @@ class House:
             events=self.events,
             settings=self.settings,
             blobs=self.blobs,
-            inputs=Inputs(blobs=self.blobs, limit=1 << 20),
+            inputs=self.inputs,
             definitions=Definitions(db=self.db),
             executor=self.executor,
             images=self.images,
@@ -234,7 +235,7 @@ class House:
         data = gzip.compress(buffer.getvalue())
         digest = hashlib.sha256(data).hexdigest()
         key = f"bundles/p/development/x/{digest}.tar.gz"
-        await self.blobs.put(key, data)
+        await self.blobs.put_stream(key, _once(data), limit=len(data))
         return f"tower://{key}", digest
 
     async def launch(
@@ -257,6 +258,8 @@ class House:
             common_pb2.NamedLiteral(name=name, value=_literal(value))
             for name, value in (inputs or {}).items()
         ]
+        data = common_pb2.Inputs(literals=literals).SerializeToString()
+        kept = await self.inputs.keep("p", "development", data)
         run_spec = run_pb2.RunSpec()
         for name, value in (env or {}).items():
             run_spec.envs.values.add(key=name, value=value)
@@ -272,9 +275,8 @@ class House:
             task_version="v1",
             spec=declared.SerializeToString(),
             code_digest=digest,
-            inputs_uri="tower://inputs/none",
-            inputs_hash="",
-            inputs=common_pb2.Inputs(literals=literals).SerializeToString(),
+            inputs_uri=kept.uri,
+            inputs_hash=kept.digest,
             run_spec=run_spec.SerializeToString(),
             labels="{}",
             executed_by="alice",
@@ -303,6 +305,7 @@ class House:
         row = replace(row, **columns)  # type: ignore[arg-type]
 
         def insert(tx: object) -> None:
+            self.inputs.store(tx, kept)  # type: ignore[arg-type]
             runs.insert(tx, row)  # type: ignore[arg-type]
             tx.after_commit(lambda: self.events.publish(("queue",)))  # type: ignore[attr-defined]
 
@@ -345,12 +348,13 @@ class House:
 
     async def output(self, row: ActionRow) -> object:
         """The first output as a Python value."""
-        data = row.outputs
-        if data is None:
-            key = row.outputs_uri.removeprefix("tower://") + "/outputs.pb"
-            data = await self.blobs.get(key, limit=1 << 20)
+        data = await self.blobs.get(row.outputs_key, limit=1 << 20)
         (named,) = common_pb2.Outputs.FromString(data).literals
         return _python(named.value)
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def _literal(value: object) -> literals_pb2.Literal:

@@ -7,16 +7,18 @@ import gzip
 import hashlib
 import io
 import tarfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from tower.clock import SystemClock
 from tower.control.reconcile import Bundles
 from tower.control.reconcile import bundles as module
 from tower.control.reconcile.bundles import unpack
 from tower.errors import Invalid
 from tower.store.blobs import Blobs
+from tower.store.database import Database
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
@@ -114,11 +116,12 @@ class Counting(Bundles):
 
 
 @pytest.fixture
-async def stored(tmp_path: Path) -> tuple[Blobs, str, str]:
+async def stored(tmp_path: Path) -> AsyncIterator[tuple[Blobs, str, str]]:
     data = archive(file("m.py", b"a = 1"))
-    blobs = Blobs(tmp_path / "blobs")
-    await blobs.put("bundles/p/d/x/c.tar.gz", data)
-    return blobs, "tower://bundles/p/d/x/c.tar.gz", hashlib.sha256(data).hexdigest()
+    async with Database.open(tmp_path / "tower.db", clock=SystemClock()) as db:
+        blobs = Blobs(tmp_path / "blobs", db=db, small=0)
+        await blobs.put("bundles/p/d/x/c.tar.gz", data)
+        yield blobs, "tower://bundles/p/d/x/c.tar.gz", hashlib.sha256(data).hexdigest()
 
 
 async def test_a_bundle_is_unpacked_once(tmp_path: Path, stored: tuple[Blobs, str, str]) -> None:

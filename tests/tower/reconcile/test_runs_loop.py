@@ -35,10 +35,12 @@ async def test_a_queued_run_ends_with_its_outputs(house: House) -> None:
     assert None not in (row.started_at, row.ended_at, attempt.started_at, attempt.ended_at)
 
 
-async def test_large_outputs_are_stored_beside_the_row(house: House) -> None:
+async def test_large_outputs_are_a_file_and_small_ones_are_none(house: House) -> None:
+    small = await house.until(await house.launch("add", {"x": 1, "y": 2}))
+    assert not house.blobs.path(small.outputs_key).exists()
     key = await house.launch("repeat", {"text": "ab", "times": 100_000})
     row = await house.until(key)
-    assert row.outputs is None
+    assert house.blobs.path(row.outputs_key).exists()
     assert await house.output(row) == "ab" * 100_000
 
 

@@ -1,4 +1,7 @@
-"""The blob store: whole or absent, within its limits, inside its directory, on the disk when it answers."""
+"""The blob store: whole or absent, within its limits, inside its directory, on the disk when it answers.
+
+Everything holds for contents that are rows and for those that are files: each test runs with both.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tower.clock import SystemClock
 from tower.errors import Exhausted, Invalid, NotFound
 from tower.store.blobs import Blobs, check_key, parse_uri, uri
+from tower.store.database import Database, Transaction
+from tower.store.shelf import SMALL
 
 
 @pytest.fixture
-def blobs(tmp_path: Path) -> Blobs:
-    return Blobs(tmp_path / "blobs")
+async def db(tmp_path: Path) -> AsyncIterator[Database]:
+    async with Database.open(tmp_path / "tower.db", clock=SystemClock()) as db:
+        yield db
+
+
+@pytest.fixture(params=[-1, 1 << 30], ids=["files", "rows"])
+def blobs(tmp_path: Path, db: Database, request: pytest.FixtureRequest) -> Blobs:
+    return Blobs(tmp_path / "blobs", db=db, small=request.param)
+
+
+@pytest.fixture
+def files(tmp_path: Path, db: Database) -> Blobs:
+    return Blobs(tmp_path / "blobs", db=db, small=-1)
+
+
+@pytest.fixture
+def both(tmp_path: Path, db: Database) -> Blobs:
+    return Blobs(tmp_path / "blobs", db=db)
 
 
 async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
@@ -35,7 +57,6 @@ async def test_what_was_put_comes_back(blobs: Blobs) -> None:
     await blobs.put("a/b c/ü%41.bin", b"one")
     await blobs.put("a/b c/ü%41.bin", b"two")
     assert await blobs.get("a/b c/ü%41.bin", limit=3) == b"two"
-    assert blobs.path("a/b c/ü%41.bin").read_bytes() == b"two"
     assert await blobs.size("a/b c/ü%41.bin") == 3
     assert [chunk async for chunk in blobs.stream("a/b c/ü%41.bin")] == [b"two"]
     assert left_over(blobs) == []
@@ -63,14 +84,57 @@ async def test_a_content_above_the_limit_of_its_reader_is_refused(blobs: Blobs) 
         await blobs.get("a", limit=3)
 
 
-async def test_equal_contents_have_one_key_and_are_written_once(blobs: Blobs) -> None:
-    key = await blobs.put_content("inputs/p", b"same", suffix=".pb")
+async def test_equal_contents_have_one_key_and_are_written_once(db: Database, files: Blobs) -> None:
+    key = await files.put_content("inputs/p", b"same", suffix=".pb")
     assert key == f"inputs/p/{hashlib.sha256(b'same').hexdigest()}.pb"
-    written = blobs.path(key).stat().st_ino
-    assert await blobs.put_content("inputs/p", b"same", suffix=".pb") == key
-    again = Blobs(blobs.path("x").parent)
+    written = files.path(key).stat().st_ino
+    assert await files.put_content("inputs/p", b"same", suffix=".pb") == key
+    again = Blobs(files.path("x").parent, db=db, small=-1)
     assert await again.put_content("inputs/p", b"same", suffix=".pb") == key
-    assert blobs.path(key).stat().st_ino == written
+    assert files.path(key).stat().st_ino == written
+
+
+async def test_a_content_moves_to_where_its_size_belongs(both: Blobs) -> None:
+    small, large = b"s" * SMALL, b"l" * (SMALL + 1)
+    for data in (small, large, small):
+        await both.put("a/b", data)
+        assert (await both.get("a/b", limit=SMALL + 1), await both.size("a/b")) == (data, len(data))
+        assert both.path("a/b").exists() is (data is large)
+        assert both.small("a/b") == (None if data is large else small)
+    await both.put_stream("a/b", chunks(b"streamed"), limit=10)
+    assert await both.get("a/b", limit=10) == both.path("a/b").read_bytes() == b"streamed"
+    await both.delete("a/b")
+    assert not await both.exists("a/b")
+
+
+async def test_a_small_content_is_there_with_its_effect_and_not_without(db: Database, both: Blobs) -> None:
+    output = await both.put_with("outputs/x", b"42")
+    taken = await both.take("inputs", b"six times seven")
+
+    def effect(tx: Transaction, *, fails: bool) -> None:
+        output(tx)
+        both.store(tx, taken)
+        if fails:
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await db.write(lambda tx: effect(tx, fails=True))
+    assert not await both.exists("outputs/x")
+    assert (await both.take("inputs", b"six times seven")).data is not None
+    for _ in range(2):
+        await db.write(lambda tx: effect(tx, fails=False))
+        assert await both.get("outputs/x", limit=2) == b"42"
+        assert await both.get(taken.key, limit=20) == b"six times seven"
+    assert (await both.take("inputs", b"six times seven")).data is None
+
+
+async def test_equal_contents_of_one_batch_are_one_row(db: Database, both: Blobs) -> None:
+    taken = [await both.take("inputs", b"same") for _ in range(20)]
+    assert {each.data for each in taken} == {b"same"}
+    await asyncio.gather(
+        *(db.write(lambda tx, each=each: both.store(tx, each), simple=True) for each in taken)
+    )
+    assert await both.get(taken[0].key, limit=4) == b"same"
 
 
 async def test_a_deleted_content_can_be_put_again(blobs: Blobs) -> None:
@@ -131,7 +195,7 @@ async def test_a_stream_given_up_leaves_nothing_and_was_never_visible(blobs: Blo
 
 
 async def test_the_data_is_on_the_disk_before_its_name_is(
-    blobs: Blobs, monkeypatch: pytest.MonkeyPatch
+    files: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[str] = []
     fsync, rename = os.fsync, Path.rename
@@ -144,11 +208,11 @@ async def test_the_data_is_on_the_disk_before_its_name_is(
         seen.append("name")
         return rename(path, target)
 
-    await blobs.put("a/first", b"")
+    await files.put("a/first", b"")
     monkeypatch.setattr(os, "fsync", recording_fsync)
     monkeypatch.setattr(Path, "rename", recording_rename)
-    await blobs.put("a/x", b"data")
-    assert seen == ["data", "name", "directory"]
+    await files.put("a/x", b"data")
+    assert seen[:3] == ["data", "name", "directory"]
 
 
 async def test_many_writers_of_one_content_agree(blobs: Blobs) -> None:
@@ -162,19 +226,19 @@ def test_the_directory_is_private(blobs: Blobs) -> None:
     assert stat.S_IMODE(blobs.path("x").parent.stat().st_mode) == 0o700
 
 
-async def test_files_are_private(blobs: Blobs) -> None:
-    await blobs.put("a/b", b"x")
-    assert stat.S_IMODE(blobs.path("a/b").stat().st_mode) == 0o600
-    assert stat.S_IMODE(blobs.path("a").stat().st_mode) == 0o700
+async def test_files_are_private(files: Blobs) -> None:
+    await files.put("a/b", b"x")
+    assert stat.S_IMODE(files.path("a/b").stat().st_mode) == 0o600
+    assert stat.S_IMODE(files.path("a").stat().st_mode) == 0o700
 
 
-def test_what_a_crash_left_behind_goes_after_a_day(tmp_path: Path) -> None:
-    Blobs(tmp_path)
+def test_what_a_crash_left_behind_goes_after_a_day(tmp_path: Path, db: Database) -> None:
+    Blobs(tmp_path, db=db)
     old, young = tmp_path / ".incoming" / "old", tmp_path / ".incoming" / "young"
     for path in (old, young):
         path.write_bytes(b"half")
     os.utime(old, (1, 1))
-    Blobs(tmp_path)
+    Blobs(tmp_path, db=db)
     assert os.listdir(tmp_path / ".incoming") == ["young"]
 
 

@@ -83,6 +83,49 @@ def test_every_revision_file_is_named_by_its_number() -> None:
         assert Path(revision.path).name.startswith(f"v{revision.revision}_")
 
 
+def test_contents_that_lay_in_the_rows_of_actions_are_in_the_blob_store_afterwards(tmp_path: Path) -> None:
+    place = {"project": "p", "domain": "d", "run": "r", "task_project": "p", "task_domain": "d"}
+    facts = {
+        "task_name": "t",
+        "task_version": "1",
+        "inputs_hash": "i",
+        "run_spec": b"",
+        "executed_by": "alice",
+    }
+    rest = {
+        "credential_kind": "api_key",
+        "credential_id": "k",
+        "phase": 5,
+        "created_at": 7.0,
+        "queued_at": 7.0,
+    }
+    rows = [
+        {"action": "a0", "inputs_uri": "tower://inputs/p/d/i", "inputs": b"in"},
+        {"action": "a1", "inputs_uri": "tower://inputs/p/d/i", "inputs": b"in", "outputs": b"out"},
+        {"action": "a2", "inputs_uri": "tower://inputs/p/d/large", "outputs": None},
+    ]
+    with connect(tmp_path / "tower.db") as connection:
+        migrations.step(connection, found=None, to="0006")
+        for row in rows:
+            values = {**place, **facts, **rest, **row}
+            if values.get("outputs"):
+                values |= {"outputs_uri": "tower://outputs/p/d/r/a1/1", "ended_at": 9.0}
+            names = ", ".join(values)
+            marks = ", ".join("?" for _ in values)
+            connection.exec_driver_sql(
+                f"INSERT INTO actions ({names}) VALUES ({marks})", tuple(values.values())
+            )
+        migrations.step(connection, found="0006")
+        connection.commit()
+        found = connection.exec_driver_sql("SELECT key, content, created_at FROM blobs ORDER BY key").all()
+        assert found == [
+            ("inputs/p/d/i/inputs.pb", b"in", 7.0),
+            ("outputs/p/d/r/a1/1/outputs.pb", b"out", 9.0),
+        ]
+        columns = {name for _, name, *_ in connection.exec_driver_sql("PRAGMA table_info(actions)")}
+        assert not {"inputs", "outputs"} & columns
+
+
 async def test_an_unfinished_step_leaves_the_database_as_it_was(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "tower.db"
 

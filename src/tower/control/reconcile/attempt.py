@@ -14,7 +14,6 @@ import structlog
 from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
-from tower.control.inputs import INLINE
 from tower.control.reconcile import imagebuild, official, outcome, plan
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
@@ -141,16 +140,14 @@ class Attempt:
             await self._recording.failed(row, result, seen=self._seen)
             return
         place = f"outputs/{self._id}"
-        inline = result if len(result) <= INLINE else None
         try:
-            if inline is None:
-                await self._parts.blobs.put(f"{place}/{outcome.OUTPUTS}", result)
+            outputs = await self._parts.blobs.put_with(f"{place}/{outcome.OUTPUTS}", result)
         except (OSError, Fault) as error:
             log.warning("outputs not stored", attempt=self._id, error=str(error))
             failure = Failure("The outputs could not be stored.", "Storage", user=False)
             await self._recording.failed(row, failure, seen=self._seen)
             return
-        await self._recording.succeeded(row, outputs_uri=naming.uri(place), outputs=inline, seen=self._seen)
+        await self._recording.succeeded(row, outputs_uri=naming.uri(place), outputs=outputs, seen=self._seen)
 
     async def _work(
         self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]

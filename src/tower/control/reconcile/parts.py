@@ -21,7 +21,7 @@ from tower.control.waiting import Waiting
 from tower.executors.port import Executor
 from tower.images.port import Builder
 from tower.settings import Settings
-from tower.store.database import Database
+from tower.store.database import Database, Transaction
 from tower.store.runs import ActionRow
 
 
@@ -48,8 +48,8 @@ class Inputs(Protocol):
 class Blobs(Protocol):
     """Keeps outputs; `tower.store.blobs.Blobs` does."""
 
-    async def put(self, key: str, data: bytes, /) -> None:
-        """Store a content durably."""
+    async def put_with(self, key: str, data: bytes, /) -> Callable[[Transaction], None]:
+        """Store a content durably; the result is called in the transaction of what refers to it."""
 
     async def get(self, key: str, /, *, limit: int) -> bytes:
         """A content."""

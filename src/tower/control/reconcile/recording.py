@@ -69,16 +69,22 @@ class Recording:
 
         await self._db.write(write, durable=False)
 
-    async def succeeded(self, row: ActionRow, *, outputs_uri: str, outputs: bytes | None, seen: Seen) -> None:
-        """The outputs are stored at the URI, or go into the row."""
+    async def succeeded(
+        self, row: ActionRow, *, outputs_uri: str, outputs: Callable[[Transaction], None], seen: Seen
+    ) -> None:
+        """The outputs are at the URI; the callable completes that in the transaction."""
         end = End(
             Phase.SUCCEEDED,
             outputs_uri=outputs_uri,
-            outputs=outputs,
             has_logs=seen.has_logs,
             started_at=seen.started_at,
         )
-        await self._db.write(lambda tx: self._finish(tx, row, end))
+
+        def write(tx: Transaction) -> None:
+            outputs(tx)
+            self._finish(tx, row, end)
+
+        await self._db.write(write)
 
     async def failed(self, row: ActionRow, failure: Failure, *, seen: Seen) -> None:
         """The attempt failed: another one is due, or the action failed with it."""

@@ -8,7 +8,13 @@ from sqlalchemy import Column, MetaData, String, Table, insert, inspect, select
 from sqlalchemy.engine import Connection
 
 from tower.errors import Precondition
-from tower.store import schema_agents, schema_oauth, schema_schedules, schema_secrets  # noqa: F401  (metadata)
+from tower.store import (  # noqa: F401  (their tables are in the metadata)
+    schema_agents,
+    schema_blobs,
+    schema_oauth,
+    schema_schedules,
+    schema_secrets,
+)
 from tower.store.schema import metadata
 
 HEAD = "0007"

@@ -1,0 +1,45 @@
+"""Small contents as rows: stored in the transaction of what refers to them, with one fsync for both."""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, delete, func, select
+
+from tower.store.database import Reader, Transaction
+from tower.store.schema_blobs import blobs
+
+SMALL = 16 * 1024
+"""Contents of at most so many bytes are rows, larger ones are files."""
+
+_COLUMNS = ("key", "content", "created_at")
+_ONE = blobs.c.key == bindparam("one")
+_CONTENT = select(blobs.c.content).where(_ONE)
+_SIZE = select(func.length(blobs.c.content)).where(_ONE)
+_DELETE = delete(blobs).where(_ONE)
+
+
+def add(tx: Transaction, key: str, content: bytes) -> None:
+    """Store a content under a key made of its digest: where the key is taken, this content is there."""
+    tx.insert_row(blobs, _COLUMNS, (key, content, tx.now), once=True)
+
+
+def write(tx: Transaction, key: str, content: bytes) -> None:
+    """Store or replace a content."""
+    tx.execute(_DELETE, {"one": key})
+    tx.insert_row(blobs, _COLUMNS, (key, content, tx.now))
+
+
+def read(reader: Reader, key: str) -> bytes | None:
+    """A content, or None."""
+    found: bytes | None = reader.execute(_CONTENT, {"one": key}).scalar()
+    return found
+
+
+def size(reader: Reader, key: str) -> int | None:
+    """The size of a content in bytes, None where there is none."""
+    found: int | None = reader.execute(_SIZE, {"one": key}).scalar()
+    return found
+
+
+def remove(tx: Transaction, key: str) -> None:
+    """Remove a content; nothing happens where there is none."""
+    tx.execute(_DELETE, {"one": key})
