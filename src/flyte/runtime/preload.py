@@ -28,6 +28,10 @@ with contextlib.suppress(ImportError):
     importlib.import_module("anyio._backends._asyncio")
 
 
+OTHER_ENVIRONMENT = "its environment differs from the one that the code was imported in"
+"""Why this attempt must not be forked, while others of the task may be."""
+
+
 class _Watched(os._Environ):  # type: ignore[type-arg]
     """`os.environ` during an import: it notes which of the attempt's own variables were asked for."""
 
@@ -67,7 +71,7 @@ class Preload:
             os.environ.update(self._env)
             loader.enter(self._bundle)
         elif self._env != start.import_env:
-            return "its environment differs from the one that the code was imported in"
+            return OTHER_ENVIRONMENT
         if start.module not in self._modules:
             self._modules.add(start.module)
             self._import(start, own)

@@ -191,6 +191,9 @@ def main() -> None:
     except MessageError as fault:
         print(f"flyte.runtime.task: {fault}", file=sys.stderr)  # noqa: T201
         sys.exit(EXIT_BAD_MESSAGE)
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
     os._exit(run(start))
 
 

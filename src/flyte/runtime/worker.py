@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from flyte.runtime import child
-from flyte.runtime.preload import Preload, threads
+from flyte.runtime.preload import OTHER_ENVIRONMENT, Preload, threads
 from flyte.runtime.start import MessageError, Start
 
 _DESCRIPTORS = child.MOST_DESCRIPTORS
@@ -102,7 +102,8 @@ class Worker:
         if not reason and start.sandbox is not None and self._sandbox is None:
             reason = "nothing keeps its children apart"
         if reason:
-            self._tell(event="unsafe", id=start.id, reason=reason)
+            once = reason == OTHER_ENVIRONMENT
+            self._tell(event="unsafe", id=start.id, reason=reason, **({"once": True} if once else {}))
             return
         self._apart = start.sandbox is not None and bool(start.sandbox["namespaces"])
         gate, opener = os.pipe()

@@ -76,8 +76,9 @@ class ProcessExecutor:
             if (key, job.module) not in self._unsafe:
                 try:
                     await self._fork(self._template(key, job), job=job, work=work)
-                except UnsafeError:
-                    self._unsafe.add((key, job.module))
+                except UnsafeError as reason:
+                    if not reason.once:
+                        self._unsafe.add((key, job.module))
                 else:
                     return work
             self._spawn(

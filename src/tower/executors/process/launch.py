@@ -103,13 +103,14 @@ def first_process(
     for number in _ASKED_TO_END:
         signal.signal(number, signal.SIG_DFL)  # which the first process of a table never hears
     sandbox.build(shown)
-    sandbox.drop(shown["user"])
+    sandbox.drop(shown["user"], last=not shown["parent"])
     die_with_parent()  # a change of the user would undo it
     if select.select([lifeline], [], [], 0)[0]:
         os._exit(_CANNOT_EXECUTE)
     pid = os.fork()
     if pid == 0:
         try:
+            os.setsid()  # a signal to its group stays within
             if shown["landlock"]:
                 sandbox.landlock(None if shown["parent"] else ["/"], [*sandbox.EVERYWHERE, *shown["write"]])
             become(program, groups=groups)

@@ -24,7 +24,7 @@ _SYS_MOUNT_SETATTR, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3 = 442, 428, 429
 _SYS_LANDLOCK = 444
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _OPEN_TREE_CLONE = 1
-_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_TID_ADDRESS = 24, 38, 40
+_PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_TID_ADDRESS = 4, 24, 38, 40
 _SIGCHLD = 17
 
 _OLD = "/.old"
@@ -284,9 +284,13 @@ def first() -> None:
     """In a child of `fork`: a process table and shared memory of its own. What follows is `narrow`'s."""
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
     _mount("tmpfs", "/dev/shm", "tmpfs", _NOSUID | _NODEV, "mode=1777")  # noqa: S108
-    # no further user namespaces below this one: a good part of the kernel is out of reach without them
-    _write("/proc/sys/user/max_user_namespaces", "0")
+    _no_more_users()
     _own_keyring()
+
+
+def _no_more_users() -> None:
+    """No further user namespaces below this one: without them a good part of the kernel is out of reach."""
+    _write("/proc/sys/user/max_user_namespaces", "0")
 
 
 def narrow(plan: dict[str, Any]) -> None:
@@ -339,8 +343,12 @@ def _attach(tree: int, path: str) -> None:
 # --- privileges
 
 
-def drop(user: int | None) -> None:
-    """Have no privilege, and no way to get one; `user` is who to be instead of root."""
+def drop(user: int | None, *, last: bool = True) -> None:
+    """Have no privilege, and no way to get one; `user` is who to be instead of root.
+
+    `last`: nothing below makes user namespaces, so that nothing below can.
+    """
+    own = os.geteuid() != 0
     _LIBC.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     number = 0
     while _LIBC.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0) == 0:
@@ -349,6 +357,14 @@ def drop(user: int | None) -> None:
         os.setgroups([])
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
+        _LIBC.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # its own files in /proc are its own again
+        if last:
+            if _LIBC.unshare(NEWUSER) != 0:
+                _failed("unshare")
+            _map(user, user)
+            own = True
+    if last and own:
+        _no_more_users()
     _own_keyring()
     resign()
 

@@ -27,7 +27,14 @@ _START_SECONDS = 60.0
 
 
 class UnsafeError(Exception):
-    """The code of this bundle cannot be forked, or the message is too large: start a fresh interpreter."""
+    """The code of this bundle cannot be forked, or the message is too large: start a fresh interpreter.
+
+    `once`: it is so for this attempt, and may be otherwise for the next one.
+    """
+
+    def __init__(self, reason: str, *, once: bool = False) -> None:
+        super().__init__(reason)
+        self.once = once
 
 
 class Template:
@@ -98,7 +105,7 @@ class Template:
         """
         packet = json.dumps(message, separators=(",", ":")).encode()
         if len(packet) > _LARGEST_MESSAGE:
-            raise UnsafeError("the message is too large")
+            raise UnsafeError("the message is too large", once=True)
         identity = message["id"]
         self.works[identity] = work
         try:
@@ -195,7 +202,8 @@ class Template:
             case "unsafe":
                 started = self._waiting.get(message["id"])
                 if started is not None and not started.done():
-                    started.set_exception(UnsafeError(str(message.get("reason", ""))))
+                    reason, once = str(message.get("reason", "")), bool(message.get("once"))
+                    started.set_exception(UnsafeError(reason, once=once))
             case "exited":
                 work = self.works.pop(message["id"], None)
                 self.used_at = self._loop.time()
