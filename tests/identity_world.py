@@ -209,7 +209,7 @@ class World:
         )
 
     async def running(
-        self, person: Principal, *, run: str = "r1", attempt: int = 1, phase: int = 4
+        self, person: Principal, *, run: str = "r1", attempt: int = 1, phase: int = 4, task: str = "t"
     ) -> Workload:
         """A run of this person with one running attempt; the workload of its socket."""
         from tower.control.grants import actors_to_text, ceilings_to_text
@@ -219,7 +219,7 @@ class World:
             **place,
             "task_project": "flytesnacks",
             "task_domain": "development",
-            "task_name": "t",
+            "task_name": task,
             "task_version": "1",
             "inputs_uri": "",
             "inputs_hash": "",

@@ -61,6 +61,43 @@ async def test_t19_a_sibling_plants_no_session(street: Street) -> None:
         assert (await client.get("/")).status_code == 401
 
 
+async def test_t19_over_tls_a_sibling_signs_nobody_in_as_somebody_else(street: Street) -> None:
+    """Login CSRF: the attacker's own code and state, planted for all siblings.
+
+    Over TLS the cookies are `__Host-` ones. Over plain HTTP there are no such cookies, so that this attack
+    works on loopback; SECURITY.md says so.
+    """
+    console = f"127.0.0.1:{street.port}"
+    attacker = ("cookie", f"tower_session={await street.house.session('alice', console)}")
+    principal = await street.house.principal(attacker, host=console)
+    transport = httpx.ASGITransport(street.house.gateway(), client=("192.0.2.7", 1))
+
+    async def finish(cookies: str) -> httpx.Response:
+        code = await street.house.logins.create_handover(principal, street.host)
+        back = {"code": code, "state": "the-attackers-state", "next": "/"}
+        headers = {"host": street.host, "cookie": cookies}
+        async with httpx.AsyncClient(transport=transport, base_url=f"https://{street.host}") as client:
+            return await client.get("/.tower/session", params=back, headers=headers)
+
+    for planted in ("tower_hop=the-attackers-state", "tower_hop=x; tower_hop=the-attackers-state"):
+        answer = await finish(planted)
+        assert answer.status_code == 403, answer.text
+        assert "set-cookie" not in answer.headers
+    own = await finish("__Host-tower_hop=the-attackers-state")
+    assert own.status_code == 303
+    [session, hop] = own.headers.get_list("set-cookie")
+    for cookie in (session, hop):
+        assert cookie.startswith("__Host-tower_")
+        assert "Secure" in cookie
+        assert "Path=/;" in cookie
+        assert "domain" not in cookie.lower()
+    # and a session that was planted under the plain name is not looked at
+    value = session.partition("=")[2].partition(";")[0]
+    async with httpx.AsyncClient(transport=transport, base_url=f"https://{street.host}") as client:
+        headers = {"host": street.host, "cookie": f"tower_session={value}"}
+        assert (await client.get("/", headers=headers)).status_code == 401
+
+
 async def test_t20_two_people_in_one_request_are_refused(street: Street) -> None:
     bob = await street.house.person("bob")
     async with street.client(street.alice, **await street.browser("bob")) as client:

@@ -85,7 +85,14 @@ def test_t02_a_version_is_what_was_deployed(lab: Lab, tmp_path: Path) -> None:
     assert lab.audit(event="run.create")[0]["detail"]["code_digest"] == before["detail"]["code_digest"]
 
 
-RESERVED = ("_U_EP_OVERRIDE", "FLYTE_ADMIN_ENDPOINT", "FLYTE_AGENT_SOCKET", "RUN_NAME", "LD_PRELOAD", "PYTHONPATH")
+RESERVED = (
+    "_U_EP_OVERRIDE",
+    "FLYTE_ADMIN_ENDPOINT",
+    "FLYTE_AGENT_SOCKET",
+    "RUN_NAME",
+    "LD_PRELOAD",
+    "PYTHONPATH",
+)
 
 
 def test_t09_the_environment_leads_nowhere_else(lab: Lab) -> None:

@@ -77,6 +77,7 @@ async def test_what_an_app_or_a_task_may_is_what_the_person_may(world: World) ->
         Action.USER_MANAGE,
         Action.POLICY_MANAGE,
         Action.SECRET_CREATE,
+        Action.SECRET_DELETE,
         Action.ACT_AS,
         Action.AUDIT_PRUNE,
     }

@@ -247,7 +247,7 @@ async def test_an_app_limited_to_one_task_does_no_other_even_for_an_admin(world:
         assert not await may(world, caller, Action.TASK_REGISTER, TASK)
         assert not await may(world, caller, Action.APP_DEPLOY, Resource(ResourceType.APP, P, D, "hook"))
     assert await may(world, admin, Action.TASK_RUN, OTHER)
-    run = await world.who(workload=await world.running(free))
+    run = await world.who(workload=await world.running(free, task=TASK.name))
     assert not await may(world, run, Action.TASK_RUN, OTHER), "also from inside a run that the app asked for"
     with pytest.raises(Denied, match="You may not"):
         await world.access.require(free, Action.TASK_RUN, OTHER)

@@ -126,7 +126,7 @@ async def attempt_of(house: House, person: Principal) -> Workload:
         "actors": actors_to_text(person.actors),
         "ceilings": ceilings_to_text(person.ceilings),
         "phase": 4,
-        "created_at": 0.0,
+        "created_at": house.rooms.clock.now(),
         "queued_at": 0.0,
     }
     attempt = {**place, "attempt": 1, "phase": 4, "created_at": 0.0, "has_logs": False}
@@ -145,7 +145,7 @@ async def city(tmp_path: Path) -> AsyncIterator[City]:
     async with built(tmp_path) as house:
         from tower.console import door as console
 
-        key = await house.person("alice")
+        key = await house.person("alice", "contributor")
         await house.deploy("echo")
         house.processes.sockets["flytesnacks/development/echo"] = uds
         rooms = house.rooms
