@@ -258,3 +258,29 @@ def leaks(vault: Vault) -> list[tuple[int, str]]:
 
 def _project(name: str) -> Any:
     return project_service_pb2.CreateProjectRequest(project=project_service_pb2.Project(id=name, name=name))
+
+
+def test_t31_a_secret_is_not_handed_on_in_inputs(vault: Vault) -> None:
+    """To no run and no child of a task that was given it: inputs are kept, and seen with the run."""
+    told = vault.lab.inside_task(
+        "bob",
+        """
+        import os, flyte, flyte.remote as remote
+        async def attempt(call):
+            try:
+                await call
+                return "done"
+            except Exception as error:
+                return f"{type(error).__name__}: {error}"
+        async def main():
+            task = remote.Task.get(name="vault.attack")
+            code = "def main(): return 1 #" + os.environ["VAULT_TOKEN"]
+            return [await attempt(flyte.run.aio(task, code=code)), await attempt(task(code=code)),
+                    await attempt(task(code="def main(): return 1"))]
+        """,
+        task_id=task("vault.attack"),
+    )
+    assert [each.partition(":")[0] for each in told[:2]] == ["RemoteUsageError"] * 2, told
+    assert all("hold a secret" in each for each in told[:2])
+    assert told[2] == "done"
+    assert leaks(vault) == []

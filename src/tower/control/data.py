@@ -196,7 +196,7 @@ class Data:
                 raise not_found(task_resource(task))
             inputs = definition.interface.bind(inputs)
         data = inputs.SerializeToString(deterministic=True)
-        kept = await self._inputs.keep(project, domain, data)
+        kept = await self._inputs.keep(project, domain, data, by=principal)
         if kept.content.data is not None:
             await self._db.write(lambda tx: self._inputs.store(tx, kept), simple=True)
         return kept

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
 
+from tower.control.redaction import Redaction
+from tower.control.waiting import attempt_of
 from tower.errors import Broken, Exhausted, Invalid, NotFound
+from tower.identity.principal import Principal
 from tower.store import blobs as naming
 from tower.store.blobs import Blobs, Content
 from tower.store.database import Transaction
@@ -33,12 +36,22 @@ class Kept:
 class Inputs:
     """Keeps and finds inputs. Their URI is `tower://inputs/<project>/<domain>/<sha256>`, a directory."""
 
-    def __init__(self, *, blobs: Blobs, limit: int) -> None:
+    def __init__(self, *, blobs: Blobs, limit: int, redaction: Redaction | None = None) -> None:
+        """`redaction` knows what running tasks were given in confidence."""
+        self._redaction = redaction or Redaction()
         self._blobs = blobs
         self._limit = limit
 
-    async def keep(self, project: str, domain: str, data: bytes) -> Kept:
-        """Keep serialised inputs; small ones only with `store`. Raises Exhausted for too many bytes."""
+    async def keep(
+        self, project: str, domain: str, data: bytes, *, by: Principal | None = None
+    ) -> Kept:
+        """Keep serialised inputs; small ones only with `store`. Raises Exhausted for too many bytes.
+
+        Raises Invalid when they come from a running task, `by`, and hold a secret that it was given (T31).
+        """
+        asking = attempt_of(by) if by is not None and by.actors else None
+        if asking is not None and self._redaction.holds(asking[1], data):
+            raise Invalid("The inputs hold a secret.", hint="Declare it in the task that needs it.")
         if len(data) > self._limit:
             raise Exhausted(f"The inputs are larger than {self._limit} bytes.")
         place = f"inputs/{project}/{domain}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
@@ -11,10 +10,11 @@ from tower.audit import Event
 from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.definitions import Definitions
+from tower.control.pace import Pace
 from tower.control.redaction import Redaction
 from tower.control.runs import run_resource
 from tower.control.waiting import attempt_of
-from tower.errors import Denied, Exhausted, Invalid, Precondition
+from tower.errors import Denied, Invalid, Precondition
 from tower.identity import outside
 from tower.identity.clients import PUBLIC
 from tower.identity.outside import IdentityToken, OutsideRing
@@ -30,7 +30,6 @@ from tower.store.runs import ActionRow
 LONGEST_AUDIENCE = 256
 BURST = 30
 SECONDS_EACH = 2.0
-_REMEMBERED = 4096
 
 
 class Outside:
@@ -57,7 +56,7 @@ class Outside:
         self._redaction = redaction
         self._settings = settings
         self._ours = ours
-        self._pace = _Pace(clock)
+        self._pace = Pace(clock, burst=BURST, seconds=SECONDS_EACH)
         self._making = asyncio.Lock()
 
     async def identify(
@@ -85,7 +84,7 @@ class Outside:
             raise Denied(
                 f"This run may not identify itself to {audience}.", hint="A policy or a limit forbids it."
             )
-        self._pace.take(str(run))
+        self._pace.take(str(run), what="identity tokens")
         async with self._making:
             # the first key of all takes its time
             token = await asyncio.to_thread(self._mint, principal, row, attempt, audience, issuer)
@@ -182,28 +181,6 @@ class Outside:
             return False
         scheme = "https" if self._settings.tls else "http"
         return self._ours(f"{scheme}://{named}:{self._settings.port}")
-
-
-class _Pace:
-    """How many a run may ask for: some at once, then one every other second."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def take(self, run: str) -> None:
-        """Count one. Raises Exhausted when there are none left now."""
-        now = self._clock.now()
-        level, at = self._levels.get(run, (float(BURST), now))
-        level = min(float(BURST), level + max(0.0, now - at) / SECONDS_EACH)
-        if level < 1.0:
-            raise Exhausted(
-                "This run asks for identity tokens too often.", hint="One holds for minutes: keep it."
-            )
-        self._levels[run] = (level - 1.0, now)
-        self._levels.move_to_end(run)
-        while len(self._levels) > _REMEMBERED:
-            self._levels.popitem(last=False)
 
 
 def _visible(text: str) -> bool:

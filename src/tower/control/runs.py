@@ -124,7 +124,7 @@ class Runs:
         self._projects.open_for_work(project)
         inside = lineage.depth(principal) > 0
         await self.quota.take(principal.subject)
-        kept = await self._keep(asked, definition)
+        kept = await self._keep(asked, definition, by=principal)
         if inside:
             lineage.refuse_loop(
                 self._db,
@@ -281,13 +281,13 @@ class Runs:
             principal, Action.TASK_RUN, place, request_id=request_id, view=Action.RUN_VIEW
         )
 
-    async def _keep(self, asked: Launch, definition: Definition) -> Kept:
+    async def _keep(self, asked: Launch, definition: Definition, *, by: Principal | None = None) -> Kept:
         if asked.inputs_uri:
             given = await self._inputs.uploaded(asked.inputs_uri, project=asked.project, domain=asked.domain)
         else:
             given = asked.inputs or common_pb2.Inputs()
         bound = definition.interface.bind(given).SerializeToString(deterministic=True)
-        return await self._inputs.keep(asked.project, asked.domain, bound)
+        return await self._inputs.keep(asked.project, asked.domain, bound, by=by)
 
     async def _earlier(self, asked: Launch, definition: Definition, row: ActionRow) -> ActionRow:
         """The run that this request made before. Raises AlreadyExists when it asks for something else."""

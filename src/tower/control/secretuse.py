@@ -16,9 +16,11 @@ from flyteidl2.core import security_pb2
 from flyteidl2.task import task_definition_pb2
 
 from tower.audit import Event
+from tower.clock import Clock
 from tower.control import secrets
 from tower.control.access import Access
 from tower.control.definitions import Definitions, read_spec
+from tower.control.pace import Pace
 from tower.control.redaction import Redaction
 from tower.control.secrets import SecretPlace, SecretRow
 from tower.control.starting import Starting
@@ -34,6 +36,8 @@ from tower.store.database import Database, Transaction
 from tower.store.runs import ActionRow
 
 LEVELS = ("domain", "project", "org")
+BURST = 20
+SECONDS_EACH = 10.0
 _FILE = security_pb2.Secret.MountType.FILE
 
 
@@ -73,7 +77,9 @@ class SecretUse:
         keys: SealingKeys,
         redaction: Redaction,
         starting: Starting,
+        clock: Clock,
     ) -> None:
+        self._pace = Pace(clock, burst=BURST, seconds=SECONDS_EACH)
         self._starting = starting
         self._db = db
         self._access = access
@@ -125,6 +131,7 @@ class SecretUse:
         An app shows the ticket of its start: an older process of it is given nothing.
         """
         work = await self._work(principal, ticket, request_id=request_id)
+        self._pace.take(work.id, what="its secrets")
         chosen = [
             await self._choose(principal, work, secret.key, request_id=request_id) for secret in work.declared
         ]

@@ -133,7 +133,7 @@ class SubActions:
         launch, decision, definition = await self._decide(principal, parent, asked, request_id=request_id)
         behind = lineage.depth(principal)
         bound = definition.interface.bind(given).SerializeToString(deterministic=True)
-        kept = await self._inputs.keep(key.project, key.domain, bound)
+        kept = await self._inputs.keep(key.project, key.domain, bound, by=principal)
         lineage.refuse_loop(
             self._db,
             principal,

@@ -31,6 +31,7 @@ def confidences(
     access: Access,
     projects: Projects,
     definitions: Definitions,
+    redaction: Redaction,
     ring: OutsideRing,
     ours: Callable[[str], bool],
 ) -> Confidences:
@@ -39,7 +40,7 @@ def confidences(
     Makes the key of secrets on a first start. Raises Broken for one that others can read.
     """
     keys = SealingKeys.load_or_create(settings.home / KEY_FILE)
-    redaction, starting = Redaction(), Starting()
+    starting = Starting()
     return Confidences(
         secrets=Secrets(db=db, access=access, projects=projects, keys=keys),
         use=SecretUse(
@@ -49,6 +50,7 @@ def confidences(
             keys=keys,
             redaction=redaction,
             starting=starting,
+            clock=clock,
         ),
         starting=starting,
         outside=Outside(

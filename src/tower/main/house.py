@@ -26,6 +26,7 @@ from tower.control.identities import Identities
 from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
+from tower.control.redaction import Redaction
 from tower.control.refusals import Refusals
 from tower.control.runs import Runs
 from tower.control.schedules import Schedules
@@ -186,7 +187,8 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     webhooks = Webhooks(db=db, access=access, directory=directory, key=key)
     projects = Projects(db=db, access=access)
     definitions = Definitions(db=db)
-    inputs = Inputs(blobs=blobs, limit=settings.max_inputs)
+    redaction = Redaction()
+    inputs = Inputs(blobs=blobs, limit=settings.max_inputs, redaction=redaction)
     handovers = Handovers(blobs=blobs)
     confiding = confidences(
         settings=settings,
@@ -195,6 +197,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         access=access,
         projects=projects,
         definitions=definitions,
+        redaction=redaction,
         ring=outside,
         ours=origin.ours,
     )

@@ -14,6 +14,7 @@ from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.projects import Projects
+from tower.control.redaction import Redaction
 from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.errors import HTTP_STATUS, Code, Fault
@@ -62,6 +63,7 @@ class Api:
                 access=world.access,
                 projects=Projects(db=world.db, access=world.access),
                 definitions=Definitions(db=world.db),
+                redaction=Redaction(),
                 ring=OutsideRing(world.home / "identity-keys", clock=world.clock),
                 ours=lambda url: url == f"http://{HOST}",
             ),
