@@ -280,7 +280,58 @@ def test_t31_a_secret_is_not_handed_on_in_inputs(vault: Vault) -> None:
         """,
         task_id=task("vault.attack"),
     )
-    assert [each.partition(":")[0] for each in told[:2]] == ["RemoteUsageError"] * 2, told
+    assert [each.partition(":")[0] for each in told[:2]] == ["RemoteTaskUsageError", "RemoteUsageError"]
     assert all("hold a secret" in each for each in told[:2])
     assert told[2] == "done"
     assert leaks(vault) == []
+
+
+APP = """
+import os
+from pathlib import Path
+import flyte
+from fastapi import FastAPI
+from flyte.app.extras import FastAPIAppEnvironment
+from flyte.runtime import secrets
+
+app = FastAPI()
+at_start = Path("/proc/self/environ").read_text()
+
+
+@app.get("/")
+def seen() -> list[int | bool]:
+    pem = Path(os.environ["FLYTE_SECRETS_DIR"], "vault-pem").read_text()
+    token = os.environ["VAULT_TOKEN"]
+    print("the token is", token, flush=True)
+    return [len(token), len(pem), token in at_start, pem in at_start]
+
+
+@app.get("/again")
+def again() -> str:
+    os.environ.pop("VAULT_TOKEN")
+    try:
+        secrets.enter(os.environ, directory=Path.cwd())
+    except Exception as error:
+        return type(error).__name__
+    return os.environ["VAULT_TOKEN"]
+
+
+served = FastAPIAppEnvironment(
+    name="keeper",
+    app=app,
+    image=flyte.Image.from_debian_base().with_pip_packages("fastapi", "uvicorn", "websockets"),
+    secrets=["vault-token", flyte.Secret("vault-pem", mount=True)],
+)
+"""
+
+
+def test_t33_an_app_has_its_secrets_and_nothing_shows_them(vault: Vault, tmp_path: Path) -> None:
+    """Given when it starts and never again; not in the start of its process, its log, or what is stored."""
+    (tmp_path / "apps.py").write_text(APP)
+    vault.lab.deploy("alice", tmp_path, "serve", "apps.py", "served")
+    seen = vault.lab.app("bob", "GET", "/", name="keeper")
+    assert seen.json() == [len(vault.token), len(vault.pem), False, False]
+    assert leaks(vault) == []
+    assert vault.lab.app("bob", "GET", "/again", name="keeper").json() == "FailedPreconditionError"
+    (record, *_) = vault.lab.audit(event="secret.read", subject="alice")
+    assert record["detail"]["app"] == f"{PROJECT}/{DOMAIN}/keeper"
