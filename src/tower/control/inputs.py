@@ -42,9 +42,7 @@ class Inputs:
         self._blobs = blobs
         self._limit = limit
 
-    async def keep(
-        self, project: str, domain: str, data: bytes, *, by: Principal | None = None
-    ) -> Kept:
+    async def keep(self, project: str, domain: str, data: bytes, *, by: Principal | None = None) -> Kept:
         """Keep serialised inputs; small ones only with `store`. Raises Exhausted for too many bytes.
 
         Raises Invalid when they come from a running task, `by`, and hold a secret that it was given (T31).
