@@ -45,6 +45,7 @@ def main() -> None:
         if shown["namespaces"]:
             contain(sandbox, shown, program, groups=groups)
         if shown["landlock"]:
+            sandbox.drop(None, last=False)
             sandbox.landlock([*shown["system"], *shown["read"]], shown["write"])
         become(program, groups=groups)
     except OSError as error:

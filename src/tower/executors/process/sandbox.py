@@ -262,12 +262,12 @@ def build(plan: dict[str, Any]) -> None:
     """
     before = os.umask(0o022)
     root = _Root()
+    root.devices()
+    root.temporary(plan["temporary"])
     for path in plan["system"]:
         root.show(path, _RDONLY | _NOSUID | _NODEV, optional=True)
     for path in plan["hidden"]:
         root.hide(path)
-    root.devices()
-    root.temporary(plan["temporary"])
     os.makedirs("/proc", 0o755, exist_ok=True)
     # the old /proc must still be there: the kernel shows nobody more of it than they saw before
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
