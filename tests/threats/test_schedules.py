@@ -16,6 +16,7 @@ from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, create_run, refused, run_
 from tests.tower.schedules.conftest import START, Clockwork, Declared, cron, every, name_of
 
 from tower.identity.authenticators import MACHINE
+from tower.policy.rulebook import Written
 from tower.store import audit
 
 pytestmark = pytest.mark.xdist_group("threats")
@@ -156,3 +157,19 @@ async def test_t01_a_task_leaves_no_schedule_behind(clockwork: Clockwork) -> Non
     with pytest.raises(Exception, match="A running task cannot activate a trigger"):
         await clockwork.rpc.schedules.set_active(inside, [row.key], True, request_id="q")
     assert await clockwork.wait(120) == 0
+
+
+async def test_t02_policy_may_forbid_the_latest_version(clockwork: Clockwork) -> None:
+    """In chosen domains a run names its version; a schedule does, since its version is pinned."""
+    text = (
+        'forbid (principal, action == Action::"task:run", resource is Task) '
+        'when { resource.domain == "development" && context.latest };'
+    )
+    await clockwork.rpc.world.governance.policies.put_policy(MACHINE, Written("pinned", text), create=True)
+    await clockwork.deploy("mallory")
+    mallory = clockwork.people["mallory"]
+    with refused(Code.PERMISSION_DENIED, "policy"):
+        await clockwork.rpc.run(mallory)
+    await clockwork.rpc.run(mallory, version="v1")
+    await clockwork.pass_until(3, 2, 9)
+    assert [run.task_version for run in clockwork.runs()] == ["v1", "v1"]

@@ -52,7 +52,7 @@ class Access:
         self._db = db
         self._engine = engine
         self._directory = directory
-        self._decided: dict[tuple[int, Action, Resource, str], tuple[Principal, Decision]] = {}
+        self._decided: dict[tuple[int, Action, Resource, str, bool], tuple[Principal, Decision]] = {}
         self._refusals = refusals
         self._decided_under: tuple[int, Engine] = (directory.epoch, engine)
         self.due = asyncio.Event()
@@ -77,24 +77,35 @@ class Access:
         self._directory.forget()
 
     async def check(
-        self, principal: Principal, action: Action, resource: Resource, *, author: str = ""
+        self,
+        principal: Principal,
+        action: Action,
+        resource: Resource,
+        *,
+        author: str = "",
+        latest: bool = False,
     ) -> Decision:
         """Whether the caller may do this now. Records nothing, raises nothing.
 
-        `author` is the subject that registered the code which is to run, "" where none is.
+        `author` is the subject that registered the code which is to run, "" where none is; `latest` says that
+        no version of it was named.
         """
         if principal.actors:  # the limits of the apps on the way change by themselves
-            return await self.check_under(self._engine, principal, action, resource, author=author)
+            return await self.check_under(
+                self._engine, principal, action, resource, author=author, latest=latest
+            )
         # as good as asked again: the facts of people and keys (the epoch) and the rules are the same
         state = (self._directory.epoch, self._engine)
         if state != self._decided_under:
             self._decided_under = state
             self._decided.clear()
-        key = (id(principal), action, resource, author)
+        key = (id(principal), action, resource, author, latest)
         known = self._decided.get(key)
         if known is not None and known[0] is principal:
             return known[1]
-        decision = await self.check_under(self._engine, principal, action, resource, author=author)
+        decision = await self.check_under(
+            self._engine, principal, action, resource, author=author, latest=latest
+        )
         if state == (self._directory.epoch, self._engine):
             if len(self._decided) >= _DECISIONS:
                 self._decided.clear()
@@ -109,6 +120,7 @@ class Access:
         resource: Resource,
         *,
         author: str = "",
+        latest: bool = False,
         audience: str = "",
     ) -> Decision:
         """What `check` would say under this rule book. `audience` is that of a token that is asked for."""
@@ -131,6 +143,7 @@ class Access:
                 principal,
                 foreign=foreign,
                 privileged=foreign and engine.privileged(bindings),
+                latest=latest,
                 audience=audience,
             ),
         )
@@ -180,10 +193,16 @@ class Access:
         return sorted((await self._directory.bindings(principal.subject)).tasks_in(project, domain))
 
     async def explain(
-        self, principal: Principal, action: Action, resource: Resource, *, author: str = ""
+        self,
+        principal: Principal,
+        action: Action,
+        resource: Resource,
+        *,
+        author: str = "",
+        latest: bool = False,
     ) -> Explanation:
-        """The decision with what led to it. Records nothing. `author` as in `check`."""
-        decision = await self.check(principal, action, resource, author=author)
+        """The decision with what led to it. Records nothing. `author` and `latest` as in `check`."""
+        decision = await self.check(principal, action, resource, author=author, latest=latest)
         if decision.policies == ("account-disabled",):
             return Explanation(decision, (), ())
         machine = principal.kind is Kind.MACHINE
@@ -196,7 +215,12 @@ class Access:
             ceilings=self._ceilings(principal),
             action=action,
             resource=resource,
-            call=_call(principal, foreign=foreign, privileged=foreign and self._engine.privileged(bindings)),
+            call=_call(
+                principal,
+                foreign=foreign,
+                privileged=foreign and self._engine.privileged(bindings),
+                latest=latest,
+            ),
         )
         limits = [
             (
@@ -237,14 +261,16 @@ class Access:
         request_id: str = "",
         view: Action | None = None,
         author: str = "",
+        latest: bool = False,
         detail: Mapping[str, Any] = _NOTHING,
     ) -> Decision:
         """The decision, when it allows.
 
         Otherwise the refusal is recorded and raised: NotFound when the caller may not even view the thing
-        (`view` names the action that tells, or `action` is one itself), else Denied. `author` as in `check`.
+        (`view` names the action that tells, or `action` is one itself), else Denied. `author` and `latest` as
+        in `check`.
         """
-        decision = await self.check(principal, action, resource, author=author)
+        decision = await self.check(principal, action, resource, author=author, latest=latest)
         if decision.allowed:
             return decision
         await self.refuse(principal, decision, request_id=request_id, detail=detail)
@@ -423,7 +449,12 @@ def _remedy(decision: Decision) -> str:
 
 
 def _call(
-    principal: Principal, *, foreign: bool = False, privileged: bool = False, audience: str = ""
+    principal: Principal,
+    *,
+    foreign: bool = False,
+    privileged: bool = False,
+    latest: bool = False,
+    audience: str = "",
 ) -> Call:
     credential = principal.credential
     return Call(
@@ -433,6 +464,7 @@ def _call(
         in_run=any(actor.kind is ActorKind.RUN for actor in principal.actors),
         foreign_code=foreign,
         privileged=privileged,
+        latest=latest,
         audience=audience,
     )
 

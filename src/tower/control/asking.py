@@ -71,7 +71,7 @@ class Asking:
             who = await self._other(asker, subject, request_id)
         place = await self._with_owner(who, place)
         author = self._author(place) if asked is Action.TASK_RUN else ""
-        explanation = await self._access.explain(who, asked, place, author=author)
+        explanation = await self._access.explain(who, asked, place, author=author, latest=bool(author))
         if not foreign and not explanation.decision.allowed and not await self._sees(who, place):
             # which policies stand around a thing that one may not view is no business of theirs
             explanation = Explanation(replace(explanation.decision, policies=()), (), ())

@@ -229,6 +229,7 @@ class Runs:
             request_id=request_id,
             view=Action.TASK_VIEW,
             author="" if definition is None else definition.row.deployed_by,
+            latest=not asked.version,
         )
         if definition is None:
             raise not_found(thing)

@@ -255,7 +255,12 @@ class Schedules:
         self._projects.open_for_work(row.project)
         decision = await self._may_change(principal, row, request_id=request_id)
         right = await self._access.require(
-            principal, Action.TASK_RUN, _task(row), request_id=request_id, view=Action.TASK_VIEW
+            principal,
+            Action.TASK_RUN,
+            _task(row),
+            request_id=request_id,
+            view=Action.TASK_VIEW,
+            author=self._author(row),
         )
         now = self._clock.now()
         since = row.since if row.state is State.ACTIVE else now
@@ -301,7 +306,7 @@ class Schedules:
             check_person(principal)
         except Denied as fault:
             notice = f"Deployed inactive. {fault.message}"
-        right = await self._access.check(principal, Action.TASK_RUN, _task(row))
+        right = await self._access.check(principal, Action.TASK_RUN, _task(row), author=self._author(row))
         if not notice and not right.allowed:
             notice = f"Deployed inactive: {principal.subject} may not run {row.task}."
         if notice:
@@ -311,6 +316,11 @@ class Schedules:
             table = triggers.table(on)
             on = replace(on, next_at=None if table is None else table.after(self._clock.now()))
         return on, right
+
+    def _author(self, row: TriggerRow) -> str:
+        """Who registered the version that it runs."""
+        definition = self._definitions.find((row.project, row.domain, row.task), row.version)
+        return "" if definition is None else definition.row.deployed_by
 
     async def _leave(self, principal: Principal, row: TriggerRow, version: str, *, request_id: str) -> None:
         """Say that a deployment by somebody else did not move the trigger."""

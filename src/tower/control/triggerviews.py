@@ -11,7 +11,7 @@ from tower.control.access import Access, not_found
 from tower.control.listing import Query, prepare
 from tower.control.projects import Projects
 from tower.control.tasks import resource as task_resource
-from tower.errors import Exhausted, Invalid
+from tower.errors import Exhausted, Invalid, NotFound
 from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.store import schedules as store
@@ -111,7 +111,7 @@ class TriggerViews:
             await self._access.require(principal, Action.TASK_VIEW, task, request_id=request_id)
             row = self._db.read_now(lambda reader, key=key: store.get(reader, key))  # type: ignore[misc]
             if row is None:
-                raise not_found(task)
+                raise NotFound(f"There is no trigger {key.name[:100]} of {key.task}.")
             found.append(row)
         return found
 

@@ -50,8 +50,8 @@ class Call:
     """How the question came: what policies may look at besides person, action and thing.
 
     `foreign_code` when what is to run was registered by somebody else; `privileged` when the caller holds a
-    role that manages anything (`Engine.privileged`). Both are false where nothing is to run (T1). `audience`
-    is whom a running task wants to identify itself to.
+    role that manages anything (`Engine.privileged`). Both are false where nothing is to run (T1). `latest`
+    when no version of it is named (T2). `audience` is whom a running task wants to identify itself to.
     """
 
     credential: str = ""
@@ -60,6 +60,7 @@ class Call:
     in_run: bool = False
     foreign_code: bool = False
     privileged: bool = False
+    latest: bool = False
     audience: str = ""
 
 
@@ -275,6 +276,7 @@ class Engine:
             "in_run": call.in_run,
             "foreign_code": call.foreign_code,
             "privileged": call.privileged,
+            "latest": call.latest,
             "audience": call.audience,
         }
         request = {

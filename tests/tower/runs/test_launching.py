@@ -8,7 +8,7 @@ import pytest
 from connectrpc.code import Code
 from flyteidl2.common import phase_pb2
 from flyteidl2.workflow import run_service_pb2
-from tests.rpc_world import RpcWorld, action_id, create_run, refused, run_id, task_spec
+from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, action_id, create_run, refused, run_id, task_spec
 
 
 async def test_a_run_is_queued_for_the_caller_and_recorded(rpc: RpcWorld) -> None:
@@ -313,14 +313,15 @@ async def test_a_specification_sent_along_needs_the_right_to_register(rpc: RpcWo
         await alice.runs.create_run(request, headers=alice.headers)
 
 
-async def test_nothing_runs_without_a_task_or_with_a_trigger(rpc: RpcWorld) -> None:
+async def test_nothing_runs_without_a_task_or_with_a_trigger_that_is_not_there(rpc: RpcWorld) -> None:
     alice = rpc.caller(await rpc.world.person("alice", "contributor"))
     request = create_run(inputs={})
     request.ClearField("task_id")
     with refused(Code.INVALID_ARGUMENT, "no task"):
         await alice.runs.create_run(request, headers=alice.headers)
-    request.trigger_name.name = "nightly"
-    with refused(Code.UNIMPLEMENTED):
+    request.trigger_name.name, request.trigger_name.task_name = "nightly", "env.main"
+    request.trigger_name.project, request.trigger_name.domain = PROJECT, DOMAIN
+    with refused(Code.NOT_FOUND, "no trigger nightly of env.main"):
         await alice.runs.create_run(request, headers=alice.headers)
 
 

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from tests.rpc_world import DOMAIN, PROJECT, SIMPLE, Caller, RpcWorld, named, task_id, task_spec
 
 from tower.control.schedules import Declared
+from tower.store import runs
 from tower.store.schedules import TriggerKey, TriggerRow, get
 from tower.store.schema import actions
 
@@ -145,8 +146,14 @@ class Clockwork:
 
     def runs(self) -> list[Any]:
         """All runs, oldest first."""
-        statement = select(actions).order_by(actions.c.created_at, actions.c.run)
-        return self.rpc.world.db.read_now(lambda reader: list(reader.execute(statement)))
+        order = (actions.c.created_at, actions.c.run)
+        statement = select(actions.c.project, actions.c.domain, actions.c.run).order_by(*order)
+
+        def read(reader: Any) -> list[Any]:
+            keys = [runs.ActionKey(*row) for row in reader.execute(statement)]
+            return [runs.get(reader, key) for key in keys]
+
+        return self.rpc.world.db.read_now(read)
 
 
 @pytest.fixture
