@@ -8,6 +8,7 @@ actors must hold, so one broken link ends everything behind it at its next call.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import replace
 
 from tower.clock import Clock, utc
@@ -17,6 +18,7 @@ from tower.errors import Unauthenticated
 from tower.identity.directory import SubjectFacts
 from tower.identity.principal import ActorKind, CredentialKind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.engine import Engine
 from tower.states import Phase
 from tower.store import agents
 from tower.store import grants as store
@@ -28,6 +30,7 @@ from tower.store.runs import ROOT, ActionKey
 LONGEST = 7 * 24 * 3600.0
 """How long a grant lasts at most where the operator says nothing else (seconds)."""
 
+_REMEMBERED = 4096
 _HINT = "The task goes on without an identity; start a new run."
 
 
@@ -49,6 +52,8 @@ class Standing:
         self._access = access
         self._directory = directory
         self._longest = longest
+        self._known: OrderedDict[str, tuple[tuple[int, int, Engine], Principal]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
 
     async def subject(self, subject: str) -> SubjectFacts | None:
         """The subject as of the last commit, or None."""
@@ -70,6 +75,24 @@ class Standing:
         Raises Unauthenticated, saying why, when the attempt runs on but its grant or its right has ended.
         The principal's credential ends with the grant.
         """
+        # nothing was committed since, and people and rules are the same: then so is the answer
+        stamp = (self._db.version(), self._directory.epoch, self._access.engine)
+        known = self._known.get(attempt_id)
+        if (
+            known is not None
+            and known[0] == stamp
+            and (known[1].credential.expires_at or 0.0) > self._clock.now()
+        ):
+            self._known.move_to_end(attempt_id)
+            return known[1]
+        principal = await self._ask(attempt_id)
+        if principal is not None:
+            self._known[attempt_id] = stamp, principal
+            if len(self._known) > _REMEMBERED:
+                self._known.popitem(last=False)
+        return principal
+
+    async def _ask(self, attempt_id: str) -> Principal | None:
         principal = await self._directory.attempt(attempt_id)
         if principal is None:
             return None
@@ -81,10 +104,18 @@ class Standing:
 
     def held(self, attempt_id: str, agent: bytes) -> bool:
         """Whether this is the key of the one agent that may hold tokens of the attempt."""
+        version = self._db.version()
+        if self._held.get(attempt_id) == (version, agent):
+            return True
         project, domain, run, action, number = attempt_id.split("/")
         place = project, domain, run, action, int(number)
         row = self._db.read_now(lambda reader: agents.get(reader, place))
-        return row is not None and row.ended_at is None and row.key == agent
+        if row is None or row.ended_at is not None or row.key != agent:
+            return False
+        self._held[attempt_id] = version, agent
+        if len(self._held) > _REMEMBERED:
+            self._held.popitem(last=False)
+        return True
 
     async def _link(self, principal: Principal, attempt_id: str) -> float:
         """When the grant of one action of the chain ends. Raises Unauthenticated where it holds no more."""
