@@ -24,6 +24,8 @@ ORDER = (
     "callers",
     "webhook",
     "workflow",
+    "agent",
+    "revocation",
 )
 
 

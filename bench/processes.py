@@ -138,10 +138,11 @@ def tower(
     core: int | None,
     environment: Mapping[str, str] | None = None,
     furnish: Callable[[Path], object] | None = None,
+    options: Sequence[str] = (),
 ) -> Iterator[Tower]:
     """`tower up` with an empty home on the disk of the checkout (not in memory), stopped at the end.
 
-    `furnish` may fill the home before the start.
+    `furnish` may fill the home before the start; `options` are more of `tower up`.
     """
     (ROOT / ".cache").mkdir(exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-home-", dir=ROOT / ".cache"))
@@ -149,7 +150,7 @@ def tower(
         if furnish is not None:
             furnish(home)
         env = {"TOWER_HOME": str(home), **(environment or {})}
-        with server([BIN / "tower", "up", "--port", "0"], core=core, env=env) as (url, pid):
+        with server([BIN / "tower", "up", "--port", "0", *options], core=core, env=env) as (url, pid):
             yield Tower(url, pid, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)
