@@ -5,6 +5,8 @@ import os
 import subprocess
 from pathlib import Path
 
+from flyte.io import Dir, File
+
 import flyte
 import flyte.remote as remote
 
@@ -46,6 +48,29 @@ async def fails(x: int) -> int:
 @env.task
 async def passes_on(x: int) -> int:
     return await fails(x)
+
+
+@env.task
+async def makes(text: str) -> tuple[File, Dir]:
+    folder = Path("made")
+    folder.joinpath("deep").mkdir(parents=True)
+    folder.joinpath("deep", "more.txt").write_text(f"more {text}")
+    Path("text.txt").write_text(text)
+    return await File.from_local("text.txt"), await Dir.from_local("made")
+
+
+@env.task
+async def reads_files(file: File, folder: Dir) -> str:
+    async with file.open("rb") as opened:
+        text = bytes(await opened.read()).decode()
+    place = await folder.download()
+    return f"{text}, {Path(place, 'deep', 'more.txt').read_text()}"
+
+
+@env.task
+async def passes_files(text: str) -> str:
+    file, folder = await makes(text)
+    return await reads_files(file, folder)
 
 
 @env.task

@@ -133,6 +133,11 @@ def test_children_and_runs_from_inside_are_the_executors(ask: Ask, hosting: Towe
     assert [child["by"] for child in _actions(hosting, name)] == ["bob"]
 
 
+def test_files_travel_from_task_to_task(ask: Ask) -> None:
+    (passed,) = ask(("bob", "passes_files", {"text": "words"}))
+    assert (passed["phase"], passed.get("output")) == ("SUCCEEDED", "words, more words"), passed
+
+
 def test_an_error_comes_through_with_its_kind(ask: Ask) -> None:
     fails, passed_on = ask(("alice", "fails", {"x": 7}), ("bob", "passes_on", {"x": 8}))
     assert (fails["phase"], fails["code"], fails["user_error"]) == ("FAILED", "ValueError", True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
@@ -34,6 +34,10 @@ class Blobs(Protocol):
         """A content."""
 
 
+Change = Callable[[bytes], Awaitable[bytes]]
+"""Makes other outputs of outputs."""
+
+
 class Handovers:
     """One per process: the folders of the attempts of official tasks that run now."""
 
@@ -55,7 +59,7 @@ class Handovers:
 
     def inputs(self, attempt: str, child: str, uri: str, *, limit: int) -> bytes:
         """What the attempt wrote as the inputs of a child. Raises Invalid for anything but that very file."""
-        folder = self._folder(attempt)
+        folder = self.folder(attempt)
         said = urlsplit(uri)
         if said.scheme not in {"", "file"} or said.netloc or Path(said.path) != folder / RUN / child / INPUTS:
             raise Invalid("The inputs of the action are not where this run keeps them.")
@@ -75,10 +79,15 @@ class Handovers:
             raise Exhausted(f"The inputs are larger than {limit} bytes.")
         return data
 
-    async def outputs(self, attempt: str, row: ActionRow) -> str:
-        """Hand the outputs of a child that succeeded to the attempt: the folder where they lie now."""
-        folder = self._folder(attempt)
+    async def outputs(self, attempt: str, row: ActionRow, *, change: Change | None = None) -> str:
+        """Hand the outputs of a child that succeeded to the attempt: the folder where they lie now.
+
+        They are written as `change` makes them.
+        """
+        folder = self.folder(attempt)
         data = await self._blobs.get(row.outputs_key, limit=_LARGEST_OUTPUTS)
+        if change is not None:
+            data = await change(data)
         try:
             with _inside(folder, RESULTS, row.action, make=True) as place:
                 # a fresh file each time: one that is there may be a link, or somebody's open file
@@ -98,7 +107,8 @@ class Handovers:
             raise Unavailable("The outputs of a child could not be handed over.", cause=str(error)) from error
         return str(folder / RESULTS / row.action)
 
-    def _folder(self, attempt: str) -> Path:
+    def folder(self, attempt: str) -> Path:
+        """The folder of an attempt. Raises Invalid when it has none."""
         folder = self._folders.get(attempt)
         if folder is None:
             raise Invalid("This attempt has no folder of its own.")

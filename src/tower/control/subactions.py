@@ -26,6 +26,7 @@ from tower.control.follow import Follower, Update
 from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs, Kept, digest
 from tower.control.interface import Interface
+from tower.control.rawdata import RawData
 from tower.control.runs import Launch, Runs, created, run_resource
 from tower.control.tasks import resource as task_resource
 from tower.control.traces import Traced, Traces
@@ -85,6 +86,7 @@ class SubActions:
         runs: Runs,
         waiting: Waiting,
         handovers: Handovers,
+        rawdata: RawData,
         settings: Settings,
     ) -> None:
         self._db = db
@@ -95,6 +97,7 @@ class SubActions:
         self._runs = runs
         self._waiting = waiting
         self._handovers = handovers
+        self._rawdata = rawdata
         self._traces = Traces(limit=settings.max_children)
         self._settings = settings
         self._sizes: OrderedDict[ActionKey, _Sizes] = OrderedDict()
@@ -247,7 +250,15 @@ class SubActions:
         """Where a task of the official SDK finds the outputs of its child: a folder. Raises Fault."""
         caller = attempt_of(principal)
         assert caller is not None
-        return await self._handovers.outputs(caller[1], row)
+        attempt, folder = caller[1], self._handovers.folder(caller[1])
+
+        async def with_files(data: bytes) -> bytes:
+            outputs = common_pb2.Outputs.FromString(data)
+            await self._rawdata.given(outputs, folder=folder, attempt=attempt)
+            changed: bytes = outputs.SerializeToString(deterministic=True)
+            return changed
+
+        return await self._handovers.outputs(attempt, row, change=with_files)
 
     async def _given(self, principal: Principal, asked: Ask, key: ActionKey) -> common_pb2.Inputs:
         if not asked.inputs_uri:
@@ -255,7 +266,9 @@ class SubActions:
         caller = attempt_of(principal)
         if caller is not None and self._handovers.hosts(caller[1]):
             limit = self._settings.max_inputs
-            return _parse(self._handovers.inputs(caller[1], key.action, asked.inputs_uri, limit=limit))
+            given = _parse(self._handovers.inputs(caller[1], key.action, asked.inputs_uri, limit=limit))
+            await self._rawdata.taken(given, folder=self._handovers.folder(caller[1]).parent, run=key)
+            return given
         if not asked.inputs_uri.startswith(DATA):
             uri = asked.inputs_uri.removesuffix("/inputs.pb")
             return await self._inputs.uploaded(uri, project=key.project, domain=key.domain)

@@ -26,6 +26,7 @@ from tower.control.identities import Identities
 from tower.control.inputs import Inputs
 from tower.control.logins import Logins
 from tower.control.projects import Projects
+from tower.control.rawdata import RawData
 from tower.control.redaction import Redaction
 from tower.control.refusals import Refusals
 from tower.control.runs import Runs
@@ -106,6 +107,7 @@ class House:
     confidences: Confidences
     attesting: Attesting
     handovers: Handovers
+    rawdata: RawData
     rest: rest_door.Door
 
 
@@ -190,6 +192,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     redaction = Redaction()
     inputs = Inputs(blobs=blobs, limit=settings.max_inputs, redaction=redaction)
     handovers = Handovers(blobs=blobs)
+    rawdata = RawData(db=db, blobs=blobs, access=access, attempts=standing, limit=settings.max_upload)
     confiding = confidences(
         settings=settings,
         db=db,
@@ -309,9 +312,11 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
             runs=runs,
             waiting=waiting,
             handovers=handovers,
+            rawdata=rawdata,
             settings=settings,
         ),
         handovers=handovers,
+        rawdata=rawdata,
         tailing=Tailing(watching=watching, events=events, read=_attempt_logs(settings)),
         data=Data(
             db=db,

@@ -11,7 +11,6 @@ import pytest
 
 from tower.control.handovers import Handovers
 from tower.errors import Exhausted, Fault, Invalid, Unavailable
-from tower.store.blobs import Blobs
 
 ATTEMPT = "flytesnacks/development/r1/a0/1"
 CHILD = "abc123"
@@ -24,9 +23,24 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
+class Blobs:
+    """The outputs of the child, whatever their key."""
+
+    def __init__(self) -> None:
+        self.content = b"outputs"
+
+    async def get(self, key: str, /, *, limit: int) -> bytes:
+        return self.content
+
+
 @pytest.fixture
-def handovers(tmp_path: Path, folder: Path) -> Handovers:
-    made = Handovers(blobs=Blobs(tmp_path / "blobs"))
+def blobs() -> Blobs:
+    return Blobs()
+
+
+@pytest.fixture
+def handovers(blobs: Blobs, folder: Path) -> Handovers:
+    made = Handovers(blobs=blobs)
     made.open(ATTEMPT, folder)
     return made
 
@@ -38,8 +52,7 @@ def written(folder: Path, data: bytes = b"inputs", child: str = CHILD) -> str:
     return str(place / "inputs.pb")
 
 
-def child(outputs: bytes | None, uri: str = "") -> Any:
-    return SimpleNamespace(action=CHILD, outputs=outputs, outputs_uri=uri)
+ROW: Any = SimpleNamespace(action=CHILD, outputs_key="outputs/p/d/r/a/1/outputs.pb")
 
 
 def test_inputs_of_a_child_are_read(handovers: Handovers, folder: Path) -> None:
@@ -102,13 +115,17 @@ def test_links_are_not_followed(handovers: Handovers, folder: Path, tmp_path: Pa
         handovers.inputs(ATTEMPT, CHILD, uri, limit=100)
 
 
-async def test_outputs_of_a_child_are_handed_over(handovers: Handovers, folder: Path, tmp_path: Path) -> None:
-    place = Path(await handovers.outputs(ATTEMPT, child(b"outputs")))
+async def test_outputs_of_a_child_are_handed_over(handovers: Handovers, folder: Path, blobs: Blobs) -> None:
+    place = Path(await handovers.outputs(ATTEMPT, ROW))
     assert place.is_relative_to(folder)
     assert (place / "outputs.pb").read_bytes() == b"outputs"
-    await Blobs(tmp_path / "blobs").put("outputs/p/d/r/a/1/outputs.pb", b"larger")
-    assert await handovers.outputs(ATTEMPT, child(None, "tower://outputs/p/d/r/a/1")) == str(place)
-    assert (place / "outputs.pb").read_bytes() == b"larger"
+    blobs.content = b"others"
+
+    async def change(data: bytes) -> bytes:
+        return data + b" changed"
+
+    assert await handovers.outputs(ATTEMPT, ROW, change=change) == str(place)
+    assert (place / "outputs.pb").read_bytes() == b"others changed"
 
 
 async def test_outputs_are_written_nowhere_else(handovers: Handovers, folder: Path, tmp_path: Path) -> None:
@@ -118,12 +135,12 @@ async def test_outputs_are_written_nowhere_else(handovers: Handovers, folder: Pa
     (precious / "outputs.pb").write_bytes(b"precious")
     os.symlink(precious, folder / "results")
     with pytest.raises(Unavailable):
-        await handovers.outputs(ATTEMPT, child(b"outputs"))
+        await handovers.outputs(ATTEMPT, ROW)
     os.unlink(folder / "results")
     (folder / "results" / CHILD).mkdir(parents=True)
     os.symlink(precious / "outputs.pb", folder / "results" / CHILD / "outputs.pb")
     os.symlink(precious / "outputs.pb", folder / "results" / CHILD / ".outputs.pb.draft")
-    await handovers.outputs(ATTEMPT, child(b"outputs"))
+    await handovers.outputs(ATTEMPT, ROW)
     assert (precious / "outputs.pb").read_bytes() == b"precious"
     assert sorted(path.name for path in precious.iterdir()) == ["outputs.pb"]
 

@@ -25,6 +25,7 @@ from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs
+from tower.control.rawdata import RawData
 from tower.control.reconcile import Bundles, Ground, LoopTimers, Parts, Reconcile, Rooms
 from tower.control.reconcile.parts import Handle
 from tower.executors.process import ProcessExecutor
@@ -203,6 +204,7 @@ class House:
             ),
             timers=LoopTimers() if real_time else clock,
             handovers=Handovers(blobs=self.blobs),
+            rawdata=RawData(db=self.db, blobs=self.blobs, access=None, attempts=None, limit=1),  # type: ignore[arg-type]
             grace=0.2,
         )
         self.reconcile = Reconcile(self.parts)

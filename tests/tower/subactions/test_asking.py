@@ -13,6 +13,7 @@ from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, named, task_id, task_spec
 
 from tower.control.handovers import Handovers
 from tower.control.lineage import MAX_DEPTH
+from tower.control.rawdata import RawData
 from tower.control.subactions import DATA, Ask, SubActions
 from tower.control.waiting import Waiting
 from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, NotFound, Precondition
@@ -90,6 +91,13 @@ async def family_of(
         runs=rpc.runs,
         waiting=waiting,
         handovers=handovers,
+        rawdata=RawData(
+            db=rpc.world.db,
+            blobs=rpc.blobs,
+            access=rpc.world.access,
+            attempts=rpc.world.directory,
+            limit=1 << 20,
+        ),
         settings=rpc.world.settings,
     )
     if deploy:

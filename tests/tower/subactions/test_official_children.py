@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from connectrpc.code import Code
 from flyteidl2.common import identifier_pb2, phase_pb2
+from flyteidl2.task import common_pb2
 from flyteidl2.workflow import queue_service_pb2, state_service_pb2
 from tests.rpc_world import PROJECT, RpcWorld, named
 from tests.tower.subactions.test_asking import Family, family_of
@@ -56,13 +57,19 @@ def request(family: Family, action: str, uri: str, task: str = "env.main") -> ob
     return asked
 
 
-async def test_inputs_come_from_the_file_and_outputs_go_to_one(family: Family, folder: Path) -> None:
+async def test_inputs_come_from_the_file_and_outputs_go_to_one(
+    family: Family, folder: Path, rpc: RpcWorld
+) -> None:
     await QueueService(family.subactions).enqueue_action(request(family, "c1", inputs(folder)), None)
     key = family.key._replace(action="c1")
     row = family.row(key)
     assert (row.executed_by, row.parent) == ("alice", "a0")
-    uri = await family.subactions.hand_over(family.principal, replace(row, outputs=b"done"))
-    assert (Path(uri) / "outputs.pb").read_bytes() == b"done"
+    done = common_pb2.Outputs()
+    done.literals.add(name="o0").value.scalar.primitive.integer = 8
+    await rpc.blobs.put("outputs/here/outputs.pb", done.SerializeToString())
+    ended = replace(row, outputs_uri="tower://outputs/here")
+    uri = await family.subactions.hand_over(family.principal, ended)
+    assert common_pb2.Outputs.FromString((Path(uri) / "outputs.pb").read_bytes()) == done
 
 
 async def test_a_file_elsewhere_is_refused(family: Family, folder: Path, tmp_path: Path) -> None:

@@ -183,14 +183,19 @@ class Attempt:
         self, row: ActionRow, job: TaskJob, ground: Ground, *, inputs: bytes
     ) -> bytes | Failure:
         """Host a task of the official SDK by its own runtime."""
-        spec, bundles = self._spec(row), self._parts.bundles
-        job = await official.prepare(job, spec, row=row, ground=ground, inputs=inputs, bundles=bundles)
+        spec, bundles, rawdata = self._spec(row), self._parts.bundles, self._parts.rawdata
+        job = await official.prepare(
+            job, spec, row=row, ground=ground, inputs=inputs, bundles=bundles, rawdata=rawdata
+        )
         folder = job.directory / official.FOLDER
         self._parts.handovers.open(self._id, folder)
         try:
-            return await self._process(row, job, results=folder)
+            result = await self._process(row, job, results=folder)
         finally:
             self._parts.handovers.close(self._id)
+        if isinstance(result, Failure):
+            return result
+        return await official.results(result, job, row=row, rawdata=rawdata)
 
     async def _make_image(
         self, row: ActionRow, leasing: asyncio.Future[ActionRow | None]

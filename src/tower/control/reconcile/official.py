@@ -18,9 +18,11 @@ from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 from flyteidl2.core import security_pb2
-from flyteidl2.task import task_definition_pb2
+from flyteidl2.task import common_pb2, task_definition_pb2
 
+from tower.control.inputs import parse
 from tower.control.officialspecs import BUNDLES, PROGRAM
+from tower.control.rawdata import RawData
 from tower.control.reconcile.plan import Ground
 from tower.errors import Invalid, Precondition, Unsupported
 from tower.executors.port import TaskJob
@@ -51,16 +53,29 @@ async def prepare(
     ground: Ground,
     inputs: bytes,
     bundles: Bundles,
+    rawdata: RawData,
 ) -> TaskJob:
     """The job with the runtime's program and environment, all that it reads being in place. Raises Fault."""
     folder = job.directory / FOLDER
     env = {**job.env, **environment(ground, python=job.python, folder=folder)}
     words = command(spec, python=job.python, folder=folder, row=row)
+    folder.mkdir(mode=0o700)
+    given = parse(inputs)
+    await rawdata.given(given, folder=folder, attempt=job.id)
+    inputs = given.SerializeToString(deterministic=True)
     code = None
     if name := bundle(spec):
         code = await bundles.file(spec.task_template.metadata.code_bundle_uri, row.code_digest), name
     await asyncio.to_thread(furnish, folder, inputs=inputs, ground=ground, code=code)
     return replace(job, command=words, env=env)
+
+
+async def results(data: bytes, job: TaskJob, *, row: ActionRow, rawdata: RawData) -> bytes:
+    """Outputs as others may read them: the files that they name are kept. Raises Invalid, Exhausted."""
+    outputs = common_pb2.Outputs.FromString(data)
+    await rawdata.taken(outputs, folder=job.directory, run=row.key)
+    kept: bytes = outputs.SerializeToString(deterministic=True)
+    return kept
 
 
 def bundle(spec: task_definition_pb2.TaskSpec) -> str:
@@ -139,7 +154,7 @@ def environment(ground: Ground, *, python: Path, folder: Path) -> Mapping[str, s
 
 def furnish(folder: Path, *, inputs: bytes, ground: Ground, code: tuple[Path, str] | None) -> None:
     """Put inputs, certificates and the code bundle (its file, its name here) into a fresh folder."""
-    folder.mkdir(mode=0o700)
+    folder.mkdir(mode=0o700, exist_ok=True)
     (folder / "inputs.pb").write_bytes(inputs)
     if ground.trust is not None:
         shutil.copyfile(ground.trust, folder / "trust.pem")

@@ -12,6 +12,7 @@ from tower.clock import Clock
 from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.handovers import Handovers
+from tower.control.rawdata import RawData
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
@@ -101,6 +102,7 @@ class Parts:
     ground: Callable[[], Ground]
     timers: Timers
     handovers: Handovers
+    rawdata: RawData
     waiting: Waiting | None = None
     """Attempts that only wait for others need no place; None has each take one."""
     redaction: Redaction = field(default_factory=Redaction)
