@@ -87,8 +87,9 @@ class Console:
         await self._app(inner, receive, answering)
 
     async def health(self, request: Request) -> Response:
-        """Whether Tower answers."""
-        return JSONResponse({"status": "ok"})
+        """Whether Tower answers, and how it keeps tasks and apps apart."""
+        isolation = self._parts.isolation
+        return JSONResponse({"status": "ok"} | ({"isolation": isolation} if isolation else {}))
 
     async def metrics(self, request: Request) -> Response:
         """What Tower counts, for who may view the audit."""

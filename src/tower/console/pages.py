@@ -52,7 +52,9 @@ class Runs:
         found = await visit(request, self._parts.chain)
         key = _run_key(request)
         run = await self._view(found.principal, key, found.request_id)
-        return page("run.html", found, run=run, events=f"{run.line.href}/events")
+        return page(
+            "run.html", found, isolation=self._parts.isolation, run=run, events=f"{run.line.href}/events"
+        )
 
     async def events(self, request: Request) -> Response:
         """The state and the output as they change."""

@@ -42,3 +42,5 @@ class Parts:
     triggers: TriggerViews
     settings: Settings
     base_url: Callable[[str], str]
+    isolation: str = ""
+    """How tasks and apps are kept apart on this machine."""

@@ -143,10 +143,11 @@ async def _running(house: House) -> AsyncIterator[_Running]:
     sockets = AgentSockets(hosted, name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
-        reconcile, supervisor = await _loops(house, sockets, closing)
+        isolation = _isolation(house.settings)
+        reconcile, supervisor = await _loops(house, sockets, closing, isolation)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
-        pages = console.build(_console_parts(house))
+        pages = console.build(_console_parts(house, isolation.mode.value))
         check_complete(
             [
                 *house.rest.routes,
@@ -168,11 +169,10 @@ async def _running(house: House) -> AsyncIterator[_Running]:
 
 
 async def _loops(
-    house: House, sockets: AgentSockets, closing: AsyncExitStack
+    house: House, sockets: AgentSockets, closing: AsyncExitStack, isolation: Isolation
 ) -> tuple[Reconcile, AppSupervisor]:
     """The loops of runs and of apps, started; drained before what they stand on is closed."""
     settings = house.settings
-    isolation = _isolation(settings)
     executor = ProcessExecutor(isolation=isolation)
     closing.push_async_callback(executor.close)
     log.info("limits", enforcement=executor.enforcement)
@@ -206,7 +206,6 @@ async def _loops(
         redaction=house.confidences.redaction,
         starting=house.confidences.starting,
         handovers=house.handovers,
-        rawdata=house.rawdata,
     )
     reconcile = Reconcile(parts)
     await reconcile.start()
@@ -253,7 +252,7 @@ def _gateway_parts(house: House, processes: Processes) -> Parts:
     )
 
 
-def _console_parts(house: House) -> ConsoleParts:
+def _console_parts(house: House, isolation: str) -> ConsoleParts:
     return ConsoleParts(
         chain=house.chain,
         access=house.access,
@@ -271,6 +270,7 @@ def _console_parts(house: House) -> ConsoleParts:
         triggers=house.schedules.views,
         settings=house.settings,
         base_url=house.origin.base_url,
+        isolation=isolation,
     )
 
 
