@@ -206,6 +206,7 @@ async def _loops(
         redaction=house.confidences.redaction,
         starting=house.confidences.starting,
         handovers=house.handovers,
+        rawdata=house.rawdata,
     )
     reconcile = Reconcile(parts)
     await reconcile.start()
