@@ -74,7 +74,10 @@ class Chain:
             offered = offers.read(presented)
             if guesses is not None and guesses.busy:
                 self._patience(guesses, offered, presented)
-            principal = await self._name(offered, presented)
+            if len(offered) == 1:
+                principal = await self._ask(offered[0], presented)
+            else:
+                principal = await self._name(offered, presented)
         except (NoCredential, TwoCallers):
             raise
         except (Unauthenticated, Exhausted) as fault:
@@ -82,7 +85,8 @@ class Chain:
             raise
         if guesses is not None:
             for offer in offered:
-                guesses.held(offer.value)
+                if hash(offer.value) not in guesses.good:
+                    guesses.held(offer.value)
         return principal
 
     def _patience(self, guesses: Guesses, offered: Sequence[Offer], presented: Presented) -> None:
@@ -108,8 +112,6 @@ class Chain:
     async def _name(self, offered: tuple[Offer, ...], presented: Presented) -> Principal:
         if not offered:
             raise self._nothing(presented)
-        if len(offered) == 1:
-            return await self._ask(offered[0], presented)
         named = [await self._ask(offer, presented) for offer in offered]
         first = named[0]
         if any((other.kind, other.subject) != (first.kind, first.subject) for other in named[1:]):

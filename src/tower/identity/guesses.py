@@ -40,36 +40,39 @@ class Guesses:
         self._clock = clock
         self._sources = _Buckets(source, capacity)
         self._keys = _Buckets(key, capacity)
-        self._held: set[int] = set()
-        self._salt = secrets.token_bytes(16)
-
-    @property
-    def busy(self) -> bool:
+        self.good: set[int] = set()
+        """The keyed hashes of credentials that held."""
+        self.busy = False
         """Whether anybody has to wait: while nobody has, callers need not be looked at."""
-        return bool(self._sources.empty or self._keys.empty)
+        self._salt = secrets.token_bytes(16)
 
     def wait(self, *, source: str, values: Iterable[str], keys: Iterable[str] = ()) -> float:
         """Seconds until this source may try these credentials; 0 means now. `keys` are the ids they name."""
-        if all(hash(value) in self._held for value in values):
+        if all(hash(value) in self.good for value in values):
             return 0.0
         now = self._clock.now()
         names = [self._sources.wait(self._name(network(source)), now)]
         names += [self._keys.wait(self._name(key), now) for key in keys]
+        self._look()
         return max(names)
 
     def failed(self, *, source: str, values: Iterable[str], keys: Iterable[str] = ()) -> None:
         """Count credentials that did not hold."""
         now = self._clock.now()
-        self._held.difference_update(map(hash, values))
+        self.good.difference_update(map(hash, values))
         self._sources.take(self._name(network(source)), now)
         for key in keys:
             self._keys.take(self._name(key), now)
+        self._look()
 
     def held(self, value: str) -> None:
-        """Remember a credential that held. For the hot path: a text knows its (keyed) hash."""
-        if len(self._held) >= _REMEMBERED:
-            self._held.clear()
-        self._held.add(hash(value))
+        """Remember a credential that held; for the hot path, who is in `good` already is not told again."""
+        if len(self.good) >= _REMEMBERED:
+            self.good.clear()
+        self.good.add(hash(value))
+
+    def _look(self) -> None:
+        self.busy = bool(self._sources.empty or self._keys.empty)
 
     def _name(self, text: str) -> bytes:
         return hashlib.blake2b(text.encode(errors="replace"), key=self._salt, digest_size=16).digest()

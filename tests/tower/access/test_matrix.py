@@ -16,12 +16,13 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import flyteidl2
 import pytest
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import FieldDescriptor
-from tests.identity_world import World, app_socket
+from tests.identity_world import ADMIN_SOCKET, World, app_socket
 
 from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Presented
@@ -109,6 +110,7 @@ class Matrix:
         self.house, self.app = house, app
         self.callers: dict[str, Caller] = {}
         self.answer = (0, b"")
+        self.location = ""
 
     async def people(self) -> None:
         house = self.house
@@ -138,12 +140,39 @@ class Matrix:
         running = await World.running(self.house, root)  # type: ignore[arg-type]
         self.callers["task of root"] = Caller(((b"x-flyte-agent", b"1"),), running)
         await house.apps.create(MACHINE, _message("/flyteidl2.app.AppService/Create").app, request_id="q")
+        link = await house.logins.create_link(MACHINE, "root")
+        text = (await house.logins.sign_in(link, host=HOST.decode())).text
+        own_page = ((b"origin", b"http://" + HOST), (b"sec-fetch-site", b"same-origin"))
+        self.callers["session of root"] = Caller(((b"cookie", f"tower_session={text}".encode()), *own_page))
+        self.callers["access token of root"] = self._bearer(await self._access_token("root"))
+        self.callers["another site with root's session"] = Caller(
+            ((b"cookie", f"tower_session={text}".encode()), (b"sec-fetch-site", b"cross-site"))
+        )
+        self.callers["machine"] = Caller(((b"x-flyte-agent", b"1"),), ADMIN_SOCKET)
         # from the weakest to the strongest: what one deletes is gone for those behind it
-        for name in ("contributor", "service", "keeper", "app of root", "task of root", "root"):
+        for name in (
+            "contributor",
+            "service",
+            "keeper",
+            "app of root",
+            "task of root",
+            "access token of root",
+            "session of root",
+            "root",
+            "machine",
+        ):
             self.callers[name] = self.callers.pop(name)
 
     async def _key(self, name: str, user: str, **more: Any) -> str:
         return (await self.house.api_keys.create(MACHINE, name=name, subject=user, **more)).key.text
+
+    async def _access_token(self, user: str) -> str:
+        """What a program gets for a key of its own."""
+        _, client, secret = (await self._key(f"program-of-{user}", user)).split("_", 2)
+        fields = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+        kind, body = b"application/x-www-form-urlencoded", urlencode(fields).encode()
+        _, answer = await self._call(Caller(), "POST", "/oauth2/token", kind, body)
+        return str(json.loads(answer)["access_token"])
 
     async def _who(self, key: str) -> Any:
         headers = ((b"host", HOST), *self._bearer(key).headers)
@@ -160,7 +189,7 @@ class Matrix:
         before = await self._last_refusal()
         status, answer = await self._call(caller, method, path, kind, body)
         self.answer = status, answer
-        if status == 401 or b'"unauthenticated"' in answer or (status in {302, 303} and not caller.headers):
+        if status == 401 or b'"unauthenticated"' in answer or self.location.startswith(("/signin", "/login")):
             return False
         assert b'"internal"' not in answer, (path, answer)
         return await self._last_refusal() == before
@@ -184,6 +213,7 @@ class Matrix:
             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
             "state": {} if caller.workload is None else {"workload": caller.workload},
         }  # fmt: skip
+        self.location = ""
         status: list[int] = []
         content: list[bytes] = []
         answered = asyncio.Event()
@@ -200,6 +230,7 @@ class Matrix:
         async def send(message: Any) -> None:
             if message["type"] == "http.response.start":
                 status.append(message["status"])
+                self.location = dict(message.get("headers", ())).get(b"location", b"").decode()
             elif message.get("body") or not message.get("more_body"):
                 content.append(message.get("body", b""))
                 answered.set()
@@ -314,6 +345,11 @@ async def test_who_passes_is_what_the_file_says(matrix: Matrix) -> None:
 def test_the_file_itself_keeps_to_the_rules() -> None:
     """What must hold of any matrix, whatever it says in detail."""
     expected: dict[str, list[str]] = json.loads(FILE.read_text())
+    for path, names in expected.items():
+        ways = {name in names for name in ("root", "session of root", "access token of root")}
+        assert len(ways) == 1, f"{path}: the same person is told apart by what they show"
+        if "another site with root's session" in names:
+            assert path.startswith("console GET "), f"{path}: another site may look up nothing but a page"
     rows = {**METHODS, **ROUTES}
     for path, names in expected.items():
         row, passing = rows[path], set(names)
