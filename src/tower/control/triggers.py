@@ -82,6 +82,8 @@ async def check(
     )
     if kept.ByteSize() > MAX_INPUTS:
         raise Exhausted(f"The inputs of a trigger are larger than {MAX_INPUTS} bytes.")
+    data = kept.SerializeToString(deterministic=True)
+    await inputs.keep(*place, data, by=principal)  # for what it refuses
     Interface(spec).bind(at(kept, moment, now))
     run_spec = runspecs.clean(declared.run_spec, principal=principal, settings=settings)
     bare = run_pb2.RunSpec()
@@ -90,7 +92,7 @@ async def check(
     return Checked(
         name=declared.name,
         automation=declared.automation.SerializeToString(deterministic=True),
-        inputs=kept.SerializeToString(deterministic=True),
+        inputs=data,
         run_spec=bare.SerializeToString(deterministic=True),
         active=declared.active,
         description=declared.description[:MAX_DESCRIPTION],

@@ -144,6 +144,11 @@ class Clockwork:
         """What the task takes."""
         return named({"x": 1})
 
+    async def given(self, run: Any) -> dict[str, Any]:
+        """The inputs of a run, by name."""
+        inputs = common_pb2.Inputs.FromString(await self.rpc.inputs.read(run))
+        return {each.name: each.value.scalar.primitive for each in inputs.literals}
+
     def runs(self) -> list[Any]:
         """All runs, oldest first."""
         order = (actions.c.created_at, actions.c.run)

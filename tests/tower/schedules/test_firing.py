@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
-from flyteidl2.task import common_pb2
 from tests.tower.schedules.conftest import Clockwork, every
 
 
@@ -26,8 +25,7 @@ async def test_the_time_of_the_firing_is_an_input(clockwork: Clockwork) -> None:
     await clockwork.deploy("alice", moment=True)
     await clockwork.pass_until(3, 2, 9, 0, 20)
     (run,) = clockwork.runs()
-    inputs = {each.name: each.value for each in common_pb2.Inputs.FromString(run.inputs).literals}
-    at = inputs["at"].scalar.primitive.datetime.ToDatetime(tzinfo=UTC)
+    at = (await clockwork.given(run))["at"].datetime.ToDatetime(tzinfo=UTC)
     assert at == datetime(2026, 3, 2, 9, tzinfo=UTC)
 
 
