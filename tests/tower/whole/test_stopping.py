@@ -72,40 +72,31 @@ def on_disk(tower: Tower) -> tuple[set[str], set[str]]:
         return known, {json.loads(row[0])["run"].rpartition("/")[2] for row in rows}
 
 
-def test_a_stop_lets_what_runs_end_and_keeps_what_waits(lobby: Lobby, stopped: Tower) -> None:
-    with again(stopped) as lab:
+def test_a_stop_lets_what_runs_end_and_keeps_the_rest(lobby: Lobby, stopped: Tower) -> None:
+    """What ends within the drain counts; what outlasts it and what waits runs after the next start."""
+    with again(stopped, "--drain", "6s") as lab:
         alice, tower = lab.bearer("alice"), lab.tower
-        words = [f"v{number}" for number in range(PARALLEL)]
+        words = [f"v{number}" for number in range(PARALLEL - 1)] + ["slow"]
         names = {word: create(lab.client, alice, lobby.port, word) for word in words}
-        visitors = [lobby.next() for _ in names]
+        visitors = {(visitor := lobby.next()).name: visitor for _ in names}
         names["late"] = create(lab.client, alice, lobby.port, "late")
         stop(tower, Line(tower))
         assert tower.process.poll() is None, "it ended with tasks at work"
-        for visitor in visitors:
+        slow = visitors.pop("slow")
+        for visitor in visitors.values():
             visitor.release()
+        slow.gone()
         assert tower.process.wait(30) == 0
+    assert lobby.nobody_waits(), "something was started during the drain"
     with again(stopped) as lab:
-        visitor = lobby.next()
-        assert visitor.name == "late"
-        visitor.release()
+        again_ = {lobby.next(), lobby.next()}
+        assert {visitor.name for visitor in again_} == {"slow", "late"}
+        for visitor in again_:
+            visitor.release()
         for word, name in names.items():
             assert outcome(lab, name) == ("SUCCEEDED", f"bye {word}")
         assert recorded(lab, names.values()) == dict.fromkeys(names.values(), ONCE)
-    assert sorted(lobby.visits) == sorted(names)
-
-
-def test_what_outlasts_the_drain_runs_again_after_the_next_start(lobby: Lobby, stopped: Tower) -> None:
-    with again(stopped, "--drain", "0") as lab:
-        name = create(lab.client, lab.bearer("alice"), lobby.port, "slow")
-        first = lobby.next()
-        stop(lab.tower, Line(lab.tower))
-        first.gone()
-        assert lab.tower.process.wait(30) == 0
-    with again(stopped) as lab:
-        lobby.next().release()
-        assert outcome(lab, name) == ("SUCCEEDED", "bye slow")
-        assert recorded(lab, [name]) == {name: ONCE}
-    assert lobby.visits == ["slow", "slow"]
+    assert sorted(lobby.visits) == sorted([*names, "slow"])
 
 
 def test_t44_a_killed_tower_loses_no_run_and_has_each_on_record(lobby: Lobby, stopped: Tower) -> None:
