@@ -42,6 +42,19 @@ HEAD = (
 )
 
 
+def once(link):
+    link.sendall(HEAD)
+    answer = link.recv(65536)
+    while b"\\r\\n\\r\\n" not in answer:
+        answer += link.recv(65536)
+    head, _, body = answer.partition(b"\\r\\n\\r\\n")
+    lines = head.lower().split(b"\\r\\n")
+    left = int(next(line for line in lines if line.startswith(b"content-length"))[15:]) - len(body)
+    while left > 0:
+        left -= len(link.recv(65536))
+    return head
+
+
 @env.task
 def call(port: int, others: int, salt: int) -> str:
     for number in range(others):
@@ -53,8 +66,7 @@ def call(port: int, others: int, salt: int) -> str:
         said = False
         while True:
             began = time.monotonic()
-            link.sendall(HEAD)
-            answer = link.recv(65536)
+            answer = once(link)
             if not answer.startswith(b"HTTP/1.1 200"):
                 refused = time.monotonic()
                 break
