@@ -61,6 +61,7 @@ from tower.policy.actions import check_complete
 from tower.protocol import Bounded
 from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
+from tower.rpc.caller import Origin
 from tower.rpc.secrets import SecretService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
@@ -233,8 +234,12 @@ def _agent(house: House, sockets: AgentSockets) -> Agent:
     """Who serves the sockets of attempts."""
     if house.settings.agent == "inside":
         return sockets
-    local = house.settings.tls and house.settings.tls_cert is None
-    reach = Reach(house.origin.base_url(""), house.settings.home / "tls" / "ca.pem" if local else None)
+    settings = house.settings
+    if settings.tls and settings.tls_cert is not None:
+        reach = Reach(house.origin.base_url(""))  # the name that the certificate is for
+    else:
+        direct = Origin("https" if settings.tls else "http", settings.host, settings.port)
+        reach = Reach(direct.base_url(""), settings.home / "tls" / "ca.pem" if settings.tls else None)
     return BesideAgents(sockets, ticketing=house.agents, reach=reach, listening=listening)
 
 
