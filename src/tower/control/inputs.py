@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from flyteidl2.task import common_pb2
 from google.protobuf.message import DecodeError
@@ -20,8 +20,7 @@ from tower.store.runs import ActionRow
 FILE = "inputs.pb"
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(NamedTuple):
     """Where inputs are kept: URI of their directory, and the content, which `Inputs.store` completes."""
 
     uri: str

@@ -15,6 +15,8 @@ MAX_DEPTH = 8
 
 def depth(principal: Principal) -> int:
     """How many actions stand behind this call. Raises Exhausted when none may follow."""
+    if not principal.actors:
+        return 0
     found = sum(actor.kind is ActorKind.RUN for actor in principal.actors)
     if found >= MAX_DEPTH:
         raise Exhausted(

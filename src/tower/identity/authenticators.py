@@ -17,6 +17,8 @@ alone, where an app that starts gets its secrets, it stands for whoever deployed
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from tower.clock import Clock
 from tower.errors import Counterfeit, Unauthenticated
 from tower.identity import keys, sessions, tokens
@@ -42,7 +44,11 @@ MACHINE = Principal(
 """The caller on the administration socket. No user may take this subject."""
 
 _NO_SUCH_KEY = keys.digest("")
+_KEY_PLACES = frozenset({Source.AUTHORIZATION, Source.KEY_HEADER})
 _REMEMBERED = 16_384
+
+_Known: TypeAlias = tuple[KeyFacts, SubjectFacts, Principal]
+"""A key that is on, its owner, and whom it names: always the same principal, known again by identity."""
 
 
 class ApiKeys:
@@ -51,13 +57,37 @@ class ApiKeys:
     def __init__(self, *, directory: Keys, clock: Clock) -> None:
         self._directory = directory
         self._clock = clock
-        self._named: dict[str, tuple[KeyFacts, SubjectFacts, Principal]] = {}
+        self._known: dict[bytes, _Known] = {}
+        self._epoch = directory.epoch
 
     async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
         """The owner of the key, limited by the key's ceiling."""
-        if offer.source not in {Source.AUTHORIZATION, Source.KEY_HEADER} or not keys.claims(offer.value):
+        if offer.source not in _KEY_PLACES or not keys.claims(offer.value):
             return None
-        key = keys.parse(offer.value)
+        if self._epoch != self._directory.epoch:
+            self._epoch = self._directory.epoch
+            self._known.clear()
+        # by its digest, as the store knows it: no key stays in memory
+        digest = keys.digest(offer.value)
+        known = self._known.get(digest)
+        if known is None:
+            known = await self._look_up(offer.value)
+            if self._epoch == self._directory.epoch:
+                if len(self._known) >= _REMEMBERED:
+                    self._known.clear()
+                self._known[digest] = known
+        facts, owner, principal = known
+        if facts.expires_at is not None and facts.expires_at <= self._clock.now():
+            raise Unauthenticated("The API key has expired.", hint="Make a new one: tower keys create.")
+        self._directory.used(facts.id)
+        workload = presented.workload
+        if workload is not None and workload.kind is WorkloadKind.APP:
+            return owner_of_key(facts, owner, app=workload.id)
+        return principal
+
+    async def _look_up(self, text: str) -> _Known:
+        """What a genuine key names now, of those that are on; it may have expired. Raises Unauthenticated."""
+        key = keys.parse(text)
         if key is None:
             raise _no_key()
         facts = await self._directory.key(key.id)
@@ -68,22 +98,8 @@ class ApiKeys:
             raise Unauthenticated(
                 "The API key is disabled.", hint="Its owner or an administrator enables it."
             )
-        if facts.expires_at is not None and facts.expires_at <= self._clock.now():
-            raise Unauthenticated("The API key has expired.", hint="Make a new one: tower keys create.")
         owner = _enabled(await self._directory.subject(facts.subject))
-        self._directory.used(facts.id)
-        workload = presented.workload
-        if workload is not None and workload.kind is WorkloadKind.APP:
-            return owner_of_key(facts, owner, app=workload.id)
-        # the same facts make the same principal, which others then know again without comparing
-        known = self._named.get(facts.id)
-        if known is not None and known[0] is facts and known[1] is owner:
-            return known[2]
-        if len(self._named) >= _REMEMBERED:
-            self._named.clear()
-        principal = owner_of_key(facts, owner)
-        self._named[facts.id] = facts, owner, principal
-        return principal
+        return facts, owner, owner_of_key(facts, owner)
 
 
 def owner_of_key(facts: KeyFacts, owner: SubjectFacts, *, app: str = "") -> Principal:

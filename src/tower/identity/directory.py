@@ -103,6 +103,10 @@ class Subjects(Protocol):
 class Keys(Subjects, Protocol):
     """Looks up API keys."""
 
+    @property
+    def epoch(self) -> int:
+        """Another one after each change of a person or a key: until then what was looked up holds."""
+
     async def key(self, key_id: str) -> KeyFacts | None:
         """The key of this public id as of the last commit, those that are off included, or None."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Literal
 
 from tower.errors import Counterfeit, Unauthenticated
@@ -18,6 +19,7 @@ MAX_CREDENTIAL = 8192
 KEY_HEADERS = ("x-api-key", "x-flyte-token")
 
 _NAMING = {name.encode(): name for name in ("authorization", "cookie", *KEY_HEADERS)}
+_USUAL_NAMES = 1024
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1, b64token
 
 
@@ -68,10 +70,9 @@ def read(presented: Presented) -> tuple[Offer, ...]:
     be authenticated, and guessing which part counts is how requests get smuggled (T21).
     """
     found: dict[str, list[str]] = {}
-    for raw_name, raw_value in presented.headers:
-        name = _NAMING.get(raw_name) or _NAMING.get(raw_name.lower())
-        if name is not None:
-            found.setdefault(name, []).append(raw_value.decode("latin-1").strip())
+    headers = presented.headers
+    for place, name in _naming(tuple([name for name, _ in headers])):
+        found.setdefault(name, []).append(headers[place][1].decode("latin-1").strip())
 
     offers: list[Offer] = []
     workload = presented.workload
@@ -88,6 +89,20 @@ def read(presented: Presented) -> tuple[Offer, ...]:
     if cookies and (value := sessions.from_cookies(cookies, secure=presented.secure)) is not None:
         offers.append(Offer(Source.COOKIE, value))
     return tuple(offers)
+
+
+def _naming(names: tuple[bytes, ...]) -> tuple[tuple[int, str], ...]:
+    """Which of these headers can name a caller: their places, and their names in lower case."""
+    # a client sends the same ones again and again; what is long is not worth the memory
+    return _remembered(names) if sum(map(len, names)) <= _USUAL_NAMES else _find(names)
+
+
+def _find(names: tuple[bytes, ...]) -> tuple[tuple[int, str], ...]:
+    found = ((place, _NAMING.get(raw.lower())) for place, raw in enumerate(names))
+    return tuple((place, name) for place, name in found if name is not None)
+
+
+_remembered = lru_cache(maxsize=1024)(_find)
 
 
 def _single(name: str, found: dict[str, list[str]]) -> str | None:

@@ -92,7 +92,7 @@ def created(row: ActionRow, executor: Person) -> run_service_pb2.CreateRunRespon
     return made
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=16_384)  # people: as many as the directory remembers
 def _usual(
     task: tuple[str, str, str, str],
     executor: Person,

@@ -7,6 +7,7 @@ import re
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from tower.identity.principal import Principal
 
@@ -14,8 +15,7 @@ _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+)(?::(?P<port>[0-
 _UNSPECIFIED = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104  (named, not listened on)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """Who calls, under which request id, and how this caller addresses Tower."""
 
     principal: Principal
