@@ -5,16 +5,14 @@ from __future__ import annotations
 import httpx
 import pytest
 from tests.identity_world import HOST, World
+from tests.rest_world import rest_door
 
 from tower.control.ceilings import Limits
 from tower.control.projects import Projects
-from tower.control.webhooks import Webhooks
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Principal
-from tower.identity.signing import SigningKey
 from tower.policy.actions import Action
 from tower.policy.rulebook import Written
-from tower.rest.door import build
 from tower.store import definitions
 from tower.store.listing import Seen, within
 from tower.store.schema import tasks
@@ -92,21 +90,7 @@ async def test_an_app_limited_to_tasks_lists_those(world: World) -> None:
 @pytest.mark.parametrize("name", ["subject", "app", "run", "action", "resource", "event", "outcome"])
 async def test_no_filter_of_the_audit_is_more_than_a_value(world: World, name: str) -> None:
     admin = await world.bootstrap()
-    door = build(
-        chain=world.chain,
-        access=world.access,
-        identities=world.identities,
-        api_keys=world.api_keys,
-        logins=world.logins,
-        accounts=world.oauth.accounts,
-        signing_keys=world.oauth.signing_keys,
-        governance=world.governance,
-        webhooks=Webhooks(
-            db=world.db, access=world.access, directory=world.directory, key=SigningKey.generate()
-        ),
-        base_url=lambda host: f"http://{HOST}",
-        org="tower",
-    )
+    door = rest_door(world)
     transport = httpx.ASGITransport(door)  # type: ignore[arg-type]
     async with httpx.AsyncClient(transport=transport, base_url=f"http://{HOST}") as client:
         headers = {"authorization": f"Bearer {admin}"}

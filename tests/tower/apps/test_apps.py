@@ -265,7 +265,7 @@ def test_what_is_not_offered_is_said(tmp_path: Path) -> None:
 
     for change in (
         lambda spec: spec.pod.SetInParent(),
-        lambda spec: spec.security_context.secrets.add(key="k"),
+        lambda spec: spec.security_context.secrets.add(key="k", env_var="K", group="g"),
         lambda spec: spec.security_context.run_as.SetInParent(),
         lambda spec: setattr(spec.ingress, "private", True),
         lambda spec: setattr(spec.ingress, "subdomain", "x"),

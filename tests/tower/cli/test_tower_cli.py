@@ -16,32 +16,12 @@ import pytest
 import uvicorn
 from click.testing import CliRunner, Result
 from tests.identity_world import ADMIN_SOCKET, HOST, World
+from tests.rest_world import rest_door
 
 from tower.cli import administration, cli
-from tower.control.webhooks import Webhooks
 from tower.errors import InUse, Unauthenticated
-from tower.identity.signing import SigningKey
-from tower.rest.door import Door, build
 
 Run = Callable[..., Result]
-
-
-def rest(world: World) -> Door:
-    return build(
-        chain=world.chain,
-        access=world.access,
-        identities=world.identities,
-        api_keys=world.api_keys,
-        logins=world.logins,
-        accounts=world.oauth.accounts,
-        signing_keys=world.oauth.signing_keys,
-        governance=world.governance,
-        webhooks=Webhooks(
-            db=world.db, access=world.access, directory=world.directory, key=SigningKey.generate()
-        ),
-        base_url=lambda host: f"http://{host or HOST}",
-        org="tower",
-    )
 
 
 @dataclass
@@ -66,7 +46,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         nonlocal opened
         async with World.opened(settings.home, projects=not opened) as world:
             opened += 1
-            yield Composed(rest(world))
+            yield Composed(rest_door(world))
 
     main.compose = compose  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tower.main", main)
@@ -93,7 +73,7 @@ def server(home: Path) -> Iterator[Running]:
 
     async def serve() -> None:
         async with World.opened(home) as world:
-            door = rest(world)
+            door = rest_door(world)
 
             async def attested(scope: Any, receive: Any, send: Any) -> None:
                 assert (b"x-flyte-agent", b"1") in scope["headers"]

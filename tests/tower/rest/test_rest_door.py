@@ -10,22 +10,14 @@ from typing import Any
 import httpx
 import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
+from tests.rest_world import rest_door
 
-from tower.control.definitions import Definitions
-from tower.control.events import Events
-from tower.control.projects import Projects
-from tower.control.redaction import Redaction
-from tower.control.standinggrants import StandingGrants
-from tower.control.webhooks import Webhooks
 from tower.errors import HTTP_STATUS, Code, Fault
 from tower.identity.authenticators import MACHINE
-from tower.identity.outside import OutsideRing
-from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
-from tower.main.confidences import confidences
 from tower.policy.actions import check_complete
 from tower.rest import faults, shapes
-from tower.rest.door import MAX_BODY, Door, build
+from tower.rest.door import MAX_BODY
 
 
 class Api:
@@ -34,42 +26,7 @@ class Api:
     def __init__(self, world: World) -> None:
         self.world = world
         self.workload: Workload | None = None
-        self.door: Door = build(
-            chain=world.chain,
-            access=world.access,
-            identities=world.identities,
-            api_keys=world.api_keys,
-            logins=world.logins,
-            accounts=world.oauth.accounts,
-            signing_keys=world.oauth.signing_keys,
-            standing_grants=StandingGrants(
-                db=world.db,
-                clock=world.clock,
-                access=world.access,
-                events=Events(),
-                settings=world.settings,
-            ),
-            governance=world.governance,
-            webhooks=Webhooks(
-                db=world.db,
-                access=world.access,
-                directory=world.directory,
-                key=SigningKey.generate(),
-            ),
-            confidences=confidences(
-                settings=world.settings,
-                db=world.db,
-                clock=world.clock,
-                access=world.access,
-                projects=Projects(db=world.db, access=world.access),
-                definitions=Definitions(db=world.db),
-                redaction=Redaction(),
-                ring=OutsideRing(world.home / "identity-keys", clock=world.clock),
-                ours=lambda url: url == f"http://{HOST}",
-            ),
-            base_url=lambda host: f"http://{HOST}",
-            org="tower",
-        )
+        self.door = rest_door(world)
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await self.door({**scope, "state": {"workload": self.workload}}, receive, send)
