@@ -1,7 +1,8 @@
-"""Two people's tasks on one worker: T3, T4, T5, T8, T30, T33, and every way between them that we know."""
+"""Two people's tasks on one worker, every way between them that we know: T3, T4, T5, T8, T30, T33, T50."""
 
 from __future__ import annotations
 
+import re
 import socket as sockets
 import sqlite3
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from flyteidl2.workflow import run_service_pb2 as runs
+from tests.flyte.login.person import PASSWORD, give_password
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 from tests.threats.test_hosted_code import SOCKET
 from tests.threats.victim import Victim, closed, waiting, with_env
@@ -391,6 +393,79 @@ def early(code: str) -> str:
     assert set(told["work"]) <= {"inputs.pb"}
 
 
+HOSTILE = """
+import gc, json, os, sys
+import flyte
+
+def disarm():
+    # the runtime in the image belongs to whoever made the image: here it does not close its children off
+    for each in gc.get_objects():
+        if type(each).__name__ == "Worker" and getattr(each, "_sandbox", None) is not None:
+            each._sandbox.close = lambda plan: None
+            return True
+    return False
+
+DISARMED = disarm()
+env = flyte.TaskEnvironment(
+    name="hostile", image=flyte.Image.from_debian_base().with_pip_packages("fastapi", "uvicorn", "websockets")
+)
+
+@env.task
+def hostile(code: str) -> str:
+    names = {}
+    exec(code, names)
+    return json.dumps([DISARMED, names["main"]()])
+"""
+
+
+def test_t50_a_hostile_runtime_stays_in(victim: Victim, tmp_path: Path) -> None:
+    """A template that does not close its children off, as an image could bring it: nothing of other code."""
+    lab = victim.lab
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    lab.deploy("mallory", tmp_path, "deploy", "hostile.py", "env")
+    task = runs.CreateRunRequest().task_id
+    task.name = "hostile.hostile"
+    known = {"canary": victim.canary, "home": str(lab.tower.home), "host_pid": victim.host_pid}
+    known |= {"places": [victim.places["cwd"], victim.places["socket"]]}
+    disarmed, told = lab.inside_task(
+        "bob",
+        f"known = {known!r}\n{SEARCH}"
+        + """
+import ctypes
+def main():
+    libc = ctypes.CDLL(None, use_errno=True)
+    taken = [target for target in ("/", known["home"], known["home"] + "/work", "/usr", "/etc", "/tmp")
+             if libc.umount2(target.encode(), 2) == 0]
+    found, _ = search([known["canary"]], skip=("/usr", "/proc", "/sys", "/opt", "/dev", "/nix", "/etc"))
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    opened = []
+    for name in ("signing.key", "tower.db", "admin-key"):
+        try:
+            open(known["home"] + "/" + name).close()
+            opened.append(name)
+        except OSError:
+            pass
+    signalled = []
+    try:
+        os.kill(known["host_pid"], 0)
+        signalled.append(known["host_pid"])
+    except ProcessLookupError:
+        pass
+    open("mark", "w").close()
+    listed = sorted(os.listdir(known["home"])) if os.path.isdir(known["home"]) else []
+    return {"taken": [each for each in taken if each != "/tmp"], "found": found, "pids": len(pids),
+            "opened": opened, "signalled": signalled, "listed": listed,
+            "there": [os.path.exists(place) for place in known["places"]]}
+""",
+        task_id=task,
+    )
+    assert disarmed
+    assert told.pop("listed") in ([], ["code", "images", "run", "sdk", "work"])
+    assert [path for path in told.pop("found") if not path.endswith("/inputs.pb")] == []
+    assert told == {"taken": [], "pids": 1, "opened": [], "signalled": [], "there": [False, False]}
+    assert victim.released()["kept"] == f"{victim.canary}-memory"
+
+
 def test_t04_a_place_copied_elsewhere_is_worth_nothing(victim: Victim) -> None:
     """Alice's socket, named exactly: not there for bob's task, refused from outside by the kernel's word."""
     told = attack(
@@ -563,19 +638,67 @@ def main():
         assert told == {"found": [], "path": True, "who": who}
 
 
-def test_t33_no_specification_of_a_process_holds_a_secret(victim: Victim) -> None:
-    """What describes a process has no credential: arguments, environment, the stored task, the run's row."""
-    tower = victim.lab.tower
-    secrets = [victim.lab.admin_key.split("_", 2)[2], *(key.split("_", 2)[2] for key in tower.keys.values())]
-    family, texts = {tower.process.pid}, {}
+def test_t32_planted_secrets_are_found_nowhere(victim: Victim) -> None:
+    """While an attempt runs: arguments, environments, disk, database, logs, outputs, images, crash dumps."""
+    lab, tower = victim.lab, victim.lab.tower
+    give_password(tower, "alice")
+    link = tower.tower("users", "link", "alice").out.strip()
+    session = lab.client.get(link).cookies["tower_session"]
+    lab.client.cookies.clear()
+    token = lab.inside_app("alice", "def main(): return request.headers['authorization'].split()[1]")
+    lab.wait("bob", _failed(lab))
+    planted = {f"the key of {who}": key.split("_", 2)[2] for who, key in tower.keys.items()}
+    planted |= {
+        "the administrator's key": lab.admin_key.split("_", 2)[2],
+        "a password": PASSWORD,
+        "a link": link.rpartition("/")[2],
+        "a session": session,
+        "an app's token": token.rpartition(".")[2],
+        "the signing key": (tower.home / "signing.key").read_text().splitlines()[1],
+        "the sealing key": (tower.home / "secrets.key").read_text().strip()[-24:],
+    }
+    own = {tower.home / name for name in ("admin-key", "signing.key", "secrets.key")}
+    own |= set((tower.home / "signing-keys").iterdir())
+    files = [path for path in tower.home.rglob("*") if path.is_file() and path not in own]
+    files.append(tower.home.parent / f"{tower.home.name}.log")
+    rooms = {path.relative_to(tower.home).parts[0] for path in files[:-1]}
+    assert {"code", "images", "logs", "sdk", "tower.db", "work"} <= rooms
+    assert not [path for path in files if re.fullmatch(r"core(\.\d+)?", path.name)]
+    texts = {str(path): path.read_bytes() for path in files} | family(tower.process.pid)
+    found = [
+        (what, place)
+        for what, canary in planted.items()
+        for place, text in texts.items()
+        if canary.encode() in text
+    ]
+    assert found == []
+
+
+def _failed(lab: Lab) -> str:
+    """A run that ends with the longest error that there is, and by no signal that leaves a core."""
+    started = lab.start("bob", "import os\ndef main(): raise ValueError(dict(os.environ), globals())")
+    return runs.CreateRunResponse.FromString(started.content).run.action.id.run.name
+
+
+def family(root: int) -> dict[str, bytes]:
+    """Arguments and environment of a process and of all that grew out of it, as the machine shows them."""
+    members, texts = {root}, {}
     for path in sorted(Path("/proc").glob("[0-9]*"), key=lambda path: int(path.name)):
         try:
-            if template_of(int(path.name)) in family:
-                family.add(int(path.name))
+            if int(path.name) == root or template_of(int(path.name)) in members:
+                members.add(int(path.name))
                 texts |= {f"{path}/{name}": (path / name).read_bytes() for name in ("cmdline", "environ")}
         except OSError:
             continue
     assert len(texts) > 6
+    return texts
+
+
+def test_t33_no_specification_of_a_process_holds_a_secret(victim: Victim) -> None:
+    """What describes a process has no credential: arguments, environment, the stored task, the run's row."""
+    tower = victim.lab.tower
+    secrets = [victim.lab.admin_key.split("_", 2)[2], *(key.split("_", 2)[2] for key in tower.keys.values())]
+    texts = family(tower.process.pid)
     with sqlite3.connect(f"file:{tower.home / 'tower.db'}?mode=ro", uri=True) as database:
         tables = [name for (name,) in database.execute("select name from sqlite_master where type = 'table'")]
         texts |= {

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,8 @@ _SYSTEM = (
 _WITHOUT_NAMESPACES = ("/proc", "/dev", "/sys/devices/system")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
 _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108
-_FIRST_USER = 2_000_000_000
-_USERS = 1 << 16
+_USERS = ((2_000_000_000, 1 << 16), (60_000, 5_000), (65_534, 1))
+"""First and number of the users that processes are where Tower is root; the first that exist here."""
 _TRIAL_SECONDS = 20.0
 
 
@@ -102,7 +103,11 @@ class Isolation:
 
     def user(self) -> int | None:
         """A user of its own for a process, where Tower runs as root; else everybody is who Tower is."""
-        return _FIRST_USER + next(self._users) % _USERS if self.root and self.mode.namespaces else None
+        if not self.root or not self.mode.namespaces:
+            return None
+        first, number = next((each for each in _USERS if _exist(*each)), _USERS[-1])
+        serial: int = next(self._users)
+        return first + serial % number
 
     def program(
         self,
@@ -159,6 +164,18 @@ class Isolation:
             "kept": [path for path in template.read if path.startswith(covered)],
             "temporary": None if _temporary(str(temporary)) else str(temporary),
         }
+
+
+@cache
+def _exist(first: int, number: int) -> bool:
+    """Whether so many users and groups from this one on exist in Tower's own user namespace."""
+    return all(
+        any(
+            start <= first and first + number <= start + length
+            for start, _, length in (map(int, line.split()) for line in Path(name).read_text().splitlines())
+        )
+        for name in ("/proc/self/uid_map", "/proc/self/gid_map")
+    )
 
 
 def _temporary(path: str) -> bool:
