@@ -8,30 +8,11 @@ import asyncio
 import json
 import os
 import sys
-from datetime import datetime, timedelta, timezone
+
+from clock import START, env
 
 import flyte
 import flyte.remote as remote
-
-env = flyte.TaskEnvironment(name="official_clock")
-START = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=1)  # noqa: UP017
-
-
-@env.task(
-    triggers=(
-        flyte.Trigger(
-            "mornings",
-            flyte.Cron("0 9 * * 1-5", timezone="Europe/Berlin"),
-            inputs={"at": flyte.TriggerTime, "x": 7},
-            env_vars={"MOOD": "calm"},
-            description="every working day",
-        ),
-        flyte.Trigger("rate", flyte.FixedRate(90, start_time=START), inputs={"x": 1}, auto_activate=False),
-        flyte.Trigger.hourly("at", inputs={"x": 2}),
-    )
-)
-async def tick(x: int, at: datetime = datetime(2020, 1, 1, tzinfo=timezone.utc)) -> str:  # noqa: UP017
-    return f"{x} at {at.isoformat()}"
 
 
 def shown(details):
@@ -62,6 +43,11 @@ async def main() -> dict:
     async for each in remote.Trigger.listall.aio(task_name=task):
         details = await remote.Trigger.get.aio(name=each.name, task_name=task)
         told["listed"][each.name] = shown(details)
+    run = await flyte.run.aio(await remote.Trigger.get.aio(name="mornings", task_name=task))
+    await run.wait.aio(quiet=True)
+    details = (await run.details.aio()).action_details.pb2
+    told["ran"] = [run.phase.name, details.error_info.message, details.metadata.task.id.version]
+    told["output"] = (await run.outputs.aio())[0] if run.phase.name == "SUCCEEDED" else ""
     await remote.Trigger.update.aio("rate", task, True)
     await remote.Trigger.update.aio("hourly", task, False)
     for name in ("rate", "hourly"):

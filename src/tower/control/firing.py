@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import structlog
-from flyteidl2.task import run_pb2
+from flyteidl2.task import common_pb2, run_pb2
 
 from tower.audit import Event
 from tower.audit import Outcome as AuditOutcome
@@ -115,7 +115,7 @@ class Firing:
             run_spec=run_pb2.RunSpec.FromString(row.run_spec),
             task=(row.project, row.domain, row.task),
             version=row.version,
-            inputs=triggers.inputs_at(row, due),
+            inputs=triggers.fill(row, common_pb2.Inputs.FromString(row.inputs), due),
         )
         # a space is in no request id that comes from outside
         request_id = f"schedule {row.key} {row.revision} {due!r}"

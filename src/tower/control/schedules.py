@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from flyteidl2.task import run_pb2, task_definition_pb2
+from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.trigger import trigger_definition_pb2 as wire
 
 from tower.audit import Event, Outcome
@@ -187,16 +187,32 @@ class Schedules:
         ]
         await self._write(principal, changes, request_id=request_id)
 
-    async def by_hand(self, principal: Principal, key: TriggerKey, *, request_id: str) -> Launch:
-        """What a run is asked for with that the caller starts in place of the schedule, as themselves."""
+    async def by_hand(
+        self, principal: Principal, key: TriggerKey, asked: Launch, *, given: bool, request_id: str
+    ) -> Launch:
+        """A run that the caller starts in place of the schedule, as themselves.
+
+        The version is that of the trigger; so are the inputs unless they are `given` in `asked`. The time of
+        the firing, if an input takes it, is now.
+        """
         (row,) = await self.views.rows(principal, [key], request_id=request_id)
-        return Launch(
-            project=row.project,
-            domain=row.domain,
-            run_spec=run_pb2.RunSpec.FromString(row.run_spec),
+        project, domain = asked.project or row.project, asked.domain or row.domain
+        inputs = common_pb2.Inputs.FromString(row.inputs)
+        if given:
+            inputs = asked.inputs or common_pb2.Inputs()
+        if asked.inputs_uri:
+            inputs = await self._inputs.uploaded(asked.inputs_uri, project=project, domain=domain)
+        return replace(
+            asked,
+            project=project,
+            domain=domain,
             task=key[:3],
             version=row.version,
-            inputs=triggers.inputs_at(row, self._clock.now()),
+            inputs=triggers.fill(row, inputs, self._clock.now()),
+            inputs_uri="",
+            run_spec=asked.run_spec
+            if asked.run_spec.ByteSize()
+            else run_pb2.RunSpec.FromString(row.run_spec),
         )
 
     async def _registering(

@@ -24,7 +24,7 @@ MAX_DESCRIPTION = 1000
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 _FIRING_TIME = "_u_kickoff_time_input_arg"
-"""Where the official SDK names the input that takes the time of the firing, besides the schedule itself."""
+"""Where the official SDK names the input that takes the time of the firing, beside the schedule itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ async def check(
     moment = declared.automation.schedule.kickoff_time_input_arg
     kept = common_pb2.Inputs(
         literals=[each for each in given.literals if each.name != moment],
-        context=[each for each in given.context if each.key != _FIRING_TIME],
+        context=given.context,
     )
     if kept.ByteSize() > MAX_INPUTS:
         raise Exhausted(f"The inputs of a trigger are larger than {MAX_INPUTS} bytes.")
@@ -110,9 +110,20 @@ def table(row: TriggerRow) -> timetable.Timetable | None:
     return timetable.read(automation(row), since=row.since)
 
 
-def inputs_at(row: TriggerRow, due: float) -> common_pb2.Inputs:
-    """The inputs of the run of this due time."""
-    return at(common_pb2.Inputs.FromString(row.inputs), automation(row).schedule.kickoff_time_input_arg, due)
+def fill(row: TriggerRow, inputs: common_pb2.Inputs, time: float) -> common_pb2.Inputs:
+    """The inputs with the time of the firing, where an input takes it and was not given a value.
+
+    The official SDK marks inputs in which it was not: there a value is the default of the task.
+    """
+    moment = automation(row).schedule.kickoff_time_input_arg
+    marked = any(each.key == _FIRING_TIME for each in inputs.context)
+    if not marked and any(each.name == moment for each in inputs.literals):
+        return inputs
+    bare = common_pb2.Inputs(
+        literals=[each for each in inputs.literals if each.name != moment],
+        context=[each for each in inputs.context if each.key != _FIRING_TIME],
+    )
+    return at(bare, moment, time)
 
 
 def at(inputs: common_pb2.Inputs, name: str, time: float) -> common_pb2.Inputs:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 from flyteidl2.workflow import run_definition_pb2, run_service_pb2
@@ -181,17 +180,12 @@ class RunService:
     async def _of_trigger(self, asked: Launch, request: Any) -> Launch:
         """What a trigger declares where the request says nothing; as the caller, not as its person."""
         call = current()
-        key = triggers.key_of(request.trigger_name)
-        declared = await self._schedules.by_hand(call.principal, key, request_id=call.request_id)
-        given = request.WhichOneof("input_wrapper") is not None
-        return replace(
+        return await self._schedules.by_hand(
+            call.principal,
+            triggers.key_of(request.trigger_name),
             asked,
-            project=asked.project or declared.project,
-            domain=asked.domain or declared.domain,
-            task=declared.task,
-            version=declared.version,
-            inputs=asked.inputs if given else declared.inputs,
-            run_spec=asked.run_spec if request.HasField("run_spec") else declared.run_spec,
+            given=request.WhichOneof("input_wrapper") == "inputs",
+            request_id=call.request_id,
         )
 
     async def _abort(self, key: ActionKey, *, reason: str, whole_run: bool) -> None:
