@@ -11,14 +11,15 @@ its own that the caller cannot cancel. What may not be viewed is answered as if 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
 from tower.control.directory import Directory
 from tower.control.refusals import Refusals
-from tower.errors import Denied, NotFound
+from tower.control.wording import not_found, remedy, spoken
+from tower.errors import Denied
 from tower.identity.offers import Presented
 from tower.identity.principal import ActorKind, Ceiling, Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
@@ -26,6 +27,8 @@ from tower.policy.engine import Call, Decision, Engine, Explanation
 from tower.policy.rules import NOTHING, Binding
 from tower.store import audit as store
 from tower.store.database import Database, Transaction
+
+__all__ = ["CHECKPOINT_EVERY", "FOREIGN_CODE", "VIEWS", "Access", "not_found"]
 
 VIEWS = frozenset(
     {Action.PROJECT_VIEW, Action.TASK_VIEW, Action.RUN_VIEW, Action.APP_VIEW, Action.SECRET_LIST}
@@ -54,6 +57,8 @@ class Access:
         self._directory = directory
         self._decided: dict[tuple[int, Action, Resource, str, bool], tuple[Principal, Decision]] = {}
         self._refusals = refusals
+        self.settling: list[Callable[[], Awaitable[None]]] = []
+        """What else `settle` has to write: things that are counted and not each recorded."""
         self._decided_under: tuple[int, Engine] = (directory.epoch, engine)
         self.due = asyncio.Event()
         """Set when so many records were written that the chain is to be signed again (`control.auditing`)."""
@@ -277,7 +282,7 @@ class Access:
         viewing = action if view is None and action in VIEWS else view
         if viewing is not None and not (await self.check(principal, viewing, resource)).allowed:
             raise not_found(resource)
-        raise Denied(f"You may not do {action} on {_spoken(resource)}.", hint=_remedy(decision))
+        raise Denied(f"You may not do {action} on {spoken(resource)}.", hint=remedy(decision))
 
     async def refuse(
         self,
@@ -340,6 +345,25 @@ class Access:
         if store.append(tx, record) % CHECKPOINT_EVERY == 0:
             tx.after_commit(self.due.set)
 
+    async def note(
+        self,
+        principal: Principal,
+        decision: Decision,
+        *,
+        event: Event,
+        request_id: str = "",
+        detail: Mapping[str, Any] = _NOTHING,
+    ) -> None:
+        """Record an allowed decision whose effect is in no transaction of ours: the use of an app."""
+        await self.refuse(
+            principal,
+            decision,
+            event=event,
+            outcome=Outcome.ALLOWED,
+            request_id=request_id,
+            detail=detail,
+        )
+
     async def gave_up(
         self,
         principal: Principal,
@@ -372,7 +396,9 @@ class Access:
                 self.due.set()
 
     async def settle(self) -> None:
-        """Write what was counted of credentials that did not hold: one record for each source."""
+        """Write what was counted: of credentials that did not hold one record for each source."""
+        for settle in self.settling:
+            await settle()
         records = [] if self._refusals is None else self._refusals.take(self.revision)
 
         def write(tx: Transaction) -> None:
@@ -434,20 +460,6 @@ class Access:
         )
 
 
-def not_found(resource: Resource) -> NotFound:
-    """The one answer about a thing that is absent or hidden: use it for both, so that they cannot differ."""
-    return NotFound(f"There is no {_spoken(resource)}.", hint="Or you may not view it.")
-
-
-def _remedy(decision: Decision) -> str:
-    first = decision.policies[0] if decision.policies else ""
-    if first.startswith("below "):
-        return "What you called with has a limit that forbids it."
-    if first:
-        return "A policy forbids it: `flyte auth why` names it."
-    return "Ask an administrator for a role there."
-
-
 def _call(
     principal: Principal,
     *,
@@ -467,13 +479,3 @@ def _call(
         latest=latest,
         audience=audience,
     )
-
-
-def _spoken(resource: Resource) -> str:
-    place = "/".join(part for part in (resource.project, resource.domain) if part)
-    if resource.type is ResourceType.ORG:
-        return "this installation"
-    if resource.type in {ResourceType.PROJECT, ResourceType.DOMAIN}:
-        return f"{resource.type} {place or resource.name}"
-    name = f" {resource.name}" if resource.name else "s"
-    return f"{resource.type}{name}" + (f" in {place}" if place else "")

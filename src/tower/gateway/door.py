@@ -17,6 +17,7 @@ from tower.control.apps import Processes
 from tower.control.grants import Grants
 from tower.control.logins import Logins
 from tower.control.places import Place, Places
+from tower.control.uses import Uses
 from tower.control.webhooks import Webhooks
 from tower.errors import (
     Broken,
@@ -110,6 +111,7 @@ class Gateway:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._guesses = parts.chain.guesses or Guesses(clock=parts.clock)
+        self._uses = Uses(access=parts.access, clock=parts.clock)
         self._forwarding: Forwarding | None = None
         self._inlet = Inlet(parts.webhooks, clock=parts.clock)
         self._suffix = "." + parts.settings.apps_domain
@@ -126,7 +128,8 @@ class Gateway:
         return False
 
     async def close(self) -> None:
-        """Close the connections to the apps."""
+        """Close the connections to the apps, and record what was counted of their use."""
+        await self._uses.close()
         if self._forwarding is not None:
             await self._forwarding.close()
 
@@ -302,9 +305,10 @@ class Gateway:
         place = request.place
         if principal is not None and place is not None:
             try:
-                await self._parts.access.require(
+                decision = await self._parts.access.require(
                     principal, Action.APP_USE, place.resource, request_id=request.id, view=Action.APP_VIEW
                 )
+                await self._uses.note(principal, decision, request_id=request.id)
             except NotFound:
                 place = None
         if place is None:

@@ -169,7 +169,7 @@ async def city(tmp_path: Path) -> AsyncIterator[City]:
                 ("/api/", rooms.rest),
                 ("/oauth2/", rooms.oauth.door),
             ],
-            otherwise=console.build(_console_parts(rooms)),
+            otherwise=console.build(_console_parts(rooms, "none")),
             claimed=gateway.claims,
             claimer=gateway,
         )
