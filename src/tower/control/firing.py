@@ -38,6 +38,10 @@ KEPT_SECONDS = 30 * 86_400.0
 """How long it is known of a due time that it started nothing."""
 
 
+_NOTHING = "started nothing"
+"""What is said of a due time that was passed over, until the next run."""
+
+
 class _Changed(Exception):
     """The trigger is not any more what was read: it was changed, or has fired."""
 
@@ -78,16 +82,32 @@ class Firing:
         return len(rows)
 
     async def _fire(self, row: TriggerRow) -> None:
+        """See to one due time. Whatever goes wrong with it keeps no other from firing."""
         now = self._clock.now()
         try:
             table = triggers.table(row)
             assert table is not None
-        except Fault as fault:  # what was read when it was deployed: another version of the time zones
-            await self._suspend(row, fault.public)
+            following = table.after(now)
+        except Exception as error:
+            # it was read when it was deployed, with another version of the time zones for example
+            log.exception("a schedule cannot be read", trigger=str(row.key))
+            why = error.public if isinstance(error, Fault) else "It cannot be read."
+            await self._suspend(row, why)
             return
+        try:
+            await self._see_to(row, table, following, now=now)
+        except Unavailable:
+            raise
+        except Exception:
+            log.exception("a schedule could not fire", trigger=str(row.key))
+            reason = "An internal error; the log of Tower has it."
+            await self._pass_over(row, Outcome.SKIPPED, reason, following=following)
+
+    async def _see_to(
+        self, row: TriggerRow, table: Timetable, following: float | None, *, now: float
+    ) -> None:
         assert row.next_at is not None
         due = _latest(table, row.next_at, now, window=self._settings.catch_up)
-        following = table.after(now)
         if due is None:
             reason = f"Tower was not there at {_spoken(row.next_at)}, and that was too long ago."
             await self._pass_over(row, Outcome.MISSED, reason, following=following)
@@ -102,7 +122,9 @@ class Firing:
         self, row: TriggerRow, principal: Principal, due: float, following: float | None
     ) -> None:
         def also(tx: Transaction, run: ActionRow) -> None:
-            if not store.advance(tx, row, next_at=following, last_at=due, last_run=run.run):
+            notice = "" if _NOTHING in row.notice else row.notice
+            changes = {"next_at": following, "last_at": due, "last_run": run.run, "notice": notice}
+            if not store.advance(tx, row, **changes):
                 raise _Changed
             self._note(tx, row, due, Outcome.STARTED, run=run.run)
             if row.next_at is not None and due > row.next_at:
@@ -188,7 +210,7 @@ class Firing:
 
         def write(tx: Transaction) -> None:
             assert row.next_at is not None
-            notice = f"{_spoken(row.next_at)} started nothing: {reason}"
+            notice = f"{_spoken(row.next_at)} {_NOTHING}: {reason}"
             if not store.advance(tx, row, next_at=following, notice=notice):
                 return
             self._note(tx, row, row.next_at, outcome, reason=reason)

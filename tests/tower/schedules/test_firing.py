@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
+import pytest
+from tests.rpc_world import PROJECT
 from tests.tower.schedules.conftest import Clockwork, every
+
+from tower.control import triggers
+from tower.identity.authenticators import MACHINE
 
 
 async def test_a_due_time_starts_one_run_as_who_deployed_it(clockwork: Clockwork) -> None:
@@ -71,3 +77,48 @@ async def test_what_was_missed_longer_ago_is_only_noted(clockwork: Clockwork) ->
     assert "Tower was not there at 2026-03-02 09:00:00 UTC" in row.notice
     assert await clockwork.pass_until(3, 3, 9) == 1
     assert len(clockwork.runs()) == 1
+
+
+async def test_what_can_make_no_run_now_is_skipped_and_goes_on(clockwork: Clockwork) -> None:
+    await clockwork.deploy("alice")
+    await set_archived(clockwork, archived=True)
+    assert await clockwork.pass_until(3, 2, 9) == 1
+    row = clockwork.row()
+    assert (row.state, clockwork.runs()) == ("active", [])
+    assert "2026-03-02 09:00:00 UTC started nothing: " in row.notice
+    await set_archived(clockwork, archived=False)
+    assert await clockwork.pass_until(3, 3, 9) == 1
+    assert len(clockwork.runs()) == 1
+    assert clockwork.row().notice == ""
+
+
+async def test_one_that_cannot_fire_keeps_no_other_from_firing(
+    clockwork: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await clockwork.deploy("alice", name="good")
+    await clockwork.deploy("alice", name="bad")
+    await clockwork.deploy("alice", name="ugly")
+    read, fill = triggers.table, triggers.fill
+
+    def table(row: Any) -> Any:
+        if row.name == "bad":
+            raise KeyError("Mars/Olympus")
+        return read(row)
+
+    def filled(row: Any, inputs: Any, time: float) -> Any:
+        if row.name == "ugly":
+            raise ZeroDivisionError
+        return fill(row, inputs, time)
+
+    monkeypatch.setattr(triggers, "table", table)
+    monkeypatch.setattr(triggers, "fill", filled)
+    assert await clockwork.pass_until(3, 2, 9) == 3
+    assert await clockwork.wait(0) == 0
+    assert [run.actors.split("/")[3] for run in clockwork.runs()] == ["good"]
+    assert clockwork.row("bad").state == "suspended"
+    assert (clockwork.row("ugly").state, "internal error" in clockwork.row("ugly").notice) == ("active", True)
+
+
+async def set_archived(clockwork: Clockwork, *, archived: bool) -> None:
+    """Archive the project, or open it again."""
+    await clockwork.rpc.projects.update(MACHINE, PROJECT, description="", archived=archived, request_id="q")
