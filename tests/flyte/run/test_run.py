@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -268,6 +269,13 @@ async def test_settings_of_a_run(deployed: Deployed) -> None:
     assert {each.key: each.value for each in request.run_spec.envs.values} == {"A": "1"}
     assert dict(request.run_spec.labels.values) == {"team": "red"}
     assert (started.project, started.domain, started.name) == ("q", "prod", "nightly")
+
+
+async def test_a_grant_of_hours_is_asked_for(deployed: Deployed) -> None:
+    await with_runcontext(grant=timedelta(hours=6)).run.aio(task(), x=1)
+    assert dict(deployed.requests[-1].run_spec.annotations.values) == {"tower/grant": "21600"}
+    await run.aio(task(), x=1)
+    assert not deployed.requests[-1].run_spec.HasField("annotations")
 
 
 async def test_a5_the_tasks_own_place_wins_over_the_default(deployed: Deployed) -> None:
