@@ -70,6 +70,8 @@ async def reads_files(file: File, folder: Dir) -> str:
 @env.task
 async def passes_files(text: str) -> str:
     file, folder = await makes(text)
+    async with file.open("rb") as opened:
+        assert bytes(await opened.read()).decode() == text
     return await reads_files(file, folder)
 
 

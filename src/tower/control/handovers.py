@@ -101,7 +101,7 @@ class Handovers:
                 )
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
-                _give(draft, place)
+                give(draft, place)
                 os.replace(draft, OUTPUTS, src_dir_fd=place, dst_dir_fd=place)
         except OSError as error:
             raise Unavailable("The outputs of a child could not be handed over.", cause=str(error)) from error
@@ -127,7 +127,7 @@ def _inside(folder: Path, *steps: str, make: bool = False) -> Iterator[int]:
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(step, 0o700, dir_fd=descriptor)
-                    _give(step, descriptor)
+                    give(step, descriptor)
             below = os.open(step, flags, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
@@ -136,7 +136,7 @@ def _inside(folder: Path, *steps: str, make: bool = False) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _give(name: str, place: int) -> None:
+def give(name: str, place: int) -> None:
     """Make what was made in a folder its owner's: where Tower is root, the attempt is somebody else."""
     owner = os.fstat(place)
     if owner.st_uid != os.geteuid():

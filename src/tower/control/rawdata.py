@@ -24,6 +24,7 @@ from flyteidl2.core import literals_pb2
 from flyteidl2.task import common_pb2
 
 from tower.control.access import Access
+from tower.control.handovers import give
 from tower.control.runs import run_resource
 from tower.errors import Exhausted, Invalid, NotFound, Unavailable
 from tower.identity.directory import Attempts
@@ -224,6 +225,7 @@ def _opened(folder: Path, steps: tuple[str, ...], *, make: bool = False) -> Iter
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(step, 0o700, dir_fd=descriptor)
+                    give(step, descriptor)
             below = os.open(step, _FLAGS, dir_fd=descriptor)
             os.close(descriptor)
             descriptor = below
@@ -242,6 +244,7 @@ def _copy(source: Path, place: int, name: str) -> None:
     if source.is_dir():
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=place)
+            give(name, place)
         inner = os.open(name, _FOLDER, dir_fd=place)
         try:
             for each in sorted(source.iterdir()):
@@ -257,3 +260,4 @@ def _copy(source: Path, place: int, name: str) -> None:
         with os.fdopen(out, "wb") as target:
             while chunk := file.read(_CHUNK):
                 target.write(chunk)
+        give(name, place)
