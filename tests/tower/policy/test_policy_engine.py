@@ -207,7 +207,7 @@ def test_a_method_or_route_without_a_row_and_a_row_without_one_stop_the_start() 
     with pytest.raises(Broken):
         check_complete([path for path in METHODS if path != one])
     with pytest.raises(Broken):
-        check_complete([*ROUTES, "rest GET /api/v1/secrets"])
+        check_complete([*ROUTES, "rest GET /api/v1/absent"])
 
 
 def test_only_discovery_and_descriptions_answer_anonymous_callers() -> None:
