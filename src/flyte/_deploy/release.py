@@ -11,14 +11,14 @@ from typing import Any
 
 from flyte._bundle import Bundle, CopyStyle, Selection, collect, pack
 from flyte._deploy import steps
-from flyte._deploy.planning import Place, Plan, plan
+from flyte._deploy.planning import Place, Plan, TaskPlan, plan
 from flyte._deploy.steps import OnProgress, Progress
 from flyte._environment import Environment, TaskEnvironment
 from flyte._init import current_session
 from flyte._syncify import syncify
 from flyte._task import Task
-from flyte.errors import DeploymentError, FlyteError
-from flyte.remote import App
+from flyte.errors import DeploymentError, FlyteError, RemoteNotFoundError
+from flyte.remote import App, Trigger
 from flyte.remote import Task as RemoteTask
 from flyte.transport.session import Session
 
@@ -34,6 +34,7 @@ class DeployedTask:
     """A task as it was registered.
 
     :ivar url: its page in the console.
+    :ivar triggers: those that came with it, as they are now.
     """
 
     name: str
@@ -41,6 +42,7 @@ class DeployedTask:
     domain: str
     version: str
     url: str
+    triggers: tuple[Trigger, ...] = ()
 
     def remote(self) -> RemoteTask:
         """The name of this very version, to run it."""
@@ -97,6 +99,7 @@ class Deployment:
             "files": list(self.files),
             "left_out": list(self.left_out),
             "tasks": [{"name": each.name, "version": each.version, "url": each.url} for each in self.tasks],
+            "triggers": [trigger.to_dict() for each in self.tasks for trigger in each.triggers],
             "apps": [
                 {"name": each.name, "url": each.url, "page": each.page, "status": each.status}
                 for each in self.apps
@@ -226,8 +229,18 @@ async def _tasks(
         await steps.deploy_task(session, each, place=place, version=version, bundle=uri)
         progress(Progress("task", each.name, number, len(planned.tasks)))
         page = f"{session.console_url}/v2/domain/{place.domain}/project/{place.project}/tasks/{each.name}"
-        done.append(DeployedTask(each.name, place.project, place.domain, version, page))
+        triggers = await _triggers(each, place) if session.is_tower else ()
+        done.append(DeployedTask(each.name, place.project, place.domain, version, page, triggers))
     return tuple(done)
+
+
+async def _triggers(plan: TaskPlan, place: Place) -> tuple[Trigger, ...]:
+    """What became of the triggers of a task: one that is somebody else's stays as it was."""
+    where = {"project": place.project, "domain": place.domain}
+    try:
+        return tuple([await Trigger.get.aio(each.name, plan.name, **where) for each in plan.triggers])
+    except RemoteNotFoundError:  # who may register the task need not be one who may view it
+        return ()
 
 
 def _pack(planned: Plan, style: CopyStyle) -> tuple[Selection, Bundle]:

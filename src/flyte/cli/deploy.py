@@ -52,6 +52,8 @@ async def _deploy(
         )
     for reason in done.left_out:
         click.echo(f"Left out: {reason}", err=True)
+    for trigger in [trigger for each in done.tasks for trigger in each.triggers if trigger.notice]:
+        click.echo(f"Trigger {trigger.name} of {trigger.task_name}: {trigger.notice}", err=True)
     if target.output == "json":
         print_json(done.to_dict())
         return

@@ -88,6 +88,9 @@ def test_a_schedule_from_the_declaration_to_the_run(tower: Tower, tmp_path: Path
     assert trigger["last_run"]
     assert (datetime.fromisoformat(trigger["next_at"]) - start) % timedelta(minutes=1) == timedelta(0)
 
+    (tmp_path / "clockwork.py").write_text((tmp_path / "clockwork.py").read_text() + "# later\n")
+    said = tower.flyte("deploy", "clockwork.py", "env", user="bob", cwd=tmp_path).err
+    assert "Trigger soon of clockwork.tick: bob deployed the version" in said
     switch = ("update", "trigger", "weekdays", "clockwork.tick")
     assert tower.flyte(*switch, "--activate", user="carol", check=False).status == 4
     tower.flyte(*switch, "--activate")
