@@ -8,6 +8,7 @@ done to the calling process, by system calls; a failure raises OSError, and then
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import stat
 import struct
@@ -22,6 +23,7 @@ _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
 _DETACH = 2
 _SYS_MOUNT_SETATTR, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3 = 442, 428, 429, 435
 _SYS_LANDLOCK = 444
+_SYS_CLONE = {"x86_64": 56, "aarch64": 220}
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 _OPEN_TREE_CLONE = 1
 _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_GET_TID_ADDRESS = 4, 24, 38, 40
@@ -122,12 +124,19 @@ def fork() -> int:
     # the C library's own fork keeps its note of the thread's id right by these two flags
     known = _LIBC.prctl(_PR_GET_TID_ADDRESS, ctypes.byref(own), 0, 0, 0) == 0 and bool(own.value)
     flags = NEWUSER | NEWNS | NEWPID | NEWIPC | ((_SETTID | _CLEARTID) if known else 0)
-    arguments = struct.pack("=8Q", flags, 0, (own.value or 0) if known else 0, 0, _SIGCHLD, 0, 0, 0)
+    place = own.value if known else None
+    arguments = struct.pack("=8Q", flags, 0, place or 0, 0, _SIGCHLD, 0, 0, 0)
     size = ctypes.c_size_t(len(arguments))
-    number = ctypes.c_long(_SYS_CLONE3)
+    older = ctypes.c_long(_SYS_CLONE[os.uname().machine]) if os.uname().machine in _SYS_CLONE else None
+    # the last two arguments of the older call stand in another order on the other processor
+    last = (place, None) if os.uname().machine == "x86_64" else (None, place)
+    number, nothing = ctypes.c_long(_SYS_CLONE3), ctypes.c_void_p()
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
     pid: int = _LIBC.syscall(number, arguments, size)
+    if pid < 0 and older is not None and ctypes.get_errno() == errno.ENOSYS:  # filtered, in containers
+        words = [ctypes.c_void_p(word) for word in last]
+        pid = _LIBC.syscall(older, ctypes.c_ulong(flags | _SIGCHLD), nothing, nothing, *words)
     if pid == 0:
         python.PyOS_AfterFork_Child()
         _map(user, group)
