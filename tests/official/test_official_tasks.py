@@ -120,13 +120,10 @@ def test_two_people_run_the_same_task(ask: Ask) -> None:
 
 
 def test_children_and_runs_from_inside_are_the_executors(ask: Ask, hosting: Tower) -> None:
-    outer, launches, narrow = ask(
-        ("bob", "outer", {"x": 4}), ("bob", "launches", {"x": 21}), ("erin", "outer", {"x": 1})
-    )
+    outer, launches = ask(("bob", "outer", {"x": 4}), ("bob", "launches", {"x": 21}))
     assert (outer["phase"], outer.get("output")) == ("SUCCEEDED", 26), outer
     children = _actions(hosting, outer["name"])
     assert [child["by"] for child in children] == ["bob"] * 4
-    assert (narrow["by"], narrow.get("output")) == ("erin", 8), narrow
     assert launches["phase"] == "SUCCEEDED", launches
     name, doubled = launches["output"].split()
     assert doubled == "42"
@@ -139,10 +136,11 @@ def test_files_travel_from_task_to_task(ask: Ask) -> None:
 
 
 def test_an_error_comes_through_with_its_kind(ask: Ask) -> None:
-    fails, passed_on = ask(("alice", "fails", {"x": 7}), ("bob", "passes_on", {"x": 8}))
+    # erin may not register: her child runs because it is known as the deployed task
+    fails, passed_on = ask(("alice", "fails", {"x": 7}), ("erin", "passes_on", {"x": 8}))
     assert (fails["phase"], fails["code"], fails["user_error"]) == ("FAILED", "ValueError", True)
     assert "no good 7" in fails["error"]
-    assert passed_on["phase"] == "FAILED"
+    assert (passed_on["phase"], passed_on["by"]) == ("FAILED", "erin")
     assert "no good 8" in passed_on["error"], passed_on
 
 
