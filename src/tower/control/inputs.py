@@ -47,7 +47,7 @@ class Inputs:
         Raises Invalid when they come from a running task, `by`, and hold a secret that it was given (T31).
         """
         asking = attempt_of(by) if by is not None and by.actors else None
-        if asking is not None and self._redaction.holds(asking[1], data):
+        if asking is not None and await self._redaction.found(asking[1], data):
             raise Invalid("The inputs hold a secret.", hint="Declare it in the task that needs it.")
         if len(data) > self._limit:
             raise Exhausted(f"The inputs are larger than {self._limit} bytes.")

@@ -9,7 +9,7 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.task import run_pb2
 from tests.tower.secrets.conftest import PLACE, TASK, Den, spec_of
 
-from tower.control.redaction import MASK, Redaction
+from tower.control.redaction import MASK, MOST_LINES, Redaction
 from tower.control.runs import Launch
 from tower.errors import Denied, NotFound, Unsupported
 from tower.identity.authenticators import MACHINE
@@ -201,7 +201,7 @@ async def test_who_may_not_use_a_secret_deploys_no_app_that_asks_for_it(den: Den
         await _app(den, "alice", "token")
 
 
-def test_what_was_given_is_hidden_and_found() -> None:
+async def test_what_was_given_is_hidden_and_found() -> None:
     redaction = Redaction()
     pem = b"-----BEGIN-----\nabcdefghij\nk\n-----END-----\n"
     redaction.add("w", [b"short", b"long enough", b"long enough to be the longer one", pem])
@@ -209,12 +209,27 @@ def test_what_was_given_is_hidden_and_found() -> None:
     assert shown == b"short, " + MASK + b", " + MASK + b"."
     assert redaction.hide("w", b"  abcdefghij") == b"  " + MASK
     assert redaction.hide("other", b"long enough") == b"long enough"
-    assert redaction.holds("w", b"x" * 100 + b"long enough" + b"x")
-    assert not redaction.holds("w", b"short")
+    assert await redaction.found("w", b"x" * 100 + b"long enough" + b"x")
+    assert await redaction.found("w", b"x" + pem)
+    assert not await redaction.found("w", b"short")
+    for place in (0, (1 << 20) - 5, 1 << 20, (3 << 20) - 11):
+        data = bytearray(3 << 20)
+        data[place : place + 11] = b"long enough"
+        assert await redaction.found("w", bytes(data)), place
     redaction.drop("w")
-    assert not redaction.holds("w", b"long enough")
+    assert not await redaction.found("w", b"long enough")
     # an API key of Tower's is one whoever has it
-    assert redaction.holds("w", b"twr_" + b"a" * 12 + b"_" + b"B" * 43)
+    assert await redaction.found("w", b"twr_" + b"a" * 12 + b"_" + b"B" * 43)
+
+
+async def test_many_lines_cost_no_more_than_some() -> None:
+    """A value of thousands of lines does not make each line of the log cost thousands of searches."""
+    redaction = Redaction()
+    value = b"\n".join(b"line %06d" % number for number in range(5000))
+    redaction.add("w", [value])
+    assert redaction.hide("w", b"line 000001") == MASK
+    assert len(redaction._given["w"].shown) <= MOST_LINES + 1
+    assert await redaction.found("w", b"x" + value)
 
 
 async def _app(den: Den, who: str, *declared: str) -> AppRow:

@@ -234,15 +234,15 @@ class Attempt:
             await process.stop(self._parts.grace)
             raise
         await self._parts.agent.close(self._id)
-        return self._confidential(outcome.read(results, exit_, limits=job.limits))
+        return await self._confidential(outcome.read(results, exit_, limits=job.limits))
 
-    def _confidential(self, result: bytes | Failure) -> bytes | Failure:
+    async def _confidential(self, result: bytes | Failure) -> bytes | Failure:
         """A result without what was given to the attempt in confidence: it would be kept, and seen (T31)."""
         redaction = self._parts.redaction
         if isinstance(result, Failure):
             message = redaction.hide(self._id, result.message.encode(errors="replace"))
             return replace(result, message=message.decode(errors="replace"))
-        if redaction.holds(self._id, result):
+        if await redaction.found(self._id, result):
             return Failure(
                 "The result holds a secret, and is not kept.", "SecretInOutputs", user=True, retry=False
             )
