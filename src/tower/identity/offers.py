@@ -69,13 +69,15 @@ def read(presented: Presented) -> tuple[Offer, ...]:
     Raises Unauthenticated for a repeated, folded, foreign-scheme or malformed one: whoever sent it meant to
     be authenticated, and guessing which part counts is how requests get smuggled (T21).
     """
+    headers, workload = presented.headers, presented.workload
+    naming = _naming(tuple([name for name, _ in headers]))
+    if workload is None and len(naming) == 1 and naming[0][1] == "authorization":
+        return (Offer(Source.AUTHORIZATION, _bearer(headers[naming[0][0]][1].decode("latin-1").strip())),)
     found: dict[str, list[str]] = {}
-    headers = presented.headers
-    for place, name in _naming(tuple([name for name, _ in headers])):
+    for place, name in naming:
         found.setdefault(name, []).append(headers[place][1].decode("latin-1").strip())
 
     offers: list[Offer] = []
-    workload = presented.workload
     if workload is not None and (workload.kind is not WorkloadKind.APP or presented.audience == "start"):
         offers.append(Offer(Source.SOCKET, ""))
     if (value := _single("authorization", found)) is not None:
@@ -94,7 +96,7 @@ def read(presented: Presented) -> tuple[Offer, ...]:
 def _naming(names: tuple[bytes, ...]) -> tuple[tuple[int, str], ...]:
     """Which of these headers can name a caller: their places, and their names in lower case."""
     # a client sends the same ones again and again; what is long is not worth the memory
-    return _remembered(names) if sum(map(len, names)) <= _USUAL_NAMES else _find(names)
+    return _remembered(names) if len(b"".join(names)) <= _USUAL_NAMES else _find(names)
 
 
 def _find(names: tuple[bytes, ...]) -> tuple[tuple[int, str], ...]:

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any, Protocol
 
@@ -24,6 +24,7 @@ from tower.errors import Unsupported
 from tower.identity.chain import Chain, Presented
 from tower.identity.principal import Principal
 from tower.policy.actions import METHODS, Action, Row, check_complete
+from tower.protocol import WHOLE, Whole
 from tower.rpc import caller, wire
 from tower.rpc.caller import Call, Origin
 from tower.rpc.faults import Exchange, exchange, public
@@ -42,6 +43,7 @@ class GaveUp(Protocol):
     ) -> None: ...
 
 
+_NOTHING: Mapping[str, Any] = {}
 _log = structlog.get_logger("tower.rpc")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _USUAL = "application/proto"
@@ -127,12 +129,8 @@ class _Request:
         self.subject = ""
         self.call: Token[Call] | None = None
         headers = tuple(scope["headers"])
-        self.first = first = dict[bytes, bytes]()
-        self.protocol_headers: list[tuple[bytes, bytes]] = []
-        for pair in headers:
-            first.setdefault(*pair)
-            if pair[0] in _PROTOCOL_HEADERS:
-                self.protocol_headers.append(pair)
+        self.first = first = dict(reversed(headers))
+        self.protocol_headers = [pair for pair in headers if pair[0] in _PROTOCOL_HEADERS]
         sent = first.get(b"x-request-id", b"")
         request_id = sent.decode("ascii") if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
         self.exchange = Exchange(scope["path"], request_id, self._renew)
@@ -229,8 +227,9 @@ class _Request:
 
     async def _call(self, unary: wire.Unary, receive: Receive, send: Send) -> None:
         """One request and one answer in the usual form, without the generated code's way through headers."""
+        whole: Whole | None = self.scope.get("extensions", _NOTHING).get(WHOLE)
         try:
-            answer = await unary.call(await self._body(receive))
+            answer = await unary.call(await self._body(receive, whole))
         except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
             translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
             self.exchange.fault = translated.code.value
@@ -243,11 +242,18 @@ class _Request:
                 answer = self.door._gzip.compress(answer)
                 headers.append((b"content-encoding", b"gzip"))
         headers.append((b"content-length", b"%d" % len(answer)))
+        if whole is not None and whole.answer(200, self._signed(headers), answer):
+            self.status = 200
+            return
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer})
 
-    async def _body(self, receive: Receive) -> bytes:
+    async def _body(self, receive: Receive, whole: Whole | None) -> bytes:
         """The whole body, up to the limit."""
+        if whole is not None and (body := whole.body()) is not None:
+            if len(body) > self.door._max_body:
+                raise wire.too_large(self.door._max_body)
+            return body
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
@@ -328,14 +334,14 @@ class _Request:
         async def answering(message: Message) -> None:
             if message["type"] == "http.response.start":
                 self.status = message["status"]
-                message["headers"] = [
-                    *message.get("headers", ()),
-                    (b"x-request-id", self.exchange.request_id.encode()),
-                    self.door._version,
-                ]
+                message["headers"] = self._signed(message.get("headers", ()))
             await send(message)
 
         return answering
+
+    def _signed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """The headers of an answer, with those that every answer has."""
+        return [*headers, (b"x-request-id", self.exchange.request_id.encode()), self.door._version]
 
     async def _refuse(self, error: ConnectError, send: Send) -> None:
         stream = self.content_type in wire.STREAM
