@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from tower.errors import Exhausted
+from tower.errors import Exhausted, Invalid
 
-_ATTEMPTS = 4096
+_MOST = 20_000
+_LONGEST = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +30,23 @@ class Traces:
         """`limit` is how many steps one attempt may record."""
         self._limit = limit
         self._kept: OrderedDict[str, dict[str, Traced]] = OrderedDict()
+        self._size = 0
 
     def record(self, attempt: str, step: Traced) -> None:
-        """Keep a step. Raises Exhausted."""
+        """Keep a step; those of attempts that were silent the longest go when there are too many of all.
+
+        Raises Invalid and Exhausted.
+        """
+        if len(step.outputs_uri) > _LONGEST:
+            raise Invalid(f"The place of the outputs of a step has more than {_LONGEST} characters.")
         steps = self._kept.setdefault(attempt, {})
         if len(steps) >= self._limit and step.action not in steps:
             raise Exhausted(f"A task records at most {self._limit} steps.")
+        self._size += step.action not in steps
         steps[step.action] = step
         self._kept.move_to_end(attempt)
-        while len(self._kept) > _ATTEMPTS:
-            self._kept.popitem(last=False)
+        while self._size > _MOST and len(self._kept) > 1:
+            self._size -= len(self._kept.popitem(last=False)[1])
 
     def of(self, attempt: str) -> tuple[Traced, ...]:
         """What an attempt recorded."""

@@ -9,6 +9,7 @@
 | app token, over TLS    | yes, a bearer  | yes, a bearer  | no      | no      |
 | app token, plain HTTP  | no             | no             | no      | no      |
 | socket of an attempt   | yes            | yes            | yes     | no      |
+| run token, over TLS    | yes, a bearer  | yes, a bearer  | yes     | no      |
 | administration socket  | yes            | yes            | no      | no      |
 
 The socket of an app names nobody: it only attests which app carries its caller's credential. At one route

@@ -21,7 +21,6 @@ from tower.rpc import actions
 from tower.rpc.caller import Call, current
 from tower.states import Phase
 
-_LONGEST_URI = 4096
 _KINDS = {"user": execution_pb2.ExecutionError.USER, "system": execution_pb2.ExecutionError.SYSTEM}
 
 
@@ -116,7 +115,7 @@ async def _accept(subactions: SubActions, asked: Any, call: Call) -> None:
     kind = asked.WhichOneof("spec")
     if kind == "trace":
         key = actions.key_of(asked.action_id)
-        step = Traced(key.action, asked.trace.phase, asked.trace.outputs.output_uri[:_LONGEST_URI])
+        step = Traced(key.action, asked.trace.phase, asked.trace.outputs.output_uri)
         await subactions.trace(call.principal, key, asked.parent_action_name, step=step)
         return
     if kind != "task":
