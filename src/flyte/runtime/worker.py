@@ -95,6 +95,8 @@ class Worker:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
+        if self._children:
+            self._keep_spare()
         return True
 
     def _start(self, start: Start, given: list[int], *, packet: bytes) -> None:
@@ -156,8 +158,8 @@ class Worker:
         return 0, -1
 
     def _keep_spare(self) -> None:
-        """Fork the child of the next attempt while nobody waits for it."""
-        if self._spare is not None or self._children or threads():
+        """Fork the child of the next attempt ahead of it: the last one has begun, or has ended."""
+        if self._spare is not None or threads():
             return
         imported = self._preload.imported
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -359,6 +359,22 @@ def test_the_next_attempt_gets_the_process_that_waits_for_it(tower: Tower) -> No
     assert (status, text) == (0, "hello from 3\nto stderr\n")
 
 
+def test_while_one_runs_the_next_one_finds_a_process_that_waits(tower: Tower) -> None:
+    reading = tower.start("first", "work.hangs")
+    running = tower.receive()["pid"]
+    children = Path(f"/proc/{tower.process.pid}/task/{tower.process.pid}/children")
+    while len(waiting := set(children.read_text().split()) - {str(running)}) != 1:
+        pass
+    status, text = tower.run("second", "work.look")
+    assert (status, text) == (0, "")
+    second = tower.output("second")
+    assert {str(second["pid"])} == waiting
+    assert set(second["fds"]) == {"0", "1", "2"}
+    os.kill(running, signal.SIGKILL)
+    assert tower.receive() == {"event": "exited", "id": "first", "status": signal.SIGKILL}
+    os.close(reading)
+
+
 def test_the_process_that_waits_holds_nothing_and_ends_with_the_template(tower: Tower) -> None:
     tower.run("first", "work.look")
     waiting = Path(f"/proc/{spare(tower)}")
