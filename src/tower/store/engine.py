@@ -36,7 +36,7 @@ def create_engine(url: URL, *, writable: bool) -> Engine:
     arguments: dict[str, Any] = {}
     sqlite = url.get_backend_name() == "sqlite"
     if sqlite:
-        # isolation_level None: the driver begins nothing by itself, the events below do
+        # isolation_level None: the driver begins nothing by itself, the event below and the readers do
         arguments = {"check_same_thread": False, "isolation_level": None, "cached_statements": 512}
     engine = create(url, poolclass=NullPool, hide_parameters=True, connect_args=arguments)
     if sqlite:
@@ -96,8 +96,9 @@ def _tune_sqlite(engine: Engine, *, writable: bool) -> None:
         for pragma in pragmas:
             connection.execute(pragma).fetchall()
 
-    begin = "BEGIN IMMEDIATE" if writable else "BEGIN"
+    if not writable:
+        return  # `Database.read_now` begins by itself
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
