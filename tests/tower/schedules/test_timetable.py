@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from flyteidl2.task import common_pb2
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.tower.schedules.conftest import cron, every
 
@@ -102,7 +102,7 @@ def moments(draw: st.DrawFn, zone: str) -> float:
     return draw(st.one_of(near, anywhere))
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data(), expression=fields(), zone=st.sampled_from(ZONES))
 def test_due_times_rise_and_show_on_the_wall_clock(data: st.DataObject, expression: str, zone: str) -> None:
     table, clock = Cron(expression, zone), ZoneInfo(zone)
