@@ -18,6 +18,7 @@ from tower.agent.keeper import Assignment, Keeper
 from tower.agent.upstream import Upstream
 from tower.control.agents import Agents
 from tower.identity.agenttokens import AgentTokens
+from tower.identity.guesses import Guesses, Pace
 from tower.identity.signing import SigningKey
 from tower.identity.workload import Workload
 from tower.nodes.door import NodesDoor
@@ -46,7 +47,8 @@ class Node:
             key=key,
             settings=world.settings,
         )
-        self.door = NodesDoor(self.agents, hosted=rpc, public=rpc)
+        self.guesses = Guesses(clock=world.clock, source=Pace(burst=20, per_second=4.0))
+        self.door = NodesDoor(self.agents, hosted=rpc, public=rpc, guesses=self.guesses)
         self.http = httpx.AsyncClient(base_url=self.url, trust_env=False)
         self.upstreams: list[Upstream] = []
 

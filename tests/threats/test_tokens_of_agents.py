@@ -354,6 +354,19 @@ async def test_the_renewals_of_many_calls_are_one(site: Site) -> None:
     assert len(tokens) == 1
 
 
+async def test_t45_guessing_at_the_door_of_agents_is_slowed(site: Site) -> None:
+    """After many failures nothing unknown from there is looked at; who has waited is served again."""
+    _, _, agent = await site.running()
+    token = await agent.keeper.token()
+    guesses = [await site.node.ask(f"{token}{number}", "1.1.AAAA") for number in range(30)]
+    assert [answer.status_code for answer in guesses] == [401] * 20 + [429] * 10
+    # agents at the same address go on, and new ones begin
+    assert (await site.node.ask(token, proof(agent, token))).status_code == 200
+    site.world.clock.time += 4
+    await site.running("bob")
+    assert (await site.node.ask(f"{token}x", "1.1.AAAA")).status_code == 401
+
+
 async def test_a_key_of_small_order_agrees_on_nothing(site: Site) -> None:
     workload = await site.grounds.lease(await site.grounds.asked("alice"))
     half = Half.generate()

@@ -40,7 +40,7 @@ _HOP = frozenset(
         b"expect",
     }
 )
-_OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER, b"x-flyte-agent"})
+_OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER, b"x-flyte-agent", b"x-forwarded-for"})
 _DROPPED = _HOP | _OWN
 log = structlog.get_logger("tower.agent")
 

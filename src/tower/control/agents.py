@@ -8,7 +8,7 @@ from tower.audit import Event, Outcome
 from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.standing import Standing
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Denied, Unauthenticated
 from tower.identity.agenttokens import AgentClaims, AgentTokens
 from tower.identity.principal import Principal
 from tower.identity.signing import SigningKey
@@ -80,11 +80,14 @@ class Agents:
         """A token for the holder of `key`, for a ticket that nobody has exchanged yet.
 
         A second one who comes with the ticket gets nothing and ends what the first got, since either may be
-        the thief. The same key may ask again: an answer may be lost. Raises Denied for a ticket that is none,
-        Over, Unauthenticated.
+        the thief. The same key may ask again: an answer may be lost. Raises Counterfeit for a ticket that is
+        none, Over, Unauthenticated.
         """
         self._tokens.possessed(key, proof, method="POST", target=_TARGET, token="", body=body)
-        fields = self._tickets.open(ticket)
+        try:
+            fields = self._tickets.open(ticket)
+        except Denied as fault:
+            raise Counterfeit("The ticket does not hold, or has ended.", cause=fault.cause) from fault
         attempt_id, issued = str(fields["attempt"]), int(fields["issued"]) / 1000
         principal = await self._principal(attempt_id)
         place = _place(attempt_id)

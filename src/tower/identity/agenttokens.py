@@ -17,7 +17,7 @@ from joserfc import jws
 from joserfc.errors import JoseError
 
 from tower.clock import Clock
-from tower.errors import Unauthenticated
+from tower.errors import Counterfeit, Unauthenticated
 from tower.identity.signing import Signing
 from tower.identity.tokens import ALGORITHM, SKEW_SECONDS, claims_shape, signer
 from tower.possession import Half, Proof, Secret, public_key, text_of
@@ -190,8 +190,8 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="replace")).digest()
 
 
-def _refused(cause: str) -> Unauthenticated:
-    return Unauthenticated(
+def _refused(cause: str) -> Counterfeit:
+    return Counterfeit(
         "The agent's token does not hold.",
         hint="It is good for one attempt, from its own agent.",
         cause=cause,

@@ -166,7 +166,7 @@ async def _running(house: House) -> AsyncIterator[_Running]:
             claimed=gateway.claims,
             claimer=gateway,
         )
-        yield _Running(nodes.NodesDoor(house.agents, hosted=hosted, public=public), reconcile.rest)
+        yield _Running(_nodes(house, hosted, public), reconcile.rest)
 
 
 async def _loops(
@@ -228,6 +228,17 @@ def _isolation(settings: Settings) -> Isolation:
     say = log.info if isolation.mode is Mode.FULL else log.warning
     say("isolation", mode=isolation.mode.value, wanted=settings.isolation, why=why)
     return isolation
+
+
+def _nodes(house: House, hosted: App, public: App) -> nodes.NodesDoor:
+    """The door of agents, in front of `public`."""
+    return nodes.NodesDoor(
+        house.agents,
+        hosted=hosted,
+        public=public,
+        guesses=house.chain.guesses,
+        refused=house.access.refused,
+    )
 
 
 def _agent(house: House, sockets: AgentSockets) -> Agent:

@@ -15,7 +15,9 @@ from typing import Any
 import structlog
 
 from tower.control.agents import Agents, Held, Over
-from tower.errors import HTTP_STATUS, Code, Fault, Invalid, Unauthenticated
+from tower.errors import HTTP_STATUS, Code, Counterfeit, Exhausted, Fault, Invalid
+from tower.identity.chain import Refused
+from tower.identity.guesses import Guesses
 from tower.possession import PEER_HEADER, PROOF_HEADER, TOKEN_HEADER, TOKEN_PATH, public_key
 
 Scope = MutableMapping[str, Any]
@@ -38,7 +40,18 @@ _log = structlog.get_logger("tower.nodes")
 class NodesDoor:
     """The ASGI application in front of `public`; `hosted` is what attempts reach over their sockets."""
 
-    def __init__(self, agents: Agents, *, hosted: App, public: App) -> None:
+    def __init__(
+        self,
+        agents: Agents,
+        *,
+        hosted: App,
+        public: App,
+        guesses: Guesses | None = None,
+        refused: Refused | None = None,
+    ) -> None:
+        """`guesses` bounds what fails here together with the other doors, `refused` is told of it."""
+        self._guesses = guesses
+        self._refused = refused
         self._agents = agents
         self._hosted = hosted
         self._public = public
@@ -58,6 +71,7 @@ class NodesDoor:
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             token, proof, peer = (_one(scope, name) for name in (TOKEN_HEADER, PROOF_HEADER, PEER_HEADER))
+            self._patience(scope, token)
             workload = self._agents.admit(
                 token,
                 proof,
@@ -66,11 +80,25 @@ class NodesDoor:
                 pid=int(peer) if peer.isdecimal() and len(peer) < 12 else 0,
             )
         except Fault as fault:
+            self._note(scope, fault)
             await _refuse(send, fault, _request_id(scope), _REFUSED)
             return
         headers = [pair for pair in scope["headers"] if pair[0] not in _OWN]
         state = {**(scope.get("state") or {}), "workload": workload}
         await self._hosted({**scope, "headers": headers, "state": state}, receive, send)
+
+    def _patience(self, scope: Scope, token: str) -> None:
+        """Raise Exhausted where nothing unknown is looked at now."""
+        guesses = self._guesses
+        if guesses is not None and guesses.busy and guesses.wait(source=_source(scope), values=[token]) > 0:
+            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+
+    def _note(self, scope: Scope, fault: Fault) -> None:
+        counterfeit = isinstance(fault, Counterfeit)
+        if self._guesses is not None and counterfeit:
+            self._guesses.failed(source=_source(scope), values=[])
+        if self._refused is not None and (counterfeit or isinstance(fault, Exhausted)):
+            self._refused(source=_source(scope), door="nodes", keys=(), throttled=not counterfeit)
 
     async def _token(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
@@ -78,8 +106,12 @@ class NodesDoor:
             if scope["method"] != "POST":
                 raise Invalid("Tokens of agents are asked for with POST.")
             body = await _whole(receive)
+            # tickets and proofs are no guesses' prey, and those who have one must not wait for others
             held = await self._give(scope, body, request_id)
+            if self._guesses is not None:
+                self._guesses.held(held.token)
         except Fault as fault:
+            self._note(scope, fault)
             await _refuse(send, fault, request_id)
             return
         except ConnectionError:
@@ -102,6 +134,11 @@ class NodesDoor:
         return await self._agents.exchange(ticket, half, proof, body, request_id=request_id)
 
 
+def _source(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 def _target(scope: Scope) -> bytes:
     """Path and query as they stood in the request line."""
     query: bytes = scope["query_string"]
@@ -112,7 +149,7 @@ def _target(scope: Scope) -> bytes:
 def _one(scope: Scope, wanted: bytes) -> str:
     values = [value for name, value in scope["headers"] if name == wanted]
     if len(values) > 1 or (not values and wanted != PEER_HEADER):
-        raise Unauthenticated("The call of an agent lacks its token or its proof.")
+        raise Counterfeit("The call of an agent lacks its token or its proof.")
     return values[0].decode("latin-1") if values else ""
 
 
