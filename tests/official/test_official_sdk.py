@@ -44,7 +44,12 @@ def test_passthrough_over_tls(official: Path, tower_tls: Tower, workspace: Path)
         [official, Path(__file__).with_name("client.py"), tower_tls.url.removeprefix("https://")],
         input=json.dumps({"key": tower_tls.keys["alice"]}),
         env=clean_environment(
-            {"SSL_CERT_FILE": str(tower_tls.ca), "DO_NOT_TRACK": "1", "HOME": str(workspace)}
+            {
+                "SSL_CERT_FILE": str(tower_tls.ca),
+                "DO_NOT_TRACK": "1",
+                "HOME": str(workspace),
+                "PYTHONPATH": "",
+            }
         ),
         capture_output=True,
         text=True,

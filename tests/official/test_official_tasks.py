@@ -195,36 +195,41 @@ def test_a_secret_is_in_the_variable_that_the_task_declares(ask: Ask, hosting: T
     assert WORD not in printed
 
 
-def test_a_token_is_good_until_its_run_is_aborted_and_no_longer(hosting: Tower) -> None:
-    """T5: the server asks whether the attempt runs, and not only when the token expires."""
-    with hosting.http("alice") as client:
-        made = _call(
-            client,
-            "workflow.RunService/CreateRun",
-            {
-                "projectId": {"name": "flytesnacks", "domain": "development"},
-                "taskId": {"project": "flytesnacks", "domain": "development", "name": "official.lingers"},
-                "inputs": {},
-            },
-        )
-        run = made["run"]["action"]["id"]["run"]
-        token = _told_backwards(hosting, run["name"])
-        own = {"authorization": f"Bearer {token}"}
-        with hosting.http() as thief:
-            seen = thief.get("/api/v1/whoami", headers=own)
-            assert (seen.status_code, seen.json()["subject"]) == (200, "alice"), seen.text
-            assert thief.post("/api/v1/keys", json={"name": "mine"}, headers=own).status_code == 403
+@pytest.mark.parametrize("ending", ["abort", "disable"])
+def test_a_token_is_good_until_run_or_person_end_and_no_longer(hosting: Tower, ending: str) -> None:
+    """T5, T7: the server asks at each use whether the attempt runs and its person still may."""
+    person = f"faye-{ending}"
+    hosting.tower("users", "add", person, "--role", "contributor", "--project", "flytesnacks")
+    hosting.keys[person] = hosting.new_key(f"{person}-key", person)
+    place = {"project": "flytesnacks", "domain": "development"}
+    asked = {
+        "projectId": {"name": "flytesnacks", "domain": "development"},
+        "taskId": {**place, "name": "official.lingers"},
+        "inputs": {},
+    }
+    with hosting.http(person) as client, hosting.http() as thief:
+        run = _call(client, "workflow.RunService/CreateRun", asked)["run"]["action"]["id"]["run"]
+        own = {"authorization": f"Bearer {_told_backwards(hosting, run['name'], person)}"}
+        seen = thief.get("/api/v1/whoami", headers=own)
+        assert (seen.status_code, seen.json()["subject"]) == (200, person), seen.text
+        assert thief.post("/api/v1/keys", json={"name": "mine"}, headers=own).status_code == 403
+        if ending == "abort":
             _call(client, "workflow.RunService/AbortRun", {"runId": run})
-            began = time.monotonic()
-            assert thief.get("/api/v1/whoami", headers=own).status_code == 401
-            assert time.monotonic() - began < 1
+        else:
+            hosting.tower("users", "disable", person)
+        began = time.monotonic()
+        assert thief.get("/api/v1/whoami", headers=own).status_code == 401
+        assert time.monotonic() - began < 1
+    if ending == "disable":
+        with hosting.http("admin") as admin:
+            _call(admin, "workflow.RunService/AbortRun", {"runId": run})
 
 
-def _told_backwards(tower: Tower, run: str) -> str:
+def _told_backwards(tower: Tower, run: str, person: str) -> str:
     """The token that the run printed the wrong way round."""
     environment = {
         "FLYTE_ENDPOINT": tower.url,
-        "FLYTE_API_KEY": tower.keys["alice"],
+        "FLYTE_API_KEY": tower.keys[person],
         "SSL_CERT_FILE": str(tower.ca),
     }
     command = [BIN / "flyte", "logs", run, "--follow"]
