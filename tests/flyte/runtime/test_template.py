@@ -317,6 +317,8 @@ def test_a_variable_that_the_import_read_is_the_attempts_own(tower: Tower) -> No
     answer = tower.receive()
     assert answer["event"] == "unsafe"
     assert "environment" in answer["reason"]
+    assert answer["once"]  # the next one with the variables of the import is forked again
+    assert tower.run("d", "work.look", env={"REGION": "north"})[0] == 0
 
 
 def test_rubbish_on_the_socket_is_survived(tower: Tower) -> None:
