@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flyte.remote._phase import Phase
     from flyte.remote._project import Project
     from flyte.remote._run import Run
+    from flyte.remote._secret import Secret
     from flyte.remote._task import Task, TaskDetails
     from flyte.remote._trigger import Trigger
     from flyte.remote._user import User
@@ -33,6 +34,7 @@ __all__ = [
     "Project",
     "Remote",
     "Run",
+    "Secret",
     "Task",
     "TaskDetails",
     "Trigger",
@@ -51,6 +53,7 @@ _HOMES = {
     "Project": "_project",
     "Remote": "_default",
     "Run": "_run",
+    "Secret": "_secret",
     "Task": "_task",
     "TaskDetails": "_task",
     "Trigger": "_trigger",
