@@ -101,4 +101,5 @@ def _tune_sqlite(engine: Engine, *, writable: bool) -> None:
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        driver: Any = connection.connection.driver_connection
+        driver.execute("BEGIN IMMEDIATE")  # by itself: through the engine it takes four times as long
