@@ -252,3 +252,15 @@ def _nothing() -> run_pb2.RunSpec:
 
 def _key(run: str) -> ActionKey:
     return ActionKey(*PLACE.values(), run, "a0")
+
+
+async def test_a_policy_may_keep_secrets_from_code_of_others(den: Den) -> None:
+    await den.keep("root", "token", b"the value", **PLACE)
+    await den.deploy("alice", "token")
+    text = 'forbid (principal, action == Action::"secret:use", resource) when { context.foreign_code };'
+    await den.house.governance.policies.put_policy(MACHINE, Written("own", text), create=True)
+    assert await den.given(await den.attempt("alice", run="r1")) == {"token": "the value"}
+    answer = await den.call(await den.attempt("bob", run="r2"), "POST", "/workload/secrets", json={})
+    assert answer.status_code == 404
+    (record,) = await den.records(event="access.refuse", subject="bob")
+    assert record.decision == "policy:own"
