@@ -3,7 +3,8 @@
 Both servers have one core, the load generator has another, and both get the same request bytes: a valid
 CreateRun with inline inputs and an API key. Tower authenticates, authorises, validates the inputs, commits
 the run row and its chained audit record with an fsync, and answers. Its execution slots are filled with
-tasks that wait, so that the measured runs stay queued and the core does nothing else.
+tasks that wait, so that the measured runs stay queued and the core does nothing else. The two take turns, a
+few seconds each, so that other work on the machine meets both; the numbers are medians of the rounds.
 
     python -m bench create_run
 """
@@ -11,8 +12,10 @@ tasks that wait, so that the measured runs stay queued and the core does nothing
 from __future__ import annotations
 
 import json
+import statistics
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +30,8 @@ PROJECT, DOMAIN = "flytesnacks", "development"
 SLOTS = 8
 CONNECTIONS = 64
 PEOPLE = 8
-SECONDS = 6.0
+ROUNDS = 5
+SECONDS = 2.0
 
 TASKS = """
 import asyncio
@@ -82,15 +86,34 @@ def drive(url: str, pid: int, **how: Any) -> dict[str, Any]:
     return {**result, "cpu_us": round((cpu_seconds(pid) - before) / result["sent"] * 1e6)}
 
 
+def typical(rounds: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The median of each number."""
+    names = ("per_second", "cpu_us", "p50_ms", "p99_ms")
+    return {name: statistics.median(each[name] for each in rounds) for name in names}
+
+
 def main() -> dict[str, Any]:
-    """Measure the ceiling, then Tower."""
-    common: dict[str, Any] = {"headers": HEADERS, "body": request(), "connections": CONNECTIONS}
-    with server([sys.executable, "-m", "bench.empty"], core=SERVER_CORE) as (url, pid):
-        ceiling = drive(url, pid, **common, keys=["k" * 60])
-    with tower(core=SERVER_CORE) as running:
-        common["keys"] = prepare(running)
-        ours = drive(running.url, running.pid, **common, seconds=SECONDS)
-        one = load(running.url, PATH, **{**common, "connections": 1}, seconds=2.0)
+    """Measure the ceiling and Tower in turn."""
+    common: dict[str, Any] = {
+        "headers": HEADERS,
+        "body": request(),
+        "connections": CONNECTIONS,
+        "seconds": SECONDS,
+    }
+    with (
+        server([sys.executable, "-m", "bench.empty"], core=SERVER_CORE) as (url, pid),
+        tower(core=SERVER_CORE) as running,
+    ):
+        keys = prepare(running)
+        rounds = [
+            (
+                drive(url, pid, **common, keys=["k" * 60]),
+                drive(running.url, running.pid, **common, keys=keys),
+            )
+            for _ in range(ROUNDS)
+        ]
+        one = load(running.url, PATH, **{**common, "connections": 1}, keys=keys)
+    ceiling, ours = (typical(each) for each in zip(*rounds, strict=True))
     ratio = ours["per_second"] / ceiling["per_second"]
     return {
         "bench": "create_run",
@@ -107,6 +130,8 @@ def main() -> dict[str, Any]:
         "ratio": round(ratio, 3),
         "goal": GOAL,
         "met": ratio >= GOAL,
+        "best_ours_cpu_us": min(each["cpu_us"] for _, each in rounds),
+        "best_ceiling_cpu_us": min(each["cpu_us"] for each, _ in rounds),
         "connections": CONNECTIONS,
         "says": f"{ours['per_second']:.0f} durable runs/s (p99 {ours['p99_ms']:.0f} ms, "
         f"{ours['cpu_us']} µs of CPU each), empty handler {ceiling['per_second']:.0f}/s "
