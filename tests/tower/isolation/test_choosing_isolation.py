@@ -109,20 +109,20 @@ def test_where_tower_is_root_each_process_is_somebody_else() -> None:
 def test_a_child_keeps_only_what_is_its_own() -> None:
     apart = Isolation(mode=Mode.FULL, visible=(Path("/data"),), root=False)
     template = apart.program(
-        read=[Path("/home/t/images/i"), Path("/tmp/code"), None],
-        write=[Path("/home/t/work/r")],
+        read=[Path("/srv/t/images/i"), Path("/tmp/code"), None],
+        write=[Path("/srv/t/work/r")],
         directory=Path("/"),
         user=None,
         parent=True,
     )
     assert template is not None
-    assert template.read == ("/data", "/home/t/images/i", "/tmp/code")
-    own = Path("/home/t/work/r/mine")
+    assert template.read == ("/data", "/srv/t/images/i", "/tmp/code")
+    own = Path("/srv/t/work/r/mine")
     plan = apart.attempt(template, own=[own, own], temporary=own / "tmp")
     assert plan is not None
     assert plan["private"] == plan["write"] == [str(own)]
     assert plan["kept"] == ["/tmp/code"]
-    assert plan["temporary"] == "/home/t/work/r/mine/tmp"
+    assert plan["temporary"] == "/srv/t/work/r/mine/tmp"
 
 
 def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
