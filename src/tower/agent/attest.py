@@ -7,6 +7,7 @@ import struct
 from dataclasses import dataclass
 
 _DEEPEST = 64
+_MARK = (b"Max file locks", b"0")
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -59,6 +60,22 @@ def descends(pid: int, root: Birth) -> bool:
             return False
         pid, younger = parent, started
     return False
+
+
+def hosted(pid: int) -> bool:
+    """Whether Tower started a process, or what it grew out of: for all time, whoever its parent is now.
+
+    The launcher lowers a limit that no kernel since 2.4 looks at and that nobody else sets; who has no
+    privilege cannot raise it again. A process that is gone may have been one.
+    """
+    try:
+        with open(f"/proc/{pid}/limits", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return True
+    name, mark = _MARK
+    found = [line[len(name) :].split() for line in lines if line.startswith(name)]
+    return not found or found[0][1] == mark
 
 
 def _stat(pid: int) -> tuple[int, int] | None:

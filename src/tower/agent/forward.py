@@ -42,6 +42,9 @@ _HOP = frozenset(
 )
 _OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER, b"x-flyte-agent", b"x-forwarded-for"})
 _DROPPED = _HOP | _OWN
+_OUTCOMES = {
+    name: FORWARDED.labels(name) for name in ("answered", "refused", "unreachable", "broken-off", "cut")
+}
 log = structlog.get_logger("tower.agent")
 
 
@@ -78,7 +81,7 @@ class Forward:
             try:
                 outcome = await self._call(scope, receive, send, caller)
             finally:
-                FORWARDED.labels(outcome).inc()
+                _OUTCOMES[outcome].inc()
 
     async def _health(self, send: Send) -> None:
         keeper = self._keeper
@@ -98,8 +101,8 @@ class Forward:
         retried = False
         while True:
             try:
-                token = await self._patiently(self._keeper.token)
-                connection = await self._patiently(self._upstream.connection)
+                token = self._keeper.fresh or await self._patiently(self._keeper.token)
+                connection = self._upstream.kept() or await self._patiently(self._upstream.connection)
             except RefusedError as refused:
                 await _refuse(send, 401, "unauthenticated", str(refused))
                 return "refused"

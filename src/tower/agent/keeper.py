@@ -53,7 +53,7 @@ class Keeper:
         self._secret = self._half.agree(self._half.public, public_key(assignment.tower_key))
         self._number = 0
         self._token = ""
-        self._begins = self._ends = 0.0
+        self._ends = self._fresh_until = 0.0
         self._over = ""
         self._renewing: asyncio.Task[None] | None = None
         EXPIRES.set_function(lambda: max(0.0, self._ends - self._clock.now()))
@@ -67,6 +67,11 @@ class Keeper:
     def left(self) -> float:
         """Seconds that the token in hand still holds."""
         return max(0.0, self._ends - self._clock.now()) if self._token else 0.0
+
+    @property
+    def fresh(self) -> str:
+        """The token while it needs no renewal, else ""."""
+        return self._token if self._clock.now() < self._fresh_until else ""
 
     async def begin(self, *, patience: float) -> None:
         """Exchange the ticket; Tower may need `patience` seconds. Raises RefusedError, OSError."""
@@ -88,23 +93,22 @@ class Keeper:
         """A token that holds. Raises RefusedError, and OSError or BrokenOffError when Tower is not there."""
         if self._over:
             raise RefusedError(self._over, over=True)
-        now = self._clock.now()
-        if self._token and now < self._begins + (self._ends - self._begins) * _RENEW_PART:
-            return self._token
+        if self.fresh:
+            return self.fresh
         renewing = self._renew()
-        if not self._token or now >= self._ends - _MARGIN:
+        if not self._token or self._clock.now() >= self._ends - _MARGIN:
             await asyncio.shield(renewing)
         return self._token
 
     def spoil(self, token: str) -> None:
         """Tower refused this token: get another one before the next call."""
         if token == self._token:
-            self._ends = self._clock.now()
+            self._ends = self._fresh_until = self._clock.now()
 
     def end(self) -> None:
         """The run is over: forget token and key."""
         self._over = self._over or "This attempt is over, and its identity with it."
-        self._token, self._ends = "", 0.0
+        self._token, self._ends, self._fresh_until = "", 0.0, 0.0
 
     def prove(self, method: str, target: bytes, token: str, *, body: bytes = b"") -> bytes:
         """The header that goes with one call."""
@@ -119,7 +123,7 @@ class Keeper:
         """Renew in time, also while no task calls, until it is over."""
         pause = _FIRST_PAUSE
         while not self._over:
-            wait = self._begins + (self._ends - self._begins) * _RENEW_PART - self._clock.now()
+            wait = self._fresh_until - self._clock.now()
             if wait > 0:
                 await asyncio.sleep(min(wait, 60.0))
                 pause = _FIRST_PAUSE
@@ -154,12 +158,13 @@ class Keeper:
             log.warning("token refused", reason=message, final=over)
             if over:
                 self._over = message
-                self._token, self._ends = "", 0.0
+                self._token, self._ends, self._fresh_until = "", 0.0, 0.0
             raise RefusedError(message, over=over)
         given = json.loads(answer)
         if not self._over:
             self._token = str(given["token"])
-            self._begins, self._ends = self._clock.now(), float(given["expires_at"])
+            now, self._ends = self._clock.now(), float(given["expires_at"])
+            self._fresh_until = now + (self._ends - now) * _RENEW_PART
         RENEWALS.labels("renewed").inc()
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:

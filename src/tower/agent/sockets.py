@@ -20,7 +20,7 @@ import structlog
 import uvicorn
 from uvicorn.server import ServerState
 
-from tower.agent.attest import Birth, Peer, birth, descends, peer
+from tower.agent.attest import Birth, Peer, birth, descends, hosted, peer
 from tower.agent.metrics import CALLS, REFUSALS
 from tower.protocol import Bounded
 
@@ -175,9 +175,14 @@ class _Door:
 
     @staticmethod
     def _hosted(caller: Peer) -> bool:
-        """Whether this is a task or an app: they run as the server's user, but never administer it (T1)."""
+        """Whether this is a task or an app: they may run as the server's user, but never administer it (T1).
+
+        One that left its parents is no descendant any more, and is known by the launcher's mark.
+        """
         server = birth(os.getpid())
-        return caller.pid != os.getpid() and (server is None or descends(caller.pid, server))
+        if caller.pid == os.getpid():
+            return False
+        return server is None or descends(caller.pid, server) or hosted(caller.pid)
 
     def workload(self, caller: Peer) -> object:
         return self.owner.name(self.kind, self.workload_id, caller.pid)

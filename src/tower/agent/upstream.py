@@ -48,17 +48,24 @@ class Upstream:
 
     async def connection(self) -> Connection:
         """One that is free. Raises OSError when Tower cannot be reached: then nothing was sent."""
-        loop = asyncio.get_running_loop()
-        while self._idle:
-            kept = self._idle.pop()
-            if kept.usable and loop.time() - kept.idle_since < IDLE_SECONDS:
-                return kept
-            kept.abort()
+        kept = self.kept()
+        if kept is not None:
+            return kept
         async with asyncio.timeout(CONNECT_SECONDS):
-            _, made = await loop.create_connection(
+            _, made = await asyncio.get_running_loop().create_connection(
                 lambda: Connection(self), self.host, self.port, ssl=self._tls
             )
         return made
+
+    def kept(self) -> Connection | None:
+        """One that is open already and free."""
+        now = asyncio.get_running_loop().time()
+        while self._idle:
+            kept = self._idle.pop()
+            if kept.usable and now - kept.idle_since < IDLE_SECONDS:
+                return kept
+            kept.abort()
+        return None
 
     def keep(self, connection: Connection) -> None:
         """Take back a connection whose answer is complete."""

@@ -36,6 +36,7 @@ class Purse:
     """A keeper that always has a token."""
 
     over = ""
+    fresh = ""
     left = 100.0
     spoilt = 0
 
