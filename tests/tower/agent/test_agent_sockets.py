@@ -17,6 +17,7 @@ from uvicorn._types import ASGIReceiveCallable
 
 from tower.agent import AgentSockets
 from tower.agent.attest import Birth, birth, descends
+from tower.executors.process import launch
 
 CALL = """
 import socket, sys
@@ -264,6 +265,31 @@ async def test_the_administration_socket_refuses_what_the_server_started(
     await sockets.open("admin", "admin", path)
     hosted = await script()
     assert (await hosted.ask(f"call({str(path)!r})")).startswith("403")
+
+
+@pytest.mark.parametrize("launched", [True, False])
+async def test_t01_what_the_server_started_never_administers_it_also_as_a_daemon(
+    sockets: AgentSockets, path: Path, tmp_path: Path, launched: bool
+) -> None:
+    await sockets.open("admin", "admin", path)
+    done = tmp_path / "fifo"
+    os.mkfifo(done)
+    code = CALL + (
+        "import os\n"
+        "parent = os.getpid()\n"
+        "if os.fork(): os._exit(0)\n"
+        "while os.getppid() == parent: pass\n"
+        f"open({str(done)!r}, 'w').write(call({str(path)!r}))\n"
+    )
+    command = [sys.executable, "-c", code]
+    if launched:
+        plan = json.dumps({"parent": os.getpid(), "sandbox": None})
+        command = [sys.executable, "-I", "-S", launch.__file__, plan, *command]
+    reading = asyncio.create_task(asyncio.to_thread(done.read_text))
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0
+    # nobody's child any more; an operator's own daemon is let in
+    assert (await asyncio.wait_for(reading, 30)).startswith("403" if launched else "200")
 
 
 async def test_the_socket_is_private(sockets: AgentSockets, path: Path) -> None:

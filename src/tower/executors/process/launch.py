@@ -27,6 +27,7 @@ from typing import Any, NoReturn
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
+_RLIMIT_LOCKS = 10
 _CANNOT_EXECUTE = 126
 _ASKED_TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -166,6 +167,8 @@ def prepare(plan: dict[str, Any]) -> None:
             os._exit(_CANNOT_EXECUTE)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     limit(resource.RLIMIT_CORE, 0)
+    # says for all time that Tower started this: the administration socket asks for it (tower.agent.attest)
+    limit(_RLIMIT_LOCKS, 0)
     for name, kind in (
         ("open_files", resource.RLIMIT_NOFILE),
         ("memory", resource.RLIMIT_DATA),
