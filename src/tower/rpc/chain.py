@@ -97,6 +97,7 @@ class Door:
         self._max_body = max_body
         self._version = (b"x-tower", version.encode())
         self._gave_up = gave_up
+        self._log = _log.bind()  # unbound it would look up its configuration at each call
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one RPC."""
@@ -175,9 +176,10 @@ class _Request:
     def _record(self, outcome: str, seconds: float) -> None:
         """One line for each call. What was allowed to change something has its audit record besides."""
         # at thousands of calls a second a written line costs as much as the call
-        if outcome == "ok" and not _log.is_enabled_for(logging.DEBUG):
+        log = self.door._log
+        if outcome == "ok" and not log.is_enabled_for(logging.DEBUG):
             return
-        (_log.debug if outcome == "ok" else _log.info)(
+        (log.debug if outcome == "ok" else log.info)(
             "rpc",
             method=self.exchange.method,
             outcome=outcome,
