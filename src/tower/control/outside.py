@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from urllib.parse import urlsplit
 
 from tower.audit import Event
@@ -175,12 +177,29 @@ class Outside:
         apps = self._settings.apps_domain.lower()
         if host == apps or host.endswith(f".{apps}"):
             return True
-        named = f"[{host}]" if ":" in host else host
-        default = 443 if parts.scheme.lower() == "https" else 80
-        if (port or default) != self._settings.port:
+        port = port or (443 if parts.scheme.lower() == "https" else 80)
+        public = urlsplit(self._settings.public_url)
+        if host == public.hostname and port in {80, 443, public.port, self._settings.port}:
+            return True
+        if port != self._settings.port:
             return False
+        host = _written_out(host)
+        named = f"[{host}]" if ":" in host else host
         scheme = "https" if self._settings.tls else "http"
         return self._ours(f"{scheme}://{named}:{self._settings.port}")
+
+
+def _written_out(host: str) -> str:
+    """An address as it is always written; 127.1, 0x7f000001, ::ffff:127.0.0.1 and 0.0.0.0 reach the same."""
+    try:
+        address: IPv4Address | IPv6Address = ip_address(host)
+    except ValueError:
+        try:
+            address = IPv4Address(socket.inet_aton(host))
+        except (OSError, UnicodeEncodeError):
+            return host
+    address = getattr(address, "ipv4_mapped", None) or address
+    return "127.0.0.1" if address.is_unspecified else str(address)
 
 
 def _visible(text: str) -> bool:

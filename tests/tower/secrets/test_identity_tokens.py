@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,8 +21,10 @@ from tower.identity.authenticators import MACHINE
 from tower.identity.outside import LIFE_SECONDS, TYPE
 from tower.identity.principal import Actor, ActorKind
 from tower.identity.workload import Workload
+from tower.main.house import compose
 from tower.main.server import _running
 from tower.policy.rulebook import Written
+from tower.settings import Settings
 from tower.store.runs import ActionKey
 
 VAULT = "https://vault.example.com"
@@ -146,6 +149,11 @@ async def test_keys_change_and_older_tokens_hold(den: Den, verifier: Verifier) -
         "https://[::1]:8080",
         "127.0.0.1:8080",
         "//127.0.0.1:8080/x",
+        "http://127.1:8080",
+        "http://2130706433:8080/",
+        "http://0x7f000001:8080",
+        "http://[::ffff:127.0.0.1]:8080",
+        "http://0.0.0.0:8080",
         "http://hook-flytesnacks-development.apps.localhost:8080/",
         "hook.apps.localhost",
     ],
@@ -165,6 +173,37 @@ async def test_what_is_an_audience(den: Den, verifier: Verifier, audience: str) 
     await den.deploy("alice")
     token = await token_of(den, await den.attempt("alice"), audience)
     assert (await verifier.claims(token, audience))["aud"] == audience
+
+
+@pytest.mark.parametrize(
+    "audience",
+    [
+        "https://tower.example.com",
+        "https://TOWER.example.com:443/",
+        "https://tower.example.com./oauth2/token",
+        "http://tower.example.com",
+        "tower.example.com",
+        "https://tower.example.com:8080",
+        "https://x@tower.example.com",
+        "https://hook.apps.example.com",
+    ],
+)
+async def test_the_public_name_of_tower_is_no_audience(tmp_path: Path, audience: str) -> None:
+    """Behind a proxy it is reached at another port than its own."""
+    settings = Settings(
+        home=tmp_path / "home",
+        public_url="https://tower.example.com",
+        apps_domain="apps.example.com",
+        behind_proxy=True,
+    )
+    async with compose(settings) as house:
+        den = Den(house)
+        await den.person("alice", "contributor", "flytesnacks")
+        await den.deploy("alice")
+        attempt = await den.attempt("alice")
+        assert (await ask(den, attempt, audience)).status_code == 400
+        assert (await ask(den, attempt, "https://tower.example.com:8200")).status_code == 200
+        await den.http.aclose()
 
 
 async def test_a_policy_forbids_an_audience(den: Den) -> None:
