@@ -7,11 +7,12 @@ import errno
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+from tower.control.reconcile.removal import remove
 
 _LONGEST_SOCKET = 100
 _DOORS = "doors"
@@ -51,20 +52,20 @@ class Rooms:
     def __init__(self, home: Path) -> None:
         """Clear what a former Tower left."""
         self._work = home / "work"
-        shutil.rmtree(self._work, ignore_errors=True)
-        self._work.mkdir(mode=0o700, parents=True)
+        remove(self._work)
+        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)  # what cannot be removed hinders nobody
         self._prefix = f"tower-{hashlib.sha256(os.fsencode(home.resolve())).hexdigest()[:16]}-"
         self._memory = _MEMORY if os.path.ismount(_MEMORY) else self._work
         for left in _MEMORY.glob(f"{self._prefix}*"):
-            shutil.rmtree(left, ignore_errors=True)
+            remove(left)
         self._away: Path | None = None
         self._sockets = home / "run"
-        shutil.rmtree(self._sockets, ignore_errors=True)
+        remove(self._sockets)
         if len(os.fsencode(self._sockets / ("x" * 8) / ("x" * 16) / "agent")) <= _LONGEST_SOCKET:
-            self._sockets.mkdir(mode=0o700, parents=True)
+            self._sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
         else:
             self._away = self._sockets = Path(tempfile.mkdtemp(prefix="tower-"))
-        (self._sockets / _DOORS).mkdir(mode=0o700)
+        (self._sockets / _DOORS).mkdir(mode=0o700, exist_ok=True)
         self._leaving: set[asyncio.Task[None]] = set()
 
     def make(self, *, beside: str = "") -> Room:
@@ -94,7 +95,7 @@ class Rooms:
         """Wait for what is being removed."""
         await asyncio.gather(*self._leaving)
         if self._away is not None:
-            await asyncio.to_thread(shutil.rmtree, self._away, ignore_errors=True)
+            await asyncio.to_thread(remove, self._away)
 
 
 def pin(room: Room) -> Path:
@@ -113,6 +114,6 @@ def pin(room: Room) -> Path:
 
 def _remove(room: Room) -> None:
     room.door.unlink(missing_ok=True)
-    shutil.rmtree(room.directory, ignore_errors=True)
-    shutil.rmtree(room.sockets, ignore_errors=True)
-    shutil.rmtree(room.secrets, ignore_errors=True)
+    remove(room.directory)
+    remove(room.sockets)
+    remove(room.secrets)
