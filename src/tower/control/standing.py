@@ -16,7 +16,7 @@ from tower.control.access import Access
 from tower.control.directory import Directory, principal_of_run
 from tower.errors import Unauthenticated
 from tower.identity.directory import SubjectFacts
-from tower.identity.principal import ActorKind, CredentialKind, Principal
+from tower.identity.principal import ActorKind, Credential, CredentialKind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Engine
 from tower.states import Phase
@@ -142,13 +142,26 @@ class Standing:
         assert (
             person is not None
         )  # `Directory.attempt` found them, and nothing was awaited that could change it
-        as_then = principal_of_run(_attempt(row, number), person)
+        run = principal_of_run(_attempt(row, number), person)
+        kind = CredentialKind(row.credential_kind)
+        # policies see the question as it was asked: with what, through what, and not by the run itself
+        as_then = replace(
+            run,
+            actors=run.actors[:-1],
+            credential=Credential(
+                kind,
+                row.credential_id,
+                attested=kind is CredentialKind.WORKLOAD or bool(row.via_app),
+                parent=row.credential_id,
+            ),
+        )
         task = Resource(ResourceType.TASK, row.task_project, row.task_domain, row.task_name)
         things = [task]
         if (row.project, row.domain) != (row.task_project, row.task_domain):
             things.append(Resource(ResourceType.DOMAIN, row.project, row.domain))
+        engine = self._access.engine
         for thing in things:
-            if not (await self._access.check(as_then, Action.TASK_RUN, thing)).allowed:
+            if not (await self._access.check_under(engine, as_then, Action.TASK_RUN, thing)).allowed:
                 raise Unauthenticated(f"{row.executed_by} may not run {row.task_name} any more.", hint=_HINT)
 
 

@@ -217,6 +217,23 @@ def await_row(grounds: Grounds, key: ActionKey) -> Any:
     return row
 
 
+async def test_a_policy_sees_the_question_as_it_was_asked(grounds: Grounds) -> None:
+    """No runs from inside of runs: what a person asked for goes on, and what that started does not."""
+    from tower.policy.rulebook import Written
+
+    task = await grounds.lease(await grounds.asked("alice"))
+    below = await grounds.lease(await grounds.asked(await grounds.call(task)))
+    text = """forbid (principal, action == Action::"task:run", resource) when { context.in_run };
+        forbid (principal, action == Action::"task:run", resource)
+            when { context.credential != "api_key" && context.credential != "workload" };"""
+    await grounds.world.governance.policies.put_policy(MACHINE, Written("flat", text), create=True)
+    assert (await grounds.call(task)).subject == "alice"
+    assert await grounds.refusal(below) == "alice may not run env.main any more."
+    with pytest.raises(Denied):
+        await grounds.asked(await grounds.call(task))
+    assert await grounds.starts(await grounds.asked("alice")) == ""
+
+
 async def test_signing_out_ends_no_run(grounds: Grounds) -> None:
     """Nor does the end of the session, or of the key's life, or a rotation of the key."""
     world = grounds.world

@@ -13,9 +13,10 @@ from tower.control.directory import Directory
 from tower.control.reconcile import LivePermit
 from tower.control.standing import Standing
 from tower.policy.engine import Engine
+from tower.states import Phase
 from tower.store import attempts
 from tower.store.database import Transaction
-from tower.store.schema import api_keys, bindings, users
+from tower.store.schema import actions, api_keys, bindings, users
 
 KEY_ID = "0123456789ab"
 
@@ -55,6 +56,9 @@ async def test_who_may_still_run_it_runs_it(ask: Callable[[], object]) -> None:
         (delete(bindings), "may not run"),
         (update(bindings).values(role="viewer"), "may not run"),
         (update(bindings).values(project="q"), "may not run"),
+        (update(actions).values(grant_revoked_at=1.0, grant_revoked_by="root"), "was revoked by root"),
+        (update(actions).values(grant_expires_at=1.0), "ended at 1970-01-01"),
+        (update(actions).values(phase=int(Phase.ABORTED)), "does not hold"),
     ],
 )
 async def test_who_lost_the_right_does_not(
