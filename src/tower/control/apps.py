@@ -11,7 +11,7 @@ from typing import Protocol
 from flyteidl2.app import app_definition_pb2 as pb
 
 from tower.audit import Event
-from tower.control import appspecs
+from tower.control import appspecs, secretuse
 from tower.control.access import Access, not_found
 from tower.control.appspecs import Declared
 from tower.control.events import Events
@@ -86,7 +86,7 @@ class Apps:
     async def create(self, principal: Principal, app: pb.App, *, request_id: str) -> AppRow:
         """Deploy a new app as revision 1. Raises AlreadyExists when there is one of this name."""
         declared = appspecs.read(app, self._settings)
-        decision = await self._may_deploy(principal, declared, request_id=request_id)
+        decision, levels = await self._may_deploy(principal, declared, request_id=request_id)
         self._projects.open_for_work(declared.project)
         code = await self._digests(declared.bundle, project=declared.project, domain=declared.domain)
 
@@ -96,6 +96,7 @@ class Apps:
             revision = store.next_revision(tx, declared.project, declared.domain, declared.name)
             row = self._row(tx, declared, code=code, principal=principal, revision=revision, before=None)
             store.insert(tx, row)
+            secretuse.grant_app(tx, row, levels)
             self._limit(tx, declared, by=principal.subject)
             self._record(tx, principal, decision, Event.APP_DEPLOY, row, request_id=request_id)
             tx.after_commit(lambda: self._changed(row))
@@ -114,9 +115,10 @@ class Apps:
         deploys = declared.digest != before.digest
         moves = declared.desired is not before.desired
         decisions: list[Decision] = []
-        code = before.code_digest
+        code, levels = before.code_digest, dict[str, list[str]]()
         if deploys or not moves:
-            decisions.append(await self._may_deploy(principal, declared, request_id=request_id))
+            decision, levels = await self._may_deploy(principal, declared, request_id=request_id)
+            decisions.append(decision)
         if deploys:
             code = await self._digests(declared.bundle, project=declared.project, domain=declared.domain)
         if moves:
@@ -143,6 +145,7 @@ class Apps:
                     tx, declared, code=code, principal=principal, revision=revision, before=current
                 )
                 store.replace(tx, row)
+                secretuse.grant_app(tx, row, levels)
                 self._limit(tx, declared, by=principal.subject)
                 self._record(tx, principal, decisions[0], Event.APP_DEPLOY, row, request_id=request_id)
             if moves:
@@ -291,7 +294,11 @@ class Apps:
         """The message that clients get; `base_url` is how this caller reached Tower."""
         return appspecs.render(row, base_url=base_url, apps_domain=self._settings.apps_domain)
 
-    async def _may_deploy(self, principal: Principal, declared: Declared, *, request_id: str) -> Decision:
+    async def _may_deploy(
+        self, principal: Principal, declared: Declared, *, request_id: str
+    ) -> tuple[Decision, dict[str, list[str]]]:
+        """The decision, and what the app may be given of the secrets that it declares."""
+        levels: dict[str, list[str]] = {}
         resource = _resource(declared.project, declared.domain, declared.name)
         decision = await self._require(principal, Action.APP_DEPLOY, resource, request_id=request_id)
         secrets = declared.message.spec.security_context.secrets
@@ -299,10 +306,11 @@ class Apps:
             if self._secrets is None:
                 raise Unsupported("Secrets are not offered by this Tower.", hint="Leave them out.")
             place = {"project": declared.project, "domain": declared.domain}
-            await self._secrets.grantable(principal, secrets, **place, request_id=request_id)
-        if not declared.raw:
-            return decision
-        return decision.also(await self._require(principal, Action.APP_RAW, resource, request_id=request_id))
+            levels = await self._secrets.grantable(principal, secrets, **place, request_id=request_id)
+        if declared.raw:
+            raw = await self._require(principal, Action.APP_RAW, resource, request_id=request_id)
+            decision = decision.also(raw)
+        return decision, levels
 
     async def _require(
         self, principal: Principal, action: Action, resource: Resource, *, request_id: str

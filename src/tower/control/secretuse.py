@@ -3,7 +3,8 @@
 A task's names are looked up as of its own project and domain, the nearest first: the executor's own secret,
 that of the domain, of the project, of the installation. What the deployer could use is noted at deployment,
 so that nobody gets at a secret by having somebody stronger run their code (T1); the executor's right is asked
-at the start of each attempt. An app runs as nobody: it gets what its deployer may use when it starts.
+at the start of each attempt. An app runs as nobody: it gets what its deployer could use with the credential
+that they showed, and may use when it starts.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
 from tower.store import runs
 from tower.store import secrets as store
+from tower.store.apps import AppRow
 from tower.store.database import Database, Transaction
 from tower.store.runs import ActionRow
 
@@ -250,11 +252,22 @@ class SecretUse:
             project=row.project,
             domain=row.domain,
             declared=declared,
-            levels={secret.key: LEVELS for secret in declared},
+            levels=self._db.read_now(lambda reader: store.granted(reader, _app_key(row), str(row.revision))),
             owner="",  # an app serves everyone: what is one person's own is not for it
             run="",
             author="",
         )
+
+
+def grant_app(tx: Transaction, row: AppRow, levels: Mapping[str, Sequence[str]]) -> None:
+    """Note what a revision of an app may be given."""
+    if levels:
+        store.grant(tx, _app_key(row), str(row.revision), levels, by=row.deployed_by)
+
+
+def _app_key(row: AppRow) -> tuple[str, str, str]:
+    """Where it is noted: no task has a blank in its name."""
+    return row.project, row.domain, f"app {row.name}"
 
 
 def declared_by(spec: task_definition_pb2.TaskSpec) -> list[security_pb2.Secret]:

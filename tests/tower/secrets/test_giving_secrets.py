@@ -177,6 +177,23 @@ async def test_an_app_is_given_its_secrets_when_it_starts_and_once(den: Den) -> 
     assert (record.subject, json.loads(record.detail)["app"]) == ("alice", row.id)
 
 
+async def test_t35_an_app_gets_no_more_than_the_key_that_deployed_it(den: Den) -> None:
+    """A key of an administrator that is limited to a domain gives its app nothing that is everybody's."""
+    key = await den.key("ci", "root", role="contributor", project=PLACE["project"], domain=PLACE["domain"])
+    await den.keep("root", "near", b"of the domain", **PLACE)
+    await den.keep("root", "far", b"of the installation")
+    row = await _app(den, key, "near", "far")
+    socket = Workload(WorkloadKind.APP, row.id, 1)
+    ticket = den.house.confidences.starting.expect(row)
+    answer = await den.call(socket, "POST", "/workload/secrets", json={"ticket": ticket})
+    assert (answer.status_code, "far" in answer.text) == (404, True)
+    await den.house.apps.delete(await den.who("root"), *PLACE.values(), "hook", request_id="q")
+    row = await _app(den, "root", "near", "far")
+    ticket = den.house.confidences.starting.expect(row)
+    answer = await den.call(socket, "POST", "/workload/secrets", json={"ticket": ticket})
+    assert [each["name"] for each in answer.json()["secrets"]] == ["near", "far"]
+
+
 async def test_an_app_gets_nothing_for_a_deployer_who_lost_the_right(den: Den) -> None:
     await den.keep("root", "token", b"the value", **PLACE)
     row = await _app(den, "alice", "token")
@@ -239,7 +256,8 @@ async def _app(den: Den, who: str, *declared: str) -> AppRow:
     app.spec.container.args.extend(["flyte-runtime", "app", "--module", "m", "--app", "hook"])
     for name in declared:
         app.spec.security_context.secrets.add(key=name, env_var=name.upper(), mount_requirement="ENV_VAR")
-    return await den.house.apps.create(await den.who(who), app, request_id="q")
+    principal = await (den.who("", key=who) if who.startswith("twr_") else den.who(who))
+    return await den.house.apps.create(principal, app, request_id="q")
 
 
 def _presented(workload: Workload) -> Presented:
