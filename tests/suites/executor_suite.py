@@ -29,7 +29,8 @@ def leave_a_file(message):
 def environment(message):
     for name in sorted(os.environ):
         print(name)
-    print("fds", sorted(int(fd) for fd in os.listdir("/proc/self/fd"))[:-1])
+    fds = [int(fd) for fd in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + fd)]
+    print("fds", sorted(set(fds) - {message.get("said")}))
 
 def seven(message):
     sys.exit(7)
@@ -41,6 +42,11 @@ def chatter(message):
     for _ in range(64):
         sys.stdout.write("x" * 65536)
     open("done", "w").close()
+
+def say_done_and_stay(message):
+    print("before", flush=True)
+    os.write(message["said"], b"x")
+    signal.pause()
 
 def wait_for_ever(message):
     print("waiting", flush=True)

@@ -31,17 +31,15 @@ MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
 
 
-def become(
-    start: Start, output: int, gate: int, *, groups: Sequence[int], sandbox: ModuleType | None
-) -> NoReturn:
+def become(start: Start, gate: int, given: Sequence[int], *, sandbox: ModuleType | None) -> NoReturn:
     """Turn this freshly forked process into the attempt; it never returns into the template's code.
 
-    :param output: the descriptor for standard output and standard error.
     :param gate: a pipe that closes when Tower has been told of this process.
-    :param groups: files of control groups, which are entered by writing "0".
+    :param given: the descriptors that came with the message: of standard output and standard error, where it
+        says so of the pipe for "done", and the files of control groups, which are entered by writing "0".
     :param sandbox: the executor's script by which the attempt closes itself off, when it says so.
     """
-    _become(start, output, gate, groups=groups, sandbox=sandbox, prepared=False)
+    _become(start, gate, given, sandbox=sandbox, prepared=False)
 
 
 def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | None, apart: bool) -> NoReturn:
@@ -58,23 +56,19 @@ def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | N
         packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, MOST_DESCRIPTORS)
         if len(received) >= 2:
             start = Start.parse(packet, bundle=bundle)
-            gate, output, *groups = received
-            _become(start, output, gate, groups=groups, sandbox=sandbox, prepared=True)
+            gate, *given = received
+            _become(start, gate, given, sandbox=sandbox, prepared=True)
     finally:
         os._exit(EXIT_NOT_STARTED)
 
 
 def _become(
-    start: Start,
-    output: int,
-    gate: int,
-    *,
-    groups: Sequence[int],
-    sandbox: ModuleType | None,
-    prepared: bool,
+    start: Start, gate: int, given: Sequence[int], *, sandbox: ModuleType | None, prepared: bool
 ) -> NoReturn:
     code = EXIT_NOT_STARTED
     try:
+        output, *groups = given
+        done = groups.pop(0) if start.done else -1
         _redirect(output)
         plan = start.sandbox
         if not prepared:
@@ -88,14 +82,35 @@ def _become(
             sandbox.close(plan)
         if os.read(gate, 1):
             raise OSError("the gate is no message")
-        _close_all()
+        _close_all(done)
         _forget()
+        pipe = None if done < 0 else _Done(done)
         code = task.run(start)
+        if pipe is not None and code == task.EXIT_OK:
+            pipe.tell()
     except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
         with contextlib.suppress(OSError):
             os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
     finally:
         os._exit(code)
+
+
+class _Done:
+    """The pipe by which the process says that its result is written, and that all it does now is to end."""
+
+    def __init__(self, descriptor: int) -> None:
+        os.set_inheritable(descriptor, False)
+        self._descriptor = descriptor
+        self._facts = os.fstat(descriptor)
+        self._own = os.getpid()
+
+    def tell(self) -> None:
+        """Nothing of the user's runs after this. If user code has closed the pipe, the end alone tells."""
+        if os.getpid() != self._own:
+            return  # a fork that user code made, and that came back from it
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._descriptor), self._facts):
+                os.write(self._descriptor, b"\0")
 
 
 def _warm() -> None:

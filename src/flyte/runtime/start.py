@@ -45,6 +45,7 @@ class Start:
     :ivar directory: the attempt's own directory, with `inputs.pb`; outputs or error are left there.
     :ivar env: the whole environment of the attempt.
     :ivar groups: how many descriptors of control group files come along, to be entered by writing "0".
+    :ivar done: whether a descriptor comes along by which the process says that its result is written.
     :ivar sandbox: how a child of a template closes itself off, for the executor's script; None: not at all.
     :ivar bundle: the directory of the unpacked code, or None.
     """
@@ -56,6 +57,7 @@ class Start:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     groups: int = 0
+    done: bool = False
     bundle: Path | None = None
     sandbox: Mapping[str, Any] | None = None
 
@@ -78,6 +80,7 @@ class Start:
                 env=env,
                 limits=Limits(limits.get("memory"), limits.get("cpu"), limits.get("processes")),
                 groups=int(message.get("cgroups") or 0),
+                done=bool(message.get("done")),
                 bundle=Path(message["bundle"]) if message.get("bundle") else bundle,
                 sandbox=message.get("sandbox"),
             )

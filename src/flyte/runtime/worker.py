@@ -58,7 +58,7 @@ class Worker:
     def serve(self) -> None:
         """Fork attempts until the other side closes the socket, then end what still runs."""
         self._preload.baseline(self._control.fileno(), self._selector_descriptor())
-        self._tell(event="ready")
+        self._tell(event="ready", done=True)
         while self._turn():
             pass
         for pid in self._children:
@@ -87,8 +87,8 @@ class Worker:
         descriptors = _received(ancillary)
         try:
             start = Start.parse(packet, bundle=self._bundle)
-            if len(descriptors) != 1 + start.groups:
-                raise MessageError("a start message carries its output and the files of its control groups")
+            if len(descriptors) != 1 + start.done + start.groups:
+                raise MessageError("a start message comes with other descriptors than it says")
             self._start(start, descriptors, packet=packet)
         except MessageError as fault:
             print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
@@ -120,7 +120,7 @@ class Worker:
                 return
             if pid == 0:
                 os.close(opener)
-                child.become(start, given[0], gate, groups=given[1:], sandbox=self._sandbox)
+                child.become(start, gate, given, sandbox=self._sandbox)
         os.close(gate)
         try:
             if descriptor < 0:

@@ -88,6 +88,13 @@ class Process(Protocol):
     async def wait(self) -> Exit:
         """Wait for the end; the same answer every time."""
 
+    async def finished(self) -> Exit:
+        """Wait until its result is written, by its own word, or for the end, whichever comes first.
+
+        All that it printed until then has been handed over, and nothing that it prints later will be. It may
+        still be there: `wait` for that, or `stop` it.
+        """
+
     async def stop(self, grace: float) -> None:
         """Ask the whole process tree to end, then end it after `grace` seconds."""
 

@@ -92,6 +92,21 @@ def wait() -> int:
     return 1
 
 @env.task
+def stays() -> str:
+    from flyteidl2.task import common_pb2
+    outputs = common_pb2.Outputs()
+    outputs.literals.add(name="o0").value.scalar.primitive.string_value = "early"
+    open("outputs.pb", "wb").write(outputs.SerializeToString())
+    print("stays", os.getpid(), flush=True)
+    for descriptor in range(3, 20):  # one of them is the pipe on which the runtime says "done"
+        try:
+            os.write(descriptor, b"x")
+        except OSError:
+            pass
+    while True:
+        signal.pause()
+
+@env.task
 def who() -> str:
     return subprocess.check_output([sys.executable, "-c", '''
 import os, socket

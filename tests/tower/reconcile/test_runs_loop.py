@@ -100,6 +100,17 @@ async def test_the_environment_is_made_from_nothing(house: House, monkeypatch: p
     }
 
 
+async def test_a_process_that_stays_after_its_result_is_not_heard_any_more_and_ended(house: House) -> None:
+    key = await house.launch("stays")
+    row = await house.until(key)
+    assert row.phase is Phase.SUCCEEDED
+    assert await house.output(row) == "early"
+    assert house.agent.open_sockets == 0
+    pid = int((await house.printed(key, "stays")).split()[1])
+    await house.reconcile.stop()
+    assert not living(pid)
+
+
 async def test_the_socket_names_the_attempt(house: House) -> None:
     key = await house.launch("who")
     assert await house.output(await house.until(key)) == "/".join((*key, "1"))

@@ -21,7 +21,7 @@ from tower.control.reconcile.plan import Declared, Ground
 from tower.control.reconcile.recording import Recording, Seen
 from tower.control.reconcile.rooms import Room
 from tower.errors import Exhausted, Fault, Invalid, NotFound, Precondition, Unsupported
-from tower.executors.port import TaskJob
+from tower.executors.port import Process, TaskJob
 from tower.images.port import Environment
 from tower.store import attempts as store
 from tower.store import blobs as naming
@@ -58,6 +58,8 @@ class Attempt:
         self._starting: Handle | None = None
         self._began_at: float | None = None
         self._writes: set[asyncio.Task[None]] = set()
+        self._process: Process | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._id = ""
         self._number = 0
 
@@ -85,7 +87,11 @@ class Attempt:
             if leased is None:
                 await asyncio.wait([working])
                 return
-            await self._conclude(leased, working)
+            try:
+                await self._conclude(leased, working)
+            finally:
+                if self._leaving is not None:
+                    await self._leaving
 
     async def _watch(self, working: asyncio.Future[bytes | Failure | None]) -> None:
         """Wait for the end of the work, or for a reason to end it; then the reason is in `_why`."""
@@ -175,9 +181,19 @@ class Attempt:
             if declared.command:
                 return await self._official(leased, job, ground, inputs=inputs)
             (room.directory / "inputs.pb").write_bytes(inputs)
-            return await self._process(leased, job, results=room.directory)
+            return await self._host(leased, job, results=room.directory)
         finally:
-            self._parts.rooms.remove(room)
+            self._leaving = asyncio.ensure_future(self._leave(room))
+
+    async def _leave(self, room: Room) -> None:
+        """See the process out, whose result is known, and remove its room. One that lingers is ended."""
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), self._parts.grace)
+            except TimeoutError:
+                log.info("the process did not end after its result", attempt=self._id)
+                await self._process.stop(0.0)
+        self._parts.rooms.remove(room)
 
     async def _official(
         self, row: ActionRow, job: TaskJob, ground: Ground, *, inputs: bytes
@@ -190,7 +206,7 @@ class Attempt:
         folder = job.directory / official.FOLDER
         self._parts.handovers.open(self._id, folder)
         try:
-            result = await self._process(row, job, results=folder)
+            result = await self._host(row, job, results=folder)
         finally:
             self._parts.handovers.close(self._id)
         if isinstance(result, Failure):
@@ -224,12 +240,14 @@ class Attempt:
             return Failure(refusal, "NotPermitted", user=True, retry=False)
         return leased
 
-    async def _process(self, row: ActionRow, job: TaskJob, *, results: Path) -> bytes | Failure:
+    async def _host(self, row: ActionRow, job: TaskJob, *, results: Path) -> bytes | Failure:
+        """Run the process until its result is known; it may still be about to end, but is heard no more."""
         await self._parts.agent.open(self._id, "attempt", job.agent_socket)
         self._arm(row.run_timeout)
         process = await self._parts.executor.start_task(job, on_output=self._output, on_start=self._started)
+        self._process = process
         try:
-            exit_ = await process.wait()
+            exit_ = await process.finished()
         except asyncio.CancelledError:
             await process.stop(self._parts.grace)
             raise

@@ -163,7 +163,7 @@ class ProcessExecutor:
 
     def _drop(self, work: Work) -> None:
         """A work that never got a process."""
-        work.output.finish()
+        work.drop()
         self._works.discard(work)
         if work.group is not None and self._groups is not None:
             self._groups.release(work.group)

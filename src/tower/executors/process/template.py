@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import asyncio
 import json
+import os
 import signal
 import socket
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,7 @@ class Template:
         self.shown = shown
         self.user = user
         self._inside = 0
+        self._says_done = False
         self.alive = True
         self.used_at = asyncio.get_running_loop().time()
         self.works: dict[str, Work] = {}
@@ -103,15 +105,19 @@ class Template:
 
         Raises UnsafeError, or Unavailable when the template ended.
         """
-        packet = json.dumps(message, separators=(",", ":")).encode()
-        if len(packet) > _LARGEST_MESSAGE:
-            raise UnsafeError("the message is too large", once=True)
         identity = message["id"]
         self.works[identity] = work
+        said: list[int] = []
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), _START_SECONDS)
+            message["done"] = self._says_done
+            packet = json.dumps(message, separators=(",", ":")).encode()
+            if len(packet) > _LARGEST_MESSAGE:
+                raise UnsafeError("the message is too large", once=True)
+            if self._says_done:
+                said = [work.hear()]
             started = self._waiting[identity] = self._loop.create_future()
-            await self._send(packet, [work.output.writer, *groups])
+            await self._send(packet, [work.output.writer, *said, *groups])
             await started
         except TimeoutError:
             self.works.pop(identity, None)
@@ -130,6 +136,8 @@ class Template:
             self.works.pop(identity, None)
             raise
         finally:
+            for writer in said:
+                os.close(writer)
             self._waiting.pop(identity, None)
             self.used_at = self._loop.time()
 
@@ -190,6 +198,7 @@ class Template:
     def _receive(self, message: dict[str, Any]) -> None:
         match message["event"]:
             case "ready":
+                self._says_done = bool(message.get("done"))
                 if not self._ready.done():
                     self._ready.set_result(None)
             case "started":

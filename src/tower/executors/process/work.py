@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 
 from tower.executors.port import Exit, OnOutput, OnStart
 from tower.executors.process.cgroups import Cgroups, Group
@@ -39,6 +40,8 @@ class Work:
         self._groups = groups
         self._exit: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
         self._sweeping: asyncio.Task[None] | None = None
+        self._finished: asyncio.Future[Exit] = asyncio.get_running_loop().create_future()
+        self._said = -1
         self._ended = False
 
     def running(self, pid: int) -> None:
@@ -68,6 +71,35 @@ class Work:
     async def wait(self) -> Exit:
         """Wait for the end of the root process and of everything it left behind."""
         return await asyncio.shield(self._exit)
+
+    async def finished(self) -> Exit:
+        """Wait until the process says that its result is written, or for its end."""
+        return await asyncio.shield(self._finished)
+
+    def hear(self) -> int:
+        """A pipe by which the process says that its result is written; the caller closes the end it gets."""
+        self._said, writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        asyncio.get_running_loop().add_reader(self._said, self._heard)
+        return writer
+
+    def _heard(self) -> None:
+        with suppress(BlockingIOError):
+            said = os.read(self._said, 1)
+            self._deafen()
+            if said and not self._finished.done():
+                self.output.finish()
+                self._finished.set_result(Exit(0, output_truncated=self.output.truncated))
+
+    def drop(self) -> None:
+        """It never got a process."""
+        self._deafen()
+        self.output.finish()
+
+    def _deafen(self) -> None:
+        if self._said >= 0:
+            asyncio.get_running_loop().remove_reader(self._said)
+            os.close(self._said)
+            self._said = -1
 
     async def stop(self, grace: float) -> None:
         """Ask the whole tree to end; end it after `grace` seconds."""
@@ -100,6 +132,7 @@ class Work:
         self._finish(status)
 
     def _finish(self, status: int) -> None:
+        self._deafen()
         self.output.finish()
         out_of_memory = False
         if self.group is not None and self._groups is not None:
@@ -108,4 +141,6 @@ class Work:
         number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else None
         code = 128 + number if number is not None else os.WEXITSTATUS(status)
         self._exit.set_result(Exit(code, number, out_of_memory, self.output.truncated))
+        if not self._finished.done():
+            self._finished.set_result(self._exit.result())
         self._on_end(self)

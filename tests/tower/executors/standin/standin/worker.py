@@ -42,7 +42,7 @@ def main():
                 return
             tell(event="exited", id=running.pop(pid), status=status)
 
-    tell(event="ready")
+    tell(event="ready", done=True)
     while True:
         ready, _, _ = select.select([control, wake], [], [])
         if wake in ready:
@@ -56,12 +56,12 @@ def main():
                 os.kill(pid, signal.SIGKILL)
             return
         message = json.loads(data)
-        output, *groups = array.array("i", ancillary[0][2])
+        output, said, *groups = array.array("i", ancillary[0][2])
         with contextlib.suppress(Exception):
             importlib.import_module(message["module"])
         if threading.active_count() > 1:
             tell(event="unsafe", id=message["id"], reason="threads")
-            for descriptor in (output, *groups):
+            for descriptor in (output, said, *groups):
                 os.close(descriptor)
             continue
         gate, opener = os.pipe()
@@ -78,12 +78,14 @@ def main():
             os.dup2(output, 1)
             os.dup2(output, 2)
             os.read(gate, 1)
-            os.closerange(3, 256)
+            os.closerange(3, said)
+            os.closerange(said + 1, 256)
+            message["said"] = said
             run(message, arguments.bundle)
         running[pid] = message["id"]
         tell(event="started", id=message["id"], pid=pid)
         os.write(opener, b"x")
-        for descriptor in (gate, opener, output, *groups):
+        for descriptor in (gate, opener, output, said, *groups):
             os.close(descriptor)
 
 
