@@ -12,6 +12,8 @@ import json
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -46,13 +48,24 @@ def run(start: Start) -> int:
     """
     _enter(start)
     stopped = False
+    own = os.getpid()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         nonlocal stopped
+        if os.getpid() != own:
+            forked()
+            signal.raise_signal(signal.SIGTERM)
+            return
         stopped = True
         # asyncio turns an interrupt into the cancellation of the main task; elsewhere it is an exception
         signal.raise_signal(signal.SIGINT)
 
+    def forked() -> None:
+        # whoever asks a fork of the user's to end means just that, as `multiprocessing` does with its workers
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    _at_fork(forked)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, stop)
     try:
@@ -65,6 +78,23 @@ def run(start: Start) -> int:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _flush()
+
+
+def _at_fork(in_child: Callable[[], None]) -> None:
+    """Call something in each fork, with SIGTERM waiting until then: one that came earlier would be lost."""
+    before = threading.local()
+
+    def hold() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def release() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def begin() -> None:
+        in_child()
+        release()
+
+    os.register_at_fork(before=hold, after_in_parent=release, after_in_child=begin)
 
 
 def _attempt(start: Start, stopped: Any) -> int:
