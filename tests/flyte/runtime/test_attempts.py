@@ -320,3 +320,24 @@ def test_what_is_no_start_message(text: str) -> None:
 
 def test_the_module_under_test_is_valid() -> None:
     compile(textwrap.dedent(MODULE), "mywork.py", "exec")
+
+
+def test_what_a_task_forks_is_an_ordinary_process(bundle: Path, tmp_path: Path) -> None:
+    """It ends by SIGTERM at once and from its first moment on, as pools of processes rely on."""
+    (bundle / "forking.py").write_text(
+        "import os, signal, flyte\n"
+        "env = flyte.TaskEnvironment(name='forking')\n"
+        "@env.task\n"
+        "def forks() -> str:\n"
+        "    pid = os.fork()\n"
+        "    if pid == 0:\n"
+        "        ordinary = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL\n"
+        "        held = signal.pthread_sigmask(signal.SIG_BLOCK, ())\n"
+        "        os._exit(0 if ordinary and not held else 1)\n"
+        "    ended = os.waitpid(pid, 0)[1]\n"
+        "    own = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL\n"
+        "    return f'{ended} {own} {len(signal.pthread_sigmask(signal.SIG_BLOCK, ()))}'\n"
+    )
+    directory = tmp_path / "attempt"
+    attempt(bundle, directory, "forking.forks", module="forking")
+    assert outputs(directory)["o0"].scalar.primitive.string_value == "0 True 0"
