@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import tower
 from tower.errors import Invalid, Precondition
 from tower.executors.process import isolation
-from tower.executors.process.isolation import Isolation, Mode, Wanted, choose, interpreter
+from tower.executors.process.isolation import Isolation, Mode, Wanted, attempt, choose, interpreter
 from tower.settings import Settings
 
 SOURCE = Path(tower.__file__).parents[1]
@@ -104,6 +105,15 @@ def test_where_tower_is_root_each_process_is_somebody_else() -> None:
     assert None not in users
     assert 0 not in users
     assert Isolation(mode=Mode.FULL, root=False).user() is None
+
+
+def test_a_root_who_is_alone_in_its_namespace_goes_down_the_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(isolation.os, "chown", refuse)
+    apart = Isolation(mode=Mode.FULL, root=True)
+    assert re.fullmatch(r"processes cannot be the user \d+: Invalid argument", attempt(apart))
 
 
 def test_a_child_keeps_only_what_is_its_own() -> None:

@@ -227,8 +227,11 @@ def attempt(isolation: Isolation) -> str:
         user = isolation.user()
         if user is not None:
             folder.chmod(0o711)
-            for path in (pool, own, own / "tmp", other, other / "secret"):
-                os.chown(path, user, user)
+            try:
+                for path in (pool, own, own / "tmp", other, other / "secret"):
+                    os.chown(path, user, user)
+            except OSError as error:  # root of a user namespace where nobody else exists
+                return f"processes cannot be the user {user}: {error.strerror}"
         shown = isolation.program(
             read=[SANDBOX, _TRIAL, *interpreter(Path(sys.executable))],
             write=[pool],
