@@ -137,8 +137,17 @@ class Person:
 
 _COLUMNS = tuple(actions.c[field.name] for field in fields(ActionRow))
 _ATTEMPT = tuple(attempts.c[field.name] for field in fields(AttemptRow))
-# built once: it stands on the way of every run, more than once
+# built once: they stand on the way of every run, more than once
 _ONE = select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields))
+_ATTEMPTS = (
+    select(*_ATTEMPT)
+    .where(*(attempts.c[name] == bindparam(name) for name in ActionKey._fields))
+    .order_by(attempts.c.attempt)
+)
+_PEOPLE = select(users.c.subject, users.c.kind, users.c.name, users.c.email)
+_PERSON = _PEOPLE.where(users.c.subject == bindparam("subject"))
+_PHASE_OF_ACTION = [field.name for field in fields(ActionRow)].index("phase")
+_PHASE_OF_ATTEMPT = [field.name for field in fields(AttemptRow)].index("phase")
 
 SORTS = {"created_at": actions.c.created_at, "name": actions.c.run}
 """What a list of runs can be sorted by."""
@@ -193,17 +202,7 @@ def by_request(reader: Reader, *, executed_by: str, request_id: str) -> ActionRo
 
 def attempts_of(reader: Reader, key: ActionKey) -> list[AttemptRow]:
     """The attempts of an action, first to last."""
-    statement = (
-        select(*_ATTEMPT)
-        .where(
-            attempts.c.project == key.project,
-            attempts.c.domain == key.domain,
-            attempts.c.run == key.run,
-            attempts.c.action == key.action,
-        )
-        .order_by(attempts.c.attempt)
-    )
-    return [_attempt(row) for row in reader.execute(statement)]
+    return [_attempt(row) for row in reader.execute(_ATTEMPTS, key._asdict())]
 
 
 def people(reader: Reader, subjects: Sequence[str]) -> dict[str, Person]:
@@ -211,10 +210,11 @@ def people(reader: Reader, subjects: Sequence[str]) -> dict[str, Person]:
     wanted = sorted({subject for subject in subjects if subject})
     if not wanted:
         return {}
-    statement = select(users.c.subject, users.c.kind, users.c.name, users.c.email).where(
-        users.c.subject.in_(wanted)
-    )
-    return {row.subject: Person(**row._mapping) for row in reader.execute(statement)}
+    if len(wanted) == 1:
+        found = reader.execute(_PERSON, {"subject": wanted[0]})
+    else:
+        found = reader.execute(_PEOPLE.where(users.c.subject.in_(wanted)))
+    return {row.subject: Person(**row._mapping) for row in found}
 
 
 def count_open(reader: Reader, *, executed_by: str) -> int:
@@ -325,10 +325,12 @@ def _is(key: ActionKey) -> ColumnElement[bool]:
 
 
 def _action(row: Row[*tuple[Any, ...]]) -> ActionRow:
-    values = dict(row._mapping)
-    return ActionRow(**{**values, "phase": Phase(values["phase"])})
+    values = list(row)  # in the order of `_COLUMNS`
+    values[_PHASE_OF_ACTION] = Phase(values[_PHASE_OF_ACTION])
+    return ActionRow(*values)
 
 
 def _attempt(row: Row[*tuple[Any, ...]]) -> AttemptRow:
-    values = dict(row._mapping)
-    return AttemptRow(**{**values, "phase": Phase(values["phase"])})
+    values = list(row)  # in the order of `_ATTEMPT`
+    values[_PHASE_OF_ATTEMPT] = Phase(values[_PHASE_OF_ATTEMPT])
+    return AttemptRow(*values)
