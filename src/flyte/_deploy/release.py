@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from flyte._bundle import Bundle, CopyStyle, Selection, collect, pack
 from flyte._deploy import steps
@@ -33,7 +34,7 @@ _CLOCKS_DIFFER = dt.timedelta(seconds=5)
 class DeployedTask:
     """A task as it was registered.
 
-    :ivar url: its page in the console.
+    :ivar url: the page of its runs in the console.
     :ivar triggers: those that came with it, as they are now.
     """
 
@@ -228,7 +229,8 @@ async def _tasks(
     for number, each in enumerate(planned.tasks, start=1):
         await steps.deploy_task(session, each, place=place, version=version, bundle=uri)
         progress(Progress("task", each.name, number, len(planned.tasks)))
-        page = f"{session.console_url}/v2/domain/{place.domain}/project/{place.project}/tasks/{each.name}"
+        runs = f"{session.console_url}/v2/domain/{place.domain}/project/{place.project}/runs"
+        page = f"{runs}?{urlencode({'task': each.name})}"
         triggers = await _triggers(each, place) if session.is_tower else ()
         done.append(DeployedTask(each.name, place.project, place.domain, version, page, triggers))
     return tuple(done)

@@ -29,12 +29,17 @@ class Runs:
         self._parts = parts
 
     async def index(self, request: Request) -> Response:
-        """The newest runs of every project, or of one domain; `mine=1` shows the caller's own."""
+        """The newest runs of every project, or of one domain.
+
+        `mine=1` shows the caller's own, `task=NAME` those of the tasks of that name.
+        """
         found = await visit(request, self._parts.chain)
         project = request.path_params.get("project", "")
         domain = request.path_params.get("domain", "")
         mine = request.query_params.get("mine") == "1"
+        task = request.query_params.get("task", "")
         filters = (Filter(Op.EQUAL, "executed_by", (found.principal.subject,)),) if mine else ()
+        filters += (Filter(Op.EQUAL, "task_name", (task,)),) if task else ()
         query = Query(limit=PAGE, token=request.query_params.get("token", ""), filters=filters)
         rows, token = await self._parts.watching.page(found.principal, query, project=project, domain=domain)
         return page(
@@ -44,6 +49,7 @@ class Runs:
             place=f"{project}/{domain}" if project else "",
             path=request.scope["path"],
             mine=mine,
+            task=task,
             token=token,
         )
 

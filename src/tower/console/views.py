@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlencode
 
 from flyteidl2.task import common_pb2
 
@@ -64,6 +65,7 @@ class RunLine:
     name: str
     href: str
     task: str
+    task_href: str
     version: str
     phase: str
     subject: str
@@ -141,6 +143,11 @@ def run_href(project: str, domain: str, name: str) -> str:
     return f"/v2/domain/{domain}/project/{project}/runs/{name}"
 
 
+def task_href(project: str, domain: str, name: str) -> str:
+    """The address of the runs of a task; clients build the same."""
+    return f"/v2/domain/{domain}/project/{project}/runs?{urlencode({'task': name})}"
+
+
 def app_href(project: str, domain: str, name: str) -> str:
     """The address of an app's page."""
     return f"/v2/domain/{domain}/project/{project}/apps/{name}"
@@ -154,6 +161,7 @@ def run_line(seen: Seen) -> RunLine:
         name=row.run,
         href=run_href(row.project, row.domain, row.run),
         task=row.task_name,
+        task_href=task_href(row.project, row.domain, row.task_name),
         version=row.task_version,
         phase=row.phase.name,
         subject=row.executed_by,

@@ -142,6 +142,20 @@ async def test_the_output_as_text_for_programs(town: Town) -> None:
     assert refused.headers["www-authenticate"] == "Bearer"
 
 
+async def test_the_runs_of_a_task_have_a_page_that_deployments_and_runs_name(town: Town) -> None:
+    path = await town.run("alice")
+    runs = "/v2/domain/development/project/flytesnacks/runs"
+    async with town.client(await town.session("alice")) as client:
+        of_it = (await client.get(f"{runs}?task=env.main")).text
+        of_another = (await client.get(f"{runs}?task=env.%3Cb%3E")).text
+        run = (await client.get(path)).text
+    assert path in of_it
+    assert path not in of_another
+    assert "no runs of env.&lt;b&gt; that you may view" in of_another
+    for text in (of_it, run):
+        assert f'href="{runs}?task=env.main"' in text
+
+
 async def test_lists_filter_by_owner_and_page(town: Town) -> None:
     await town.house.person("anna", "contributor")
     path = await town.run("alice")
