@@ -53,6 +53,7 @@ def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | N
         _begin(sandbox if apart else None)
         _close_all(channel.fileno())
         _warm()
+        _forget()
         packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, MOST_DESCRIPTORS)
         if len(received) >= 2:
             start = Start.parse(packet, bundle=bundle)
@@ -83,7 +84,9 @@ def _become(
         if os.read(gate, 1):
             raise OSError("the gate is no message")
         _close_all(done)
-        _forget()
+        os.umask(0o077)
+        if not prepared:
+            _forget()
         pipe = None if done < 0 else _Done(done)
         code = task.run(start)
         if pipe is not None and code == task.EXIT_OK:
@@ -179,7 +182,6 @@ def _forget() -> None:
                 signal.signal(number, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o077)
     random.seed()
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()
