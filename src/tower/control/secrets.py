@@ -237,6 +237,8 @@ class Secrets:
             principal, Action.SECRET_CREATE, Resource(ResourceType.ORG), request_id=request_id
         )
         if principal.kind is not Kind.MACHINE:
+            refused = replace(decision, allowed=False, policies=("on-the-machine-alone",))
+            await self._access.refuse(principal, refused, request_id=request_id)
             raise Denied(
                 "The key of secrets is rotated on the machine itself.", hint="tower secrets rotate-key"
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tower.audit import Event
 from tower.control.access import Access
 from tower.errors import Denied
@@ -30,6 +32,8 @@ class SigningKeys:
             principal, Action.USER_MANAGE, Resource(ResourceType.ORG), request_id=request_id
         )
         if principal.kind is not Kind.MACHINE:
+            refused = replace(decision, allowed=False, policies=("on-the-machine-alone",))
+            await self._access.refuse(principal, refused, request_id=request_id)
             raise Denied("Signing keys are rotated on the machine itself.", hint="tower keys rotate-signing")
         made = self._ring.rotate()
         if self._outside is not None:

@@ -363,7 +363,7 @@ ROUTES: dict[str, Row] = {
     "console GET /apps-login": _SELF,
     "console GET /static/{file}": _ANONYMOUS,
     "console GET /healthz": _ANONYMOUS,
-    "console GET /metrics": _ANONYMOUS,
+    "console GET /metrics": _read(Action.AUDIT_VIEW),
 }
 """Every route of the other doors, as `<door> <METHOD> <path template>`."""
 
