@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tower.errors import Unavailable
 from tower.executors.process.isolation import Shown
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
+_LAUNCHERS_OWN = MappingProxyType({"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"})
+"""The environment of the launcher, which runs as Tower does: nothing that a user chose is in it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,8 @@ class Child:
         keep: tuple[int, ...] = (),
     ) -> None:
         """Start `arguments` with exactly `environment`; `given` is its standard input. Raises Unavailable."""
-        text = json.dumps(asdict(plan) | {"parent": os.getpid()})
+        variables = _memory_file(json.dumps(dict(environment)).encode())
+        text = json.dumps(asdict(plan) | {"parent": os.getpid(), "environment": variables})
         command = [sys.executable, "-I", "-S", str(_LAUNCHER), text, *arguments]
         standard_input = _memory_file(given)
         try:
@@ -57,14 +61,15 @@ class Child:
                 stdout=output,
                 stderr=output,
                 cwd=directory,
-                env=dict(environment),
-                pass_fds=keep,
+                env=_LAUNCHERS_OWN,
+                pass_fds=(*keep, variables),
                 start_new_session=True,
             )
         except OSError as error:
             raise Unavailable("The process could not be started.", cause=str(error)) from error
         finally:
             os.close(standard_input)
+            os.close(variables)
         self.pid = self._popen.pid
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()

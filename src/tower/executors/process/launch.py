@@ -5,7 +5,11 @@
 PLAN is JSON: `parent` (the pid that must still be ours), `die_with_parent`, `groups` (files that take "0"),
 `memory` (bytes), `processes`, `open_files`, `cpus` (indices of the processors to stay on), and `sandbox`:
 what the process may see (`tower.executors.process.isolation` makes it) or null. It imports nothing of Tower
-but the script `sandbox.py` beside it, and passes its environment on as it is.
+but the script `sandbox.py` beside it.
+
+`environment` is a descriptor with the program's variables as JSON; without it those of this process are
+passed on. Whoever chooses variables (`LD_AUDIT`, say) chooses code that runs as the process starts: this one
+is not closed off yet, so they are only for the program.
 
 With a process table of its own the program is a grandchild: this process stays outside and ends as the
 program did, and between them stands the first process of the table, with whose end all that is left ends.
@@ -22,6 +26,7 @@ import resource
 import select
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,17 +45,28 @@ def main() -> None:
         prepare(plan)
         groups = [os.open(path, os.O_WRONLY | os.O_CLOEXEC) for path in plan.get("groups", ())]
         shown = plan.get("sandbox")
+        environment = variables(plan.get("environment"))
         if shown is None:
-            become(program, groups=groups)
+            become(program, environment, groups=groups)
         sandbox = load(str(Path(__file__).with_name("sandbox.py")))
         if shown["namespaces"]:
-            contain(sandbox, shown, program, groups=groups)
+            contain(sandbox, shown, program, environment, groups=groups)
         if shown["landlock"]:
             sandbox.drop(None, last=False)
             sandbox.landlock([*shown["system"], *shown["read"]], shown["write"])
-        become(program, groups=groups)
+        become(program, environment, groups=groups)
     except OSError as error:
         fail(program, error)
+
+
+def variables(descriptor: int | None) -> Mapping[bytes, bytes]:
+    """The environment of the program; the descriptor is closed. Raises OSError."""
+    if descriptor is None:
+        return dict(os.environb)
+    with os.fdopen(descriptor, "rb") as file:
+        given: dict[str, str] = json.loads(file.read())
+    coded = {name: value.encode(errors="surrogateescape") for name, value in given.items()}
+    return {name.encode(errors="surrogateescape"): value for name, value in coded.items()}
 
 
 def load(path: str) -> Any:
@@ -69,7 +85,14 @@ def fail(program: list[str], error: OSError) -> NoReturn:
     os._exit(_CANNOT_EXECUTE)
 
 
-def contain(sandbox: Any, shown: dict[str, Any], program: list[str], *, groups: list[int]) -> NoReturn:
+def contain(
+    sandbox: Any,
+    shown: dict[str, Any],
+    program: list[str],
+    environment: Mapping[bytes, bytes],
+    *,
+    groups: list[int],
+) -> NoReturn:
     """Have the program run in a world of its own, and end as it does."""
     root = os.geteuid() == 0
     for number in _ASKED_TO_END:
@@ -82,7 +105,9 @@ def contain(sandbox: Any, shown: dict[str, Any], program: list[str], *, groups: 
     if pid == 0:
         os.close(held)
         try:
-            first_process(sandbox, shown, program, groups=groups, reporter=reporter, lifeline=lifeline)
+            first_process(
+                sandbox, shown, program, environment, groups=groups, reporter=reporter, lifeline=lifeline
+            )
         except OSError as error:
             fail(program, error)
     for descriptor in (*opened, reporter, lifeline):
@@ -96,6 +121,7 @@ def first_process(
     sandbox: Any,
     shown: dict[str, Any],
     program: list[str],
+    environment: Mapping[bytes, bytes],
     *,
     groups: list[int],
     reporter: int,
@@ -115,7 +141,7 @@ def first_process(
             os.setsid()  # a signal to its group stays within
             if shown["landlock"]:
                 sandbox.landlock(None if shown["parent"] else ["/"], [*sandbox.EVERYWHERE, *shown["write"]])
-            become(program, groups=groups)
+            become(program, environment, groups=groups)
         except OSError as error:
             fail(program, error)
     for descriptor in descriptors() - {reporter}:
@@ -127,11 +153,11 @@ def first_process(
             os._exit(0)
 
 
-def become(program: list[str], *, groups: list[int]) -> NoReturn:
+def become(program: list[str], environment: Mapping[bytes, bytes], *, groups: list[int]) -> NoReturn:
     """Enter the control groups and become the program. Raises OSError."""
     for group in groups:
         os.write(group, b"0")  # names the writer, and spares the kernel a global lock
-    os.execv(program[0], program)  # noqa: S606  (a list of arguments, no shell)
+    os.execve(program[0], program, environment)  # noqa: S606  (a list of arguments, no shell)
 
 
 def end_like(status: int) -> NoReturn:
