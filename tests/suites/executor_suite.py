@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import textwrap
 from collections.abc import Callable
 from contextlib import suppress
@@ -172,11 +173,20 @@ def living(pid: int) -> bool:
 
 
 def sleeping(mark: bytes) -> bool:
-    """Whether a process with this word in its command line lives, whatever its own table calls it."""
+    """Whether a process with this word in its command line goes on living, whatever its own table calls it.
+
+    One that the kernel is about to clear away, and lists still, does not.
+    """
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         with suppress(OSError):
-            if mark in path.read_bytes().split(b"\0"):
-                return True
+            if mark not in path.read_bytes().split(b"\0"):
+                continue
+            descriptor = os.pidfd_open(int(path.parent.name))
+            try:
+                if not select.select([descriptor], [], [], 5.0)[0]:
+                    return True
+            finally:
+                os.close(descriptor)
     return False
 
 
