@@ -80,7 +80,8 @@ class Door:
                 headers = list(message.get("headers", ()))
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers += [(b"cache-control", b"no-store"), (b"pragma", b"no-cache")]
-                headers += [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+                # not no-referrer: with that browsers send `Origin: null` with the form of the consent page
+                headers += [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
                 message["headers"] = headers
             await send(message)
 

@@ -117,6 +117,9 @@ async def test_t41_requests_without_their_protections_are_refused(
 
 async def test_t41_the_yes_must_come_from_the_page_itself(server: Server) -> None:
     question = server.question(Proof())
+    cookie = await server.world.cookie("alice")
+    asked = await server.http.get(question, headers={"cookie": f"tower_session={cookie}"})
+    assert asked.headers["referrer-policy"] == "same-origin", "with no-referrer browsers send Origin: null"
     for headers in (
         {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
         {"origin": "null", "sec-fetch-site": "cross-site"},
