@@ -26,7 +26,7 @@ class Loaded:
         return _environment.declared(kind=kind, module=self.module.__name__)
 
     def environment(self, name: str, *, kind: Kind | None = None) -> Environment:
-        """An environment by the name of its variable, or by its own name. Raises DeploymentError."""
+        """An environment by the name of its variable, or by its own name. Raises DeclarationError."""
         value = getattr(self.module, name, None)
         known = [each for each in _environment.declared(kind=kind) if each.environment is value]
         if known:
@@ -36,7 +36,7 @@ class Loaded:
                 return each.environment
         names = ", ".join(sorted(each.name for each in self.environments(kind=kind))) or "none"
         what = f"{kind} environment" if kind else "environment"
-        raise DeploymentError(f"{self.path.name} has no {what} {name!r}; it declares: {names}.")
+        raise DeclarationError(f"{self.path.name} has no {what} {name!r}; it declares: {names}.")
 
 
 def load_file(path: str | Path) -> Loaded:

@@ -103,6 +103,8 @@ def _send(
     body = {key: value for key, value in fields.items() if not (in_path and key == "name")}
     path = _path(noun, name if in_path else "")
     made = call(target, lambda: _ask(method, path, body))
+    if body.get("dry_run"):
+        click.echo("It would hold. Nothing was changed: this was a dry run.", err=True)
     if made is not None:
         print_record(made, output=target.output)
 

@@ -228,13 +228,14 @@ PROJECT = click.option("--project", default="*", help="The project of the scope.
 DOMAIN = click.option("--domain", default="*", help="The domain of the scope. Default: every domain.")
 
 
-def span(text: str | None) -> float | None:
-    """A span of time in seconds: a number, or a number with s, m, h, d or w."""
+def span(text: str | None, option: str) -> float | None:
+    """A span of time in seconds: a number, or a number with s, m, h, d or w. Raises BadParameter."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", text)
     if found is None:
-        raise click.BadParameter(f"{text} is no span of time. Write 3600, 12h, 30d or 4w.")
+        problem = f"{text!r} is no span of time. Write 3600, 12h, 30d or 4w."
+        raise click.BadParameter(problem, param_hint=repr(option))
     return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
 
 

@@ -101,7 +101,7 @@ def export(tower: Administration, *, to: Path | None) -> None:
 @faults
 def prune(tower: Administration, older_than: str) -> None:
     """Remove old records. The chain stays provable: it goes on from a signed checkpoint."""
-    seconds = span(older_than) or 0.0
+    seconds = span(older_than, "--older-than") or 0.0
     done = tower.call("POST", "/audit/prune", {"before": time.time() - seconds})
     print(f"removed {done['records']} records, through {done['through']}")
 

@@ -53,7 +53,8 @@ class Case:
                 allowed=bool(value["allowed"]),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Invalid(f"The {place} is no policy case: {error}.") from None
+            problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+            raise Invalid(f"The {place} is no policy case: {problem}.") from None
 
     def decide(self, engine: Engine) -> Decision:
         """What the engine makes of it."""

@@ -114,14 +114,14 @@ def _statement(document: Written, line: int, text: str, *, schema: str, single: 
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except ValueError as error:
-        raise _wrong(document, line, str(error)) from None
+        raise _wrong(document, _where(line, text, str(error)), str(error)) from None
     if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
         raise _wrong(document, line, "templates are not offered")
     (policy,) = parsed["staticPolicies"].values()
     checked = cedarpy.validate_policies(text, schema)
     if not checked.validation_passed:
         problem = re.sub(r"^for policy `policy0`, ", "", str(checked.errors[0].error))
-        raise _wrong(document, line, problem)
+        raise _wrong(document, _where(line, text, problem), problem)
     closed = sorted({type_ for type_ in _entities(policy) if type_ not in _OPEN_TYPES})
     if closed:
         raise _wrong(
@@ -190,20 +190,35 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each policy with the line that it begins on: what ends in `;` outside of strings and comments."""
+    """Each policy and the line that it begins on: what ends in `;` outside of strings and comments."""
     start, line, begins = 0, 1, 0
     for token in re.finditer(r'//[^\n]*|"(?:\\.|[^"\\])*"?|\n|;|\S', text, re.DOTALL):
         piece = token[0]
         if piece == "\n":
             line += 1
         elif not piece.startswith("//"):
-            begins = begins or line
+            if not begins:
+                start, begins = token.start(), line
             line += piece.count("\n")
             if piece == ";":
                 yield begins, text[start : token.end()]
-                start, begins = token.end(), 0
+                begins = 0
     if begins:
         yield begins, text[start:]
+
+
+def _where(line: int, text: str, problem: str) -> int:
+    """The line of what the problem names, where just one line of the policy has it, else its first line.
+
+    Cedar's Python interface tells no position.
+    """
+    if named := re.search(r"`(\w+)`|\binvalid variable: (\w+)", problem):
+        word = re.compile(rf"\b{named[1] or named[2]}\b")
+        code = [re.sub(r"//.*", "", each) for each in text.split("\n")]
+        found = [number for number, each in enumerate(code) if word.search(each)]
+        if len(found) == 1:
+            return line + found[0]
+    return line
 
 
 def _wrong(document: Written, line: int, problem: str) -> Invalid:

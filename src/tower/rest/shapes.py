@@ -356,7 +356,7 @@ def seconds(span: int | str | None) -> float | None:
         return float(span[:12])
     if found := _SPAN.fullmatch(span):
         return float(found[1]) * _SECONDS[found[2]]
-    raise Invalid("That is no span of time.", hint="Write 3600, 12h, 30d or 4w.")
+    raise Invalid(f"{span[:60]!r} is no span of time.", hint="Write 3600, 12h, 30d or 4w.")
 
 
 def _key_fields(row: KeyRow) -> dict[str, Any]:

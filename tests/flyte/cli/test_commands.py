@@ -385,7 +385,7 @@ def test_deploy_tells_what_is_wrong(shell: Shell) -> None:
     file = shell.home / "greeting_faults.py"
     file.write_text(DEPLOYED)
     unknown = shell("deploy", str(file), "envy")
-    assert unknown.status != 0
+    assert unknown.status == 2, "a wrong name is wrong usage, as it is for `flyte run`"
     assert "greetings" in unknown.err
     assert shell("serve", str(file), "env").status != 0
     assert shell("deploy", "nowhere.py", "env").status == 2

@@ -62,17 +62,11 @@ def test_a_role_a_group_and_a_policy_from_the_command_line(tower: Tower, tmp_pat
         'forbid (principal, action == Action::"task:run", resource is Task)\n'
         'unless { principal in Group::"oncall" };\n'
     )
-    flyte(
-        "create",
-        "policy",
-        "freeze",
-        "--text-file",
-        str(text),
-        "--project",
-        "flytesnacks",
-        "--domain",
-        "production",
-    )
+    freeze = ("create", "policy", "freeze", "--text-file", str(text))
+    freeze += ("--project", "flytesnacks", "--domain", "production")
+    assert "Nothing was changed" in flyte(*freeze, "--dry-run").err
+    assert can(tower, "dave", "task:run", TASK)
+    assert flyte(*freeze).err == ""
     assert not can(tower, "dave", "task:run", TASK)
     answer = tower.flyte("auth", "why", "task:run", TASK, "--as", "dave", "-o", "json", user="admin").json()
     assert isinstance(answer, dict)
@@ -83,7 +77,7 @@ def test_a_role_a_group_and_a_policy_from_the_command_line(tower: Tower, tmp_pat
     text.write_text("permit (principal, action, resource)\nwhen { resource.colour == 1 };\n")
     wrong = flyte("update", "policy", "freeze", "--text-file", str(text), check=False)
     assert wrong.status != 0
-    assert "policy freeze, line 1" in wrong.err
+    assert "policy freeze, line 2" in wrong.err
     assert "colour" in wrong.err
     assert not can(tower, "alice", "task:run", TASK), "the old one is still in force"
     listed = flyte("get", "policy", "-o", "json").json()
