@@ -84,6 +84,10 @@ def test_what_is_allowed_has_a_role_that_covers_it_or_is_ones_own(
         assert resource.type is ResourceType.KEY
         assert resource.owner == who
         return
+    if resource.type is ResourceType.SECRET and resource.owner == who:
+        return  # their personal one
+    if action is Action.IDENTITY_TOKEN and resource.type is ResourceType.RUN and resource.owner == who:
+        return  # a run that is theirs says so
     scopes = covering(resource.project, resource.domain)
     covers = {
         binding

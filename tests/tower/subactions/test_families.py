@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from tests.tower_process import Tower
@@ -13,6 +14,8 @@ pytestmark = pytest.mark.xdist_group("seeds")
 
 CODE = """
 import asyncio
+import urllib.request
+
 import flyte
 import flyte.remote as remote
 from flyte import errors
@@ -79,32 +82,28 @@ async def sees() -> str:
 
 
 @env.task
-async def once(path: str) -> int:
-    with open(path, "a") as file:
-        file.write("x")
-    return len(open(path).read())
+async def once(counter: str) -> int:
+    return int(urllib.request.urlopen(counter).read())
 
 
 @env.task(retries=1)
-async def again(path: str) -> int:
-    found = await asyncio.gather(once(path), once(path))
+async def again(counter: str) -> int:
+    found = await asyncio.gather(once(counter), once(counter))
     if flyte.ctx().attempt == 1:
         raise ValueError("once more")
     return sum(found)
 
 
 @env.task
-async def shaky(path: str) -> str:
-    with open(path, "a") as file:
-        file.write("x")
-    if len(open(path).read()) == 1:
+async def shaky(counter: str) -> str:
+    if int(urllib.request.urlopen(counter).read()) == 1:
         raise ValueError("not at first")
     return "at last"
 
 
 @env.task(retries=1)
-async def stubborn(path: str) -> str:
-    return await shaky(path)
+async def stubborn(counter: str) -> str:
+    return await shaky(counter)
 
 
 @env.task
@@ -220,6 +219,41 @@ hook = FastAPIAppEnvironment(
 Run = Callable[..., dict[str, object]]
 
 
+class Counter:
+    """Says how often it was asked, by HTTP: what attempts of different processes have in common."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        lock, counter = threading.Lock(), self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                with lock:
+                    counter.asked += 1
+                    body = str(counter.asked).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+
+@pytest.fixture
+def counter() -> Iterator[Counter]:
+    made = Counter()
+    thread = threading.Thread(target=made.server.serve_forever)
+    thread.start()
+    yield made
+    made.server.shutdown()
+    thread.join()
+    made.server.server_close()
+
+
 @pytest.fixture(scope="module")
 def run(tower: Tower, tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("family")
@@ -298,14 +332,16 @@ def test_the_parent_sees_the_childs_error(run: Run) -> None:
     assert str(message).startswith("The task family.breaks failed: ValueError: the child broke")
 
 
-def test_a_parent_that_is_tried_again_does_not_run_finished_children_again(run: Run, tmp_path: Path) -> None:
-    path = tmp_path / "count"
-    assert outputs(run("again", "--path", str(path))) in {3, 4}  # two at once: each reads after it wrote
-    assert path.read_text() == "xx"
+def test_a_parent_that_is_tried_again_does_not_run_finished_children_again(
+    run: Run, counter: Counter
+) -> None:
+    assert outputs(run("again", "--counter", counter.url)) == 3
+    assert counter.asked == 2
 
 
-def test_a_parent_that_is_tried_again_runs_failed_children_again(run: Run, tmp_path: Path) -> None:
-    assert outputs(run("stubborn", "--path", str(tmp_path / "count"))) == "at last"
+def test_a_parent_that_is_tried_again_runs_failed_children_again(run: Run, counter: Counter) -> None:
+    assert outputs(run("stubborn", "--counter", counter.url)) == "at last"
+    assert counter.asked == 2
 
 
 def test_children_end_with_their_parent(run: Run, tower: Tower) -> None:
