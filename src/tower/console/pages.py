@@ -38,8 +38,8 @@ class Runs:
         domain = request.path_params.get("domain", "")
         mine = request.query_params.get("mine") == "1"
         task = request.query_params.get("task", "")
-        filters = (Filter(Op.EQUAL, "executed_by", (found.principal.subject,)),) if mine else ()
-        filters += (Filter(Op.EQUAL, "task_name", (task,)),) if task else ()
+        wanted = {"executed_by": found.principal.subject if mine else "", "task_name": task}
+        filters = tuple(Filter(Op.EQUAL, name, (value,)) for name, value in wanted.items() if value)
         query = Query(limit=PAGE, token=request.query_params.get("token", ""), filters=filters)
         rows, token = await self._parts.watching.page(found.principal, query, project=project, domain=domain)
         return page(
