@@ -10,7 +10,12 @@ from tower.clock import utc
 
 
 def lines(found: dict[str, Any]) -> Iterator[str]:
-    """The run, what it asked for, and what was decided about it."""
+    """The run, what it asked for, and what was decided about it; nothing of it steers a terminal."""
+    for line in _lines(found):
+        yield "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"run {found['run']}" + ("" if found["signed"] else "  (not under a signature yet)")
     yield from _link(found["chain"], depth=0)
     if found["decisions"]:
@@ -59,5 +64,8 @@ def _link(link: dict[str, Any], *, depth: int) -> Iterator[str]:
 
 
 def _time(seconds: float) -> str:
-    at: dt.datetime = utc(seconds)
+    try:
+        at: dt.datetime = utc(seconds)
+    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+        return str(seconds)
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")

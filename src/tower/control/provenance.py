@@ -16,6 +16,7 @@ from tower.audit import Entry, Event, Outcome
 _BEGINS = frozenset({Event.RUN_CREATE.value})
 _ENDS = frozenset({Event.RUN_FINISH.value})
 _MOST = 10_000
+_DEEPEST = 100  # Tower lets in far fewer, one below the other
 
 
 @dataclass(slots=True)
@@ -29,6 +30,7 @@ class Link:
     actors: tuple[str, ...]
     end: Entry | None = None
     below: list[Link] = field(default_factory=list)
+    depth: int = 0
 
     @property
     def id(self) -> str:
@@ -84,7 +86,9 @@ class Tracing:
             return None
         links = {link.id: link for link in self._links}
         problems = [self._unclear] if self._unclear else []
-        for link in self._links:
+        for link in sorted(
+            self._links, key=lambda each: each.entry.seq
+        ):  # who asked before who was asked for
             link.end = self._ends.get((link.entry.run, link.action))
             if link is not roots[0]:
                 problems += self._place(link, links)
@@ -101,12 +105,12 @@ class Tracing:
             if entry.run in self._wanted or _runs(actors) & self._wanted:
                 self._wanted.add(entry.run)
                 if len(self._links) < _MOST:
-                    action = str(detail.get("action", "a0"))
-                    link = Link(entry, action, str(detail.get("parent", "")), detail, tuple(map(str, actors)))
+                    action = _text(detail, "action", "a0")
+                    link = Link(entry, action, _text(detail, "parent"), detail, _texts(actors))
                     self._links.append(link)
         elif entry.run in self._wanted:
             if entry.event in _ENDS:
-                self._ends[entry.run, str(_json(entry.detail, {}).get("action", "a0"))] = entry
+                self._ends[entry.run, _text(_json(entry.detail, {}), "action", "a0")] = entry
             elif len(self._others) < _MOST:
                 self._others.append(entry)
 
@@ -121,6 +125,9 @@ class Tracing:
         above = links.get(by)
         if above is None or above.entry.seq >= link.entry.seq:
             return [f"{said} says that {by} asked for it, of which there is no earlier record."]
+        if above.depth >= _DEEPEST:
+            return [f"{said} lies deeper below other runs than any that was let in."]
+        link.depth = above.depth + 1
         above.below.append(link)
         wrong = []
         if link.entry.subject != above.entry.subject:
@@ -138,17 +145,27 @@ def _inside(link: Link, wanted: set[str]) -> bool:
 
 def _runs(actors: Iterable[Any]) -> set[str]:
     return {
-        "/".join(str(actor).removeprefix("run:").split("/")[:3])
-        for actor in actors
-        if str(actor).startswith("run:")
+        "/".join(actor.removeprefix("run:").split("/")[:3])
+        for actor in _texts(actors)
+        if actor.startswith("run:")
     }
+
+
+def _texts(actors: Iterable[Any]) -> tuple[str, ...]:
+    """The actors of a record; what is no text is none."""
+    return tuple(actor if isinstance(actor, str) else "?" for actor in actors)
+
+
+def _text(detail: dict[str, Any], name: str, otherwise: str = "") -> str:
+    found = detail.get(name, otherwise)
+    return found if isinstance(found, str) else "?"
 
 
 def _json(text: str, otherwise: Any) -> Any:
     """What a damaged record says is of no matter: `proving` names it."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return otherwise
     return value if isinstance(value, type(otherwise)) else otherwise
 
@@ -194,9 +211,9 @@ def _link(link: Link, signed: int) -> dict[str, Any]:
         "app": entry.app,
         "actors": list(link.actors),
         "task": entry.resource,
-        "version": link.detail.get("version", ""),
-        "code_digest": link.detail.get("code_digest", ""),
-        "inputs": link.detail.get("inputs", ""),
+        "version": _text(link.detail, "version"),
+        "code_digest": _text(link.detail, "code_digest"),
+        "inputs": _text(link.detail, "inputs"),
         "allowed_by": [policy for policy in entry.decision.split(",") if policy],
         "policy_revision": entry.policy_revision,
         "end": None if end is None else {"record": end.seq, "at": end.at, "outcome": end.outcome},

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -28,6 +29,12 @@ from tower.errors import Invalid
 from tower.identity.signing import SigningKey
 
 FORM = "tower.audit.export.1"
+
+LONGEST_LINE = 8 << 20
+"""No line of an export comes near to so many bytes."""
+
+_LARGEST_NUMBER = (1 << 63) - 1
+_MOST_SAID = 200
 
 Genuine = Callable[[Checkpoint], bool]
 """Whether our key signed a checkpoint."""
@@ -201,29 +208,32 @@ def checkpoint_line(checkpoint: Checkpoint) -> dict[str, Any]:
     return {"type": "checkpoint", **values}
 
 
-def read_export(lines: Iterable[str]) -> Export:
-    """What is in an exported file. Raises Invalid naming the line that is none."""
+def read_export(lines: Iterable[str | bytes]) -> Export:
+    """What is in an exported file, whoever wrote it. Raises Invalid naming the line that is none."""
     entries: list[Entry] = []
     checkpoints: list[Checkpoint] = []
     after, ended = 0, False
     keys: tuple[Vouched, ...] = ()
     for number, line in enumerate(lines, 1):
         try:
-            value = json.loads(line)
+            if len(line) > LONGEST_LINE:
+                raise ValueError(f"it is longer than {LONGEST_LINE} bytes")
+            value = json.loads(line.decode() if isinstance(line, bytes) else line)
             kind = value.pop("type")
             if kind == "record":
                 entries.append(_exactly(Entry, value))
             elif kind == "checkpoint":
                 checkpoints.append(_exactly(Checkpoint, value))
             elif kind == "export" and number == 1:
-                after = int(value["after"])
+                after = _number(value["after"])
                 keys = tuple(map(read_key, value.get("keys", ())))
             elif kind == "end":
                 ended = value["seq"] == (entries[-1].seq if entries else after)
             else:
-                raise ValueError(f"a line of type {kind}")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise Invalid(f"Line {number} is no line of an audit export.", cause=str(error)) from None
+                raise ValueError("a line of an unknown type")
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+            cause = str(error)[:_MOST_SAID]
+            raise Invalid(f"Line {number} is no line of an audit export.", cause=cause) from None
     return Export(tuple(entries), tuple(checkpoints), after, ended, keys)
 
 
@@ -239,7 +249,7 @@ def prove_export(export: Export, *, genuine: Genuine, tracing: Tracing | None = 
 def _through(entry: Entry) -> int:
     try:
         return int(json.loads(entry.detail)["through"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return -1
 
 
@@ -252,6 +262,15 @@ def _exactly(kind: type[Any], value: dict[str, Any]) -> Any:
     for name, type_ in wanted.items():
         if not isinstance(value[name], types[type_]) or isinstance(value[name], bool):
             raise TypeError(f"the field {name}")
-    if "at" in value:
-        value["at"] = float(value["at"])
+    value["at"] = float(value["at"])
+    if not math.isfinite(value["at"]):
+        raise ValueError("the field at")
+    value["seq"] = _number(value["seq"])
     return kind(**value)
+
+
+def _number(value: Any) -> int:
+    """The number of a record, as a database can hold it."""
+    if type(value) is not int or not 0 <= value <= _LARGEST_NUMBER:
+        raise ValueError("the number of a record")
+    return value

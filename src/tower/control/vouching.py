@@ -119,7 +119,10 @@ def read(value: Any) -> Vouched:
     texts = (value["key_id"], value["public"], value["signature"])
     if not all(isinstance(text, str) for text in texts) or not isinstance(at, int | float):
         raise ValueError("no key")
-    return Vouched(value["key_id"], value["public"], float(at), value["signature"])
+    try:
+        return Vouched(value["key_id"], value["public"], float(at), value["signature"])
+    except OverflowError as error:
+        raise ValueError("no key") from error
 
 
 def _read(text: str) -> Vouched | None:

@@ -12,6 +12,7 @@ from tower.clock import SystemClock
 from tower.control.auditing import HEAD_FILE, prove_home
 from tower.control.provenance import Tracing, document
 from tower.control.proving import (
+    LONGEST_LINE,
     Genuine,
     Proof,
     checkpoint_line,
@@ -43,8 +44,8 @@ def prove(
     """
     tracing = None if run is None else Tracing(run)
     if file is not None:
-        with file.open() as lines:
-            export = read_export(lines)
+        with file.open("rb") as lines:
+            export = read_export(iter(lambda: lines.readline(LONGEST_LINE + 1), b""))
         genuine = _genuine(home, key, export.keys)
         proof = prove_export(export, genuine=genuine, tracing=tracing)
     else:
