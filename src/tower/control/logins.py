@@ -6,7 +6,7 @@ the console over to the host of one app: cookies are for one host each, so that 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tower.audit import Event
 from tower.control.access import Access, not_found
@@ -69,9 +69,11 @@ class Logins:
         """A code that opens a session of the same person on the host of an app, for a minute.
 
         `host` as in a Host header, lower case, with port. Raises Denied unless the caller has a session
-        of the console itself.
+        of the console itself; that is recorded.
         """
         if principal.credential.kind is not CredentialKind.SESSION or principal.credential.parent:
+            refused = replace(self._self(policy="console-session-only"), allowed=False)
+            await self._access.refuse(principal, refused, request_id=request_id)
             raise Denied("Only a session of the console can be carried over.", hint="Sign in to the console.")
         text = sessions.generate()
         row_of = (principal.subject, host.lower(), principal.credential.id)

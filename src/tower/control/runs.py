@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from sqlalchemy.exc import IntegrityError
@@ -115,9 +115,9 @@ class Runs:
         The same request id of the same caller again answers the run that it made the first time; with another
         content it is AlreadyExists. Raises Denied, NotFound, Invalid naming an input, and Exhausted.
         """
-        if principal.kind is Kind.MACHINE:
-            raise Denied("The operator of the machine runs no tasks.", hint="Use the key of a user.")
         project, domain = specs.scope(asked.project, asked.domain)
+        if principal.kind is Kind.MACHINE:
+            await self._no_person(principal, asked, request_id=request_id)
         if asked.name:
             runspecs.run_name(asked.name)
         definition, decision = await self.decide(principal, asked, request_id=request_id)
@@ -275,6 +275,14 @@ class Runs:
             serial=0,
         )
         return ready(row, spec), decision.also(register)
+
+    async def _no_person(self, principal: Principal, asked: Launch, *, request_id: str) -> NoReturn:
+        """Record and raise that this caller is nobody whom a run could act for."""
+        place = Resource(ResourceType.DOMAIN, project=asked.project, domain=asked.domain)
+        thing = str(place if asked.task is None else task_resource(asked.task))
+        decision = Decision(False, ("no-person",), self._access.revision, Action.TASK_RUN.value, thing)
+        await self._access.refuse(principal, decision, request_id=request_id)
+        raise Denied("The operator of the machine runs no tasks.", hint="Use the key of a user.")
 
     async def _place(self, principal: Principal, asked: Launch, *, request_id: str) -> Decision:
         place = Resource(ResourceType.DOMAIN, project=asked.project, domain=asked.domain)

@@ -216,7 +216,9 @@ async def test_a_session_carried_over_to_an_app_ends_with_the_one_it_came_from(w
     at_app = await world.who(cookie=signed_in.text, host=host, audience="gateway")
     assert at_app.subject == "alice"
     with pytest.raises(Denied):
-        await world.logins.create_handover(at_app, "third.apps.localhost:8080")
+        await world.logins.create_handover(at_app, "third.apps.localhost:8080", request_id="q")
+    [told] = await world.records(event="access.refuse")
+    assert (told.subject, told.request_id, told.decision) == ("alice", "q", "console-session-only")
     await world.logins.sign_out(console)
     with pytest.raises(Unauthenticated):
         await world.who(cookie=signed_in.text, host=host, audience="gateway")

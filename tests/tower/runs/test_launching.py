@@ -278,6 +278,9 @@ async def test_the_operator_of_the_machine_runs_nothing(rpc: RpcWorld) -> None:
             Launch(project="flytesnacks", domain="development", run_spec=run_pb2.RunSpec()),
             request_id="q",
         )
+    [told] = await rpc.world.records(event="access.refuse")
+    assert (told.subject, told.action, told.decision) == (MACHINE.subject, "task:run", "no-person")
+    assert told.resource == "domain:flytesnacks/development"
 
 
 async def test_a_named_run_has_its_name_once(rpc: RpcWorld) -> None:
