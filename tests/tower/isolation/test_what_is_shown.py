@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tower.executors.process import isolation
+from tower.executors.process import isolation, sandbox
 from tower.executors.process.isolation import Isolation, Mode, Wanted, choose, interpreter
 
 LAUNCHER = Path(isolation.__file__).with_name("launch.py")
@@ -173,3 +173,124 @@ open(place + "/own/new", "w").close()
     done = ran(alone, code, write=[place / "own"])
     assert done.stdout.decode().split() == ["PermissionError"] * 3, done.stderr
     assert (place / "own" / "new").exists()
+
+
+FILL = """
+import errno, os, sys
+for path in sys.argv[1:]:
+    told = os.statvfs(path)
+    made = 0
+    try:
+        with open(path + "/filled", "wb", buffering=0) as file:
+            for _ in range(64):
+                made += file.write(bytes(1 << 20))
+        print("no end")
+    except OSError as error:
+        print(errno.errorcode[error.errno], made >> 20, told.f_blocks * told.f_frsize >> 20)
+    os.unlink(path + "/filled")
+    try:
+        for number in range(100_000):
+            os.close(os.open(f"{path}/{number}", os.O_CREAT | os.O_WRONLY))
+        print("no end")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+"""
+
+
+@pytest.mark.parametrize(("limit", "most"), [(8 << 20, 8), (1, 1)])
+def test_no_folder_in_memory_takes_more_than_the_limit(apart: Isolation, limit: int, most: int) -> None:
+    shown = apart.program(
+        read=interpreter(Path(sys.executable)), write=[], directory=Path("/"), user=apart.user(), memory=limit
+    )
+    assert shown is not None
+    plan = json.dumps({"parent": os.getpid(), "sandbox": shown.json()})
+    command = [sys.executable, "-I", "-S", LAUNCHER, plan, PYTHON, "-I", "-c", FILL]
+    done = subprocess.run(
+        [*command, "/dev/shm", "/tmp", "/var/tmp"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={},
+    )
+    assert done.stdout.splitlines() == [f"ENOSPC {most} {most}", "ENOSPC"] * 3, done.stderr
+
+
+def test_a_child_of_a_template_has_its_own_limit_in_memory(apart: Isolation, place: Path) -> None:
+    """As a template does it: the world of many attempts first, then that of one, with a limit of its own."""
+    own = place / "pool" / "own"
+    own.mkdir(parents=True)
+    user = apart.user()
+    template = apart.program(
+        read=[isolation.SANDBOX, *interpreter(Path(sys.executable))],
+        write=[own.parent],
+        directory=Path("/"),
+        user=user,
+        parent=True,
+    )
+    assert template is not None
+    narrowed = apart.attempt(template, own=[own], temporary=Path("/tmp/none"), memory=8 << 20)
+    if user is not None:
+        os.chown(own, user, user)
+    code = f"""
+import importlib.util, os, sys
+spec = importlib.util.spec_from_file_location("sandbox", {str(isolation.SANDBOX)!r})
+sandbox = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(sandbox)
+pid = sandbox.fork()
+if pid == 0:
+    try:
+        sandbox.first()
+        sandbox.close({narrowed!r})
+        sys.argv = ["-c", "/dev/shm", "/tmp"]
+        exec({FILL!r})
+        sys.stdout.flush()
+    finally:
+        sys.stderr.flush()
+        os._exit(0)
+os.waitpid(pid, 0)
+"""
+    plan = json.dumps({"parent": os.getpid(), "sandbox": template.json()})
+    command = [sys.executable, "-I", "-S", LAUNCHER, plan, PYTHON, "-I", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env={})
+    assert done.stdout.splitlines() == ["ENOSPC 8 8", "ENOSPC"] * 2, done.stderr
+
+
+def test_without_a_limit_memory_is_a_part_of_the_machines(apart: Isolation) -> None:
+    shown = apart.program(read=[], write=[], directory=Path("/"), user=None)
+    assert shown is not None
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < shown.memory <= min(machine // 4, 2 << 30)
+
+
+class Deaf:
+    """A C library that says that all went well, and did nothing."""
+
+    def mount(self, *_: object) -> int:
+        return 0
+
+    def pivot_root(self, *_: object) -> int:
+        return 0
+
+
+def test_nothing_is_made_in_the_machines_own_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should a mount ever fail without saying so, the building ends before there is anything in /dev."""
+    made: list[str] = []
+    stat = os.stat
+    monkeypatch.setattr(sandbox, "_LIBC", Deaf())
+    monkeypatch.setattr(os, "mkdir", lambda path, *_, **__: made.append(str(path)))
+    monkeypatch.setattr(os, "symlink", lambda _, path: made.append(str(path)))
+    monkeypatch.setattr(os, "stat", lambda path, **more: stat("/" if path == sandbox._OLD else path, **more))
+    here = os.getcwd()
+    try:
+        with pytest.raises(OSError, match="new root is not in place"):
+            sandbox._Root()
+        assert [path for path in made if not path.startswith("/tmp/")] == []
+        root = object.__new__(sandbox._Root)
+        monkeypatch.setattr(sandbox, "_OLD", "")
+        for folder in ("/dev", "/etc"):
+            with pytest.raises(OSError, match="new root is not in place"):
+                root._link(".", f"{folder}/null")
+    finally:
+        os.chdir(here)
+    assert [path for path in made if not path.startswith("/tmp/")] == []

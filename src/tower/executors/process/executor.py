@@ -117,7 +117,9 @@ class ProcessExecutor:
     async def _fork(self, template: Template, *, job: TaskJob, work: Work) -> None:
         temporary = _hand_over(job, template.user)
         message = self._message(job, work.group)
-        message["sandbox"] = self.isolation.attempt(template.shown, own=_own(job), temporary=temporary)
+        message["sandbox"] = self.isolation.attempt(
+            template.shown, own=_own(job), temporary=temporary, memory=job.limits.memory
+        )
         groups: list[int] = []
         try:
             for path in () if work.group is None else work.group.entries:
@@ -250,6 +252,7 @@ class ProcessExecutor:
             directory=job.directory,
             user=user,
             temporary=temporary,
+            memory=job.limits.memory,
         )
         child = Child(
             arguments,

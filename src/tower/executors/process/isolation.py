@@ -42,6 +42,7 @@ _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108
 _USERS = ((2_000_000_000, 1 << 16), (60_000, 5_000), (65_534, 1))
 """First and number of the users that processes are where Tower is root; the first that exist here."""
 _TRIAL_SECONDS = 20.0
+_MOST_MEMORY = 2 << 30
 
 
 class Mode(StrEnum):
@@ -82,6 +83,7 @@ class Shown:
     write: tuple[str, ...]
     hidden: tuple[str, ...]
     temporary: str | None
+    memory: int
     directory: str
     user: int | None
     parent: bool
@@ -117,9 +119,14 @@ class Isolation:
         directory: Path,
         user: int | None,
         temporary: Path | None = None,
+        memory: int | None = None,
         parent: bool = False,
     ) -> Shown | None:
-        """The world of one program. `parent`: it forks others, which close themselves off further."""
+        """The world of one program. `parent`: it forks others, which close themselves off further.
+
+        `memory` is its limit in bytes: no folder of its own in memory takes more. Without one that is a
+        quarter of the machine's, at most 2 GiB.
+        """
         if self.mode is Mode.NONE:
             return None
         namespaces = self.mode.namespaces
@@ -132,6 +139,7 @@ class Isolation:
             hidden=_texts(path.resolve() for path in self.hidden),
             # where the home itself lies below /tmp, that is one in memory with what is shown in it
             temporary=None if temporary is None or _temporary(str(temporary)) else str(temporary),
+            memory=memory or in_memory(),
             directory=str(directory),
             user=user,
             parent=parent,
@@ -148,7 +156,7 @@ class Isolation:
         return [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(plan), *arguments]
 
     def attempt(
-        self, template: Shown | None, *, own: Iterable[Path], temporary: Path
+        self, template: Shown | None, *, own: Iterable[Path], temporary: Path, memory: int | None = None
     ) -> dict[str, Any] | None:
         """How a child of a template closes itself off: of what the template sees, only `own` is left."""
         if template is None:
@@ -163,6 +171,7 @@ class Isolation:
             "private": list(folders),
             "kept": [path for path in template.read if path.startswith(covered)],
             "temporary": None if _temporary(str(temporary)) else str(temporary),
+            "memory": memory or in_memory(),
         }
 
 
@@ -176,6 +185,12 @@ def _exist(first: int, number: int) -> bool:
         )
         for name in ("/proc/self/uid_map", "/proc/self/gid_map")
     )
+
+
+@cache
+def in_memory() -> int:
+    """How many bytes a folder in memory takes of a process without a limit: a quarter, at most 2 GiB."""
+    return min(_MOST_MEMORY, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4)
 
 
 def _temporary(path: str) -> bool:

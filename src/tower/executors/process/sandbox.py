@@ -20,7 +20,7 @@ NEWNS, NEWIPC, NEWUSER, NEWPID = 0x00020000, 0x08000000, 0x10000000, 0x20000000
 _SETTID, _CLEARTID = 0x01000000, 0x00200000
 _BIND, _REC, _PRIVATE = 0x1000, 0x4000, 1 << 18
 _RDONLY, _NOSUID, _NODEV, _NOEXEC = 1, 2, 4, 8
-_DETACH = 2
+_REMOUNT, _DETACH = 32, 2
 _SYS_MOUNT_SETATTR, _SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_CLONE3 = 442, 428, 429, 435
 _SYS_LANDLOCK = 444
 _SYS_CLONE = {"x86_64": 56, "aarch64": 220}
@@ -43,6 +43,9 @@ EVERYWHERE = ["/proc", "/dev", "/tmp", "/var/tmp"]  # noqa: S108
 """Where a process with a file system of its own may write, besides what is its own."""
 
 TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
+
+_LEAST_MEMORY = 1 << 20
+_BYTES_PER_FILE = 1 << 12
 
 # rights of Landlock: what may be done to files that are only read, and to all files
 _READ = 1 << 0 | 1 << 2 | 1 << 3
@@ -67,6 +70,13 @@ def _mount(source: str | None, target: str, kind: str | None, flags: int, data: 
     words = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
     if _LIBC.mount(words[0], words[1], words[2], ctypes.c_ulong(flags), words[3]) != 0:
         _failed(f"mount {target}")
+
+
+def _in_memory(target: str, size: int, *, again: bool = False) -> None:
+    """A folder in memory for everybody, of so many bytes; `again`: it is there, with another size."""
+    size = max(size, _LEAST_MEMORY)  # none at all would be no limit
+    data = f"mode=1777,size={size},nr_inodes={size // _BYTES_PER_FILE}"
+    _mount("tmpfs", target, "tmpfs", _NOSUID | _NODEV | (_REMOUNT if again else 0), data)
 
 
 def _restrict(target: str, flags: int, *, recursive: bool = True) -> None:
@@ -154,12 +164,15 @@ class _Root:
     """A new root under construction: the old one hangs at `_OLD` until all that is shown was taken."""
 
     def __init__(self) -> None:
+        before = os.stat("/")
         _mount(None, "/", None, _REC | _PRIVATE)
         _mount("tmpfs", "/tmp", "tmpfs", _NOSUID | _NODEV, "mode=0755,size=16m")  # noqa: S108
         os.mkdir(f"/tmp{_OLD}")  # noqa: S108
         if _LIBC.pivot_root(b"/tmp", os.fsencode(f"/tmp{_OLD}")) != 0:  # noqa: S108
             _failed("pivot_root")
         os.chdir("/")
+        if not os.path.samestat(os.stat(_OLD), before) or os.stat("/").st_dev == before.st_dev:
+            raise OSError(errno.EXDEV, "the new root is not in place")
         self._shown: dict[str, int | None] = {}
 
     def _covered(self, path: str) -> int | None:
@@ -169,6 +182,13 @@ class _Root:
                 return self._shown[path]
             path = os.path.dirname(path)
         return None
+
+    def _link(self, target: str, path: str) -> None:
+        """Make a link in what is under construction; in the machine's own folder of that name, never."""
+        folder = os.path.dirname(path)
+        if os.path.isdir(_OLD + folder) and os.path.samefile(folder, _OLD + folder):
+            raise OSError(errno.EXDEV, "the new root is not in place")
+        os.symlink(target, path)
 
     def show(self, path: str, flags: int, *, optional: bool = False) -> None:
         """Show a file or folder under its own name; links on the way are shown as links."""
@@ -194,7 +214,7 @@ class _Root:
                 if links > 40:
                     raise OSError(40, "too many links", path)
                 if self._covered(full) is None and not os.path.lexists(full):
-                    os.symlink(target, full)
+                    self._link(target, full)
                 here = "" if target.startswith("/") else here
                 parts[:0] = target.split("/")
                 continue
@@ -221,27 +241,27 @@ class _Root:
             _mount(f"{_OLD}/dev/null", path, None, _BIND)
         self._shown[path] = None
 
-    def devices(self) -> None:
+    def devices(self, memory: int) -> None:
         os.mkdir("/dev", 0o755)
         for name in _DEVICES:
             if os.path.exists(f"{_OLD}/dev/{name}"):
                 _placeholder(f"/dev/{name}", folder=False)
                 _mount(f"{_OLD}/dev/{name}", f"/dev/{name}", None, _BIND)
         for name, target in _LINKS:
-            os.symlink(target, f"/dev/{name}")
+            self._link(target, f"/dev/{name}")
         for name in ("shm", "pts"):
             os.mkdir(f"/dev/{name}", 0o755)
-        _mount("tmpfs", "/dev/shm", "tmpfs", _NOSUID | _NODEV, "mode=1777")  # noqa: S108
+        _in_memory("/dev/shm", memory)  # noqa: S108
         try:
             _mount("devpts", "/dev/pts", "devpts", _NOSUID | _NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
         except OSError:
             os.rmdir("/dev/pts")  # a terminal of one's own is a convenience
 
-    def temporary(self, folder: str | None) -> None:
+    def temporary(self, folder: str | None, memory: int) -> None:
         for path in TEMPORARY:
             os.makedirs(path, 0o755, exist_ok=True)
             if folder is None:
-                _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=1777")
+                _in_memory(path, memory)
             else:
                 _mount(_OLD + folder, path, None, _BIND)
                 _restrict(path, _NOSUID | _NODEV)
@@ -267,12 +287,12 @@ def build(plan: dict[str, Any]) -> None:
 
     `system` and `read` are shown to be read (what is not there of `system` is left out), `write` to be
     written, nothing of `hidden` is seen but what the lists name below it; `temporary` is the folder behind
-    /tmp, or None for one in memory.
+    /tmp, or None for one in memory; `memory` is how many bytes each folder in memory takes.
     """
     before = os.umask(0o022)
     root = _Root()
-    root.devices()
-    root.temporary(plan["temporary"])
+    root.devices(plan["memory"])
+    root.temporary(plan["temporary"], plan["memory"])
     for path in plan["system"]:
         root.show(path, _RDONLY | _NOSUID | _NODEV, optional=True)
     for path in plan["hidden"]:
@@ -292,7 +312,7 @@ def build(plan: dict[str, Any]) -> None:
 def first() -> None:
     """In a child of `fork`: a process table and shared memory of its own. What follows is `narrow`'s."""
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC)
-    _mount("tmpfs", "/dev/shm", "tmpfs", _NOSUID | _NODEV, "mode=1777")  # noqa: S108
+    _in_memory("/dev/shm", _LEAST_MEMORY)  # noqa: S108  (`narrow` knows how much it may be)
     _no_more_users()
     _own_keyring()
 
@@ -305,13 +325,15 @@ def _no_more_users() -> None:
 def narrow(plan: dict[str, Any]) -> None:
     """In a child of `fork`, after `first`: of each folder in `private` only the one entry that is its own.
 
-    `kept` is what must still be seen of that which lies beside these, or below /tmp or /var/tmp.
+    `kept` is what must still be seen of that which lies beside these, or below /tmp or /var/tmp; `memory` is
+    how many bytes each folder in memory takes.
     """
+    _in_memory("/dev/shm", plan["memory"], again=True)  # noqa: S108
     trees = [(_tree(path), path) for path in (*plan["kept"], *plan["private"])]
     shared = [(_tree(plan["temporary"]), path) for path in TEMPORARY if plan["temporary"]]
     for path in TEMPORARY:
         if not plan["temporary"]:
-            _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, "mode=1777")
+            _in_memory(path, plan["memory"])
     for tree, path in shared:
         _attach(tree, path)
     parents = {os.path.dirname(path) for path in plan["private"]}
