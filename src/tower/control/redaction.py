@@ -51,6 +51,10 @@ class Redaction:
         """Forget the values of a workload that has ended."""
         self._given.pop(workload, None)
 
+    def shown(self, workload: str) -> tuple[bytes, ...]:
+        """What `hide` looks for: nothing may part one of these before it is asked."""
+        return self._given.get(workload, _NOTHING).shown
+
     def hide(self, workload: str, text: bytes) -> bytes:
         """The text without the values that the workload was given."""
         for value in self._given.get(workload, _NOTHING).shown:

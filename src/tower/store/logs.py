@@ -8,18 +8,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_LINE = 16 * 1024
+_LONGEST_CREDENTIAL = 4 * 1024
+_MOST_STEPS = 64
 _LARGEST_READ = 4 * 1024 * 1024
 _NOTE = "[the output is longer than this log may be; the rest was dropped]\n"
 
 # what looks like a credential of ours, or like any signed token, never reaches a log (T32)
-_CREDENTIAL = re.compile(
-    rb"(twr_[A-Za-z0-9]{12}_)[A-Za-z0-9_-]{20,}|(eyJ[A-Za-z0-9_-]{6})[A-Za-z0-9_-]*\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+"
-)
+_KEY = re.compile(rb"(twr_[A-Za-z0-9]{12}_)[A-Za-z0-9_-]{20,}")
+# what only begins like a token is found too, and then left: looking at it once keeps the time linear
+_TOKEN = re.compile(rb"(eyJ[A-Za-z0-9_-]{6})[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +36,8 @@ class LogSink:
     """Appends output to one file. Used in the event loop: a write costs some ten microseconds.
 
     `changed` is called after each write that added lines. A line without an end is kept back until its end
-    comes, it is longer than 16 KiB, or the sink is closed. A full log takes no more, or with `rotate` is
-    moved aside to `<name>.1` and begun anew.
+    comes, it is longer than 16 KiB and what could be a secret's beginning, or the sink is closed. A full log
+    takes no more, or with `rotate` is moved aside to `<name>.1` and begun anew.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class LogSink:
         changed: Callable[[], object] = lambda: None,
         rotate: bool = False,
         hide: Callable[[bytes], bytes] = lambda text: text,
+        whole: Callable[[], Iterable[bytes]] = tuple,
     ) -> None:
         """Open `path` for appending, its folder made private where absent; `limit` bytes at most.
 
-        `hide` gets each line before it is cut or written, and answers what of it may be seen.
+        `hide` gets each line before it is written, and answers what of it may be seen. It gets a line that is
+        too long to wait for its end in parts, and never a part of one of the values that `whole` names.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path = path
@@ -59,6 +63,7 @@ class LogSink:
         self._changed = changed
         self._rotate = rotate
         self._hide = hide
+        self._whole = whole
         self._rest = b""
         self._rest_at = 0.0
         self.lines = 0
@@ -76,12 +81,18 @@ class LogSink:
         *complete, rest = pieces
         lines: list[tuple[float, bytes]] = []
         for number, line in enumerate(complete):
-            shown = self._hide(line) + b"\n"
-            lines += [(first_at if number == 0 else at, part) for part in _cut(shown)]
+            lines += [(first_at if number == 0 else at, part) for part in self._shown(line, end=b"\n")]
         if not complete:
             at = first_at
-        *long, rest = _cut(self._hide(rest) if len(rest) > _LONGEST_LINE else rest)
-        lines += [(at, part) for part in long]
+        while len(rest) > _LONGEST_LINE + _LONGEST_CREDENTIAL:
+            # a value that has not arrived to its end begins in what is held back
+            whole = [value for value in self._whole() if b"\n" not in value]
+            held = max(_LONGEST_CREDENTIAL, *(len(value) for value in whole), 0)
+            if len(rest) <= _LONGEST_LINE + held:
+                break
+            end = _cut_at(rest, whole)
+            lines += [(at, part) for part in self._shown(rest[:end])]
+            rest = rest[end:]
         self._rest, self._rest_at = rest, at
         self._append(lines)
 
@@ -90,9 +101,13 @@ class LogSink:
         if self._descriptor < 0:
             return
         if self._rest:
-            self._append([(self._rest_at, self._hide(self._rest))])
+            self._append([(self._rest_at, part) for part in self._shown(self._rest)])
         os.close(self._descriptor)
         self._descriptor = -1
+
+    def _shown(self, line: bytes, end: bytes = b"") -> list[bytes]:
+        """What may be seen of a line, in parts of the longest length."""
+        return [part for part in _cut(masked(self._hide(line)) + end) if part]
 
     def _open(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -104,7 +119,7 @@ class LogSink:
             return
         out = bytearray()
         for at, line in lines:
-            record = _record(at, masked(line).decode(errors="replace"))
+            record = _record(at, line.decode(errors="replace"))
             if len(record) > self._room and self._rotate:
                 self._flush(out)
                 out = bytearray()
@@ -190,16 +205,40 @@ def masked(line: bytes) -> bytes:
     """The text without what looks like a credential of ours, or like any signed token."""
     if b"twr_" not in line and b"eyJ" not in line:
         return line
-    return _CREDENTIAL.sub(lambda found: (found[1] or found[2]) + b"[masked]", line)
+    line = _TOKEN.sub(lambda found: found[1] + b"[masked]" if found[2] else found[0], line)
+    return _KEY.sub(lambda found: found[1] + b"[masked]", line)
 
 
 def _cut(line: bytes) -> list[bytes]:
     """A line in parts of at most 16 KiB, cut between characters; the last part may be empty."""
     parts = []
     while len(line) > _LONGEST_LINE:
-        end = _LONGEST_LINE
-        while end > _LONGEST_LINE - 4 and line[end] & 0xC0 == 0x80:
-            end -= 1
+        end = _between_characters(line)
         parts.append(line[:end])
         line = line[end:]
     return [*parts, line]
+
+
+def _between_characters(line: bytes) -> int:
+    end = _LONGEST_LINE
+    while end > _LONGEST_LINE - 4 and line[end] & 0xC0 == 0x80:
+        end -= 1
+    return end
+
+
+def _cut_at(line: bytes, whole: Iterable[bytes]) -> int:
+    """Where to cut a line that is too long: in none of these values, and in no credential."""
+    values = set(whole)
+    if b"twr_" in line or b"eyJ" in line:
+        values |= {found[0] for found in _TOKEN.finditer(line) if found[2]}
+        values |= {found[0] for found in _KEY.finditer(line)}
+    end = _between_characters(line)
+    for _ in range(_MOST_STEPS):
+        over = [line.find(value, max(0, end - len(value) + 1), end + len(value) - 1) for value in values]
+        begins = min((begin for begin in over if begin >= 0), default=end)
+        if begins == 0:
+            return max(len(value) for value in values if line.startswith(value))
+        if begins == end:
+            break
+        end = begins
+    return end

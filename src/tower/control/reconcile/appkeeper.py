@@ -331,6 +331,7 @@ class AppKeeper:
                 changed=lambda: self._parts.events.publish(("log", app_id)),
                 rotate=True,
                 hide=lambda line: self._parts.redaction.hide(app_id, line),
+                whole=lambda: self._parts.redaction.shown(app_id),
             )
         self._sink.write(chunk)
 

@@ -368,6 +368,7 @@ class Attempt:
                 now=self._parts.clock.now,
                 changed=lambda: self._parts.events.publish(topic),
                 hide=lambda line: self._parts.redaction.hide(self._id, line),
+                whole=lambda: self._parts.redaction.shown(self._id),
             )
             self._shown = self._parts.timers.later(_SECONDS_UNTIL_LOGS_SHOW, self._show_logs)
         self._sink.write(chunk)
