@@ -164,7 +164,9 @@ def test_t41_an_answer_that_another_browser_got_signs_nobody_in(gate: Gate) -> N
     ],
     ids=str,
 )
-def test_t41_no_state_a_foreign_one_or_another_issuer_signs_nobody_in(gate: Gate, change: dict[str, str | None]) -> None:
+def test_t41_no_state_a_foreign_one_or_another_issuer_signs_nobody_in(
+    gate: Gate, change: dict[str, str | None]
+) -> None:
     with browser() as visitor:
         answer = visitor.get(changed(gate.back(visitor, "bob"), **change))
 
