@@ -202,7 +202,7 @@ def test_t41_a_code_that_comes_again_signs_nobody_in(gate: Gate) -> None:
 
 
 def test_t41_an_id_token_of_another_sign_in_is_not_taken(gate: Gate) -> None:
-    """The provider was asked with another nonce than the browser's own: what it signed is for somebody else."""
+    """The provider was asked with another nonce than the browser's own: its answer is for somebody else."""
     with browser() as visitor:
         asked = changed(gate.begin(visitor), nonce="B" * 43)
         answer = visitor.get(sign_in(visitor, asked, "alice", until=gate.tower.url))
@@ -234,7 +234,7 @@ def test_t41_proof_of_possession_is_not_bargained_away(gate: Gate, change: dict[
 
 
 def test_t41_the_code_of_somebody_else_does_not_fit_ones_own_flow(gate: Gate) -> None:
-    """A victim's browser with a flow of its own and the attacker's code: nobody is signed in as the attacker."""
+    """A victim's browser with a flow of its own, the attacker's code: nobody is signed in as the attacker."""
     with browser() as attacker, browser() as victim:
         theirs = parse_qs(urlsplit(gate.back(attacker, "bob")).query)["code"][0]
         answer = victim.get(changed(gate.back(victim, "alice"), code=theirs))
