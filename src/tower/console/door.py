@@ -153,6 +153,7 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
     return [
         ("GET", "/", runs.index),
         ("GET", "/v2/domain/{domain}/project/{project}/runs", runs.index),
+        ("GET", "/v2/domain/{domain}/project/{project}/tasks/{name}", runs.index),
         ("GET", _RUN, runs.one),
         ("GET", f"{_RUN}/events", runs.events),
         ("GET", f"{_RUN}/logs", runs.logs),

@@ -31,13 +31,14 @@ class Runs:
     async def index(self, request: Request) -> Response:
         """The newest runs of every project, or of one domain.
 
-        `mine=1` shows the caller's own, `task=NAME` those of the tasks of that name.
+        `mine=1` shows the caller's own, `task=NAME` those of the tasks of that name; the official SDK prints
+        the address of a task's page instead, which is this page too.
         """
         found = await visit(request, self._parts.chain)
         project = request.path_params.get("project", "")
         domain = request.path_params.get("domain", "")
         mine = request.query_params.get("mine") == "1"
-        task = request.query_params.get("task", "")
+        task = request.path_params.get("name") or request.query_params.get("task", "")
         wanted = {"executed_by": found.principal.subject if mine else "", "task_name": task}
         filters = tuple(Filter(Op.EQUAL, name, (value,)) for name, value in wanted.items() if value)
         query = Query(limit=PAGE, token=request.query_params.get("token", ""), filters=filters)

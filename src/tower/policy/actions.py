@@ -338,6 +338,7 @@ ROUTES: dict[str, Row] = {
     "agent POST /agent/token": _SELF,
     "console GET /": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs": _read(Action.RUN_VIEW),
+    "console GET /v2/domain/{domain}/project/{project}/tasks/{name}": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/events": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/logs": _read(Action.RUN_VIEW),

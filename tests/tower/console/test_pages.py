@@ -147,6 +147,8 @@ async def test_the_runs_of_a_task_have_a_page_that_deployments_and_runs_name(tow
     runs = "/v2/domain/development/project/flytesnacks/runs"
     async with town.client(await town.session("alice")) as client:
         of_it = (await client.get(f"{runs}?task=env.main")).text
+        official = (await client.get(f"{runs.removesuffix('runs')}tasks/env.main")).text
+        assert "Runs of env.main" in official
         of_another = (await client.get(f"{runs}?task=env.%3Cb%3E")).text
         run = (await client.get(path)).text
     assert path in of_it
