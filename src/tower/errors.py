@@ -3,6 +3,7 @@
 Fault
 ├── Invalid             the request is malformed; the message names the field
 ├── Unauthenticated     no credential, or one that does not hold
+│   └── Counterfeit     what came is none of ours; its source is made to wait
 ├── Denied              a known caller who may not do this
 ├── NotFound            absent, or not viewable by this caller (byte for byte the same)
 ├── AlreadyExists       the name is taken by something else

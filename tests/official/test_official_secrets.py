@@ -6,8 +6,8 @@ import secrets
 from pathlib import Path
 
 import pytest
+from tests.official.conftest import script
 from tests.official.test_official_sdk import official  # noqa: F401  (a fixture)
-from tests.official.test_official_tasks import script
 from tests.tower_process import Tower
 
 pytestmark = [pytest.mark.official, pytest.mark.xdist_group("official")]

@@ -6,6 +6,7 @@ import re
 import socket as sockets
 import sqlite3
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -664,7 +665,10 @@ def test_t32_planted_secrets_are_found_nowhere(victim: Victim) -> None:
     rooms = {path.relative_to(tower.home).parts[0] for path in files[:-1]}
     assert {"code", "images", "logs", "sdk", "tower.db", "work"} <= rooms
     assert not [path for path in files if re.fullmatch(r"core(\.\d+)?", path.name)]
-    texts = {str(path): path.read_bytes() for path in files} | family(tower.process.pid)
+    texts = family(tower.process.pid)
+    for path in files:
+        with suppress(FileNotFoundError):  # a room of a run that has ended meanwhile
+            texts[str(path)] = path.read_bytes()
     found = [
         (what, place)
         for what, canary in planted.items()

@@ -23,7 +23,7 @@ import flyte
 from flyte import _deploy, _environment, _init
 from flyte._deploy import Loaded, Place, Progress, load_file, plan
 from flyte._syncify import syncify
-from flyte.errors import DeploymentError, InitializationError, PermissionDeniedError
+from flyte.errors import DeclarationError, DeploymentError, InitializationError, PermissionDeniedError
 
 UPLOAD = "/flyteidl2.dataproxy.DataProxyService/CreateUploadLocation"
 DEPLOY = "/flyteidl2.task.TaskService/DeployTask"
@@ -385,9 +385,9 @@ def test_names_of_variables_and_of_environments(loaded: Loaded) -> None:
     assert loaded.environment("web") is loaded.environment("web-app") is loaded.module.web
     assert loaded.environment("jobs", kind="task") is loaded.module.env
     assert [each.name for each in loaded.environments(kind="app")] == ["web-app", "tool-app"]
-    with pytest.raises(DeploymentError, match=r"absent.*base, jobs, tool-app, web-app"):
+    with pytest.raises(DeclarationError, match=r"absent.*base, jobs, tool-app, web-app"):
         loaded.environment("absent")
-    with pytest.raises(DeploymentError, match="app environment"):
+    with pytest.raises(DeclarationError, match="app environment"):
         loaded.environment("jobs", kind="app")
 
 

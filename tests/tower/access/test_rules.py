@@ -117,7 +117,7 @@ async def test_a_permit_never_lifts_a_ceiling(world: World) -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("permit (principal, action, resource)\nwhen { resource.zip };", "line 1: attribute `zip`"),
+        ("permit (principal, action, resource)\nwhen { resource.zip };", "line 2: attribute `zip`"),
         ("// first\n\nforbid (principal, action, resource);\n\npermit (principal,,);", "line 5"),
         ('forbid (principal, action, resource == Task::"x");', "cannot be named one by one"),
         ('forbid (principal in Role::"viewer@1:*/1:*", action, resource);', "Role cannot be named"),

@@ -33,6 +33,8 @@ def call(path, header=b"x-flyte-agent: 1\\r\\n"):
         return type(error).__name__
     finally:
         s.close()
+    if not answer:
+        return "cut"
     return answer.split(b" ")[1].decode() + " " + answer.rpartition(b"\\r\\n\\r\\n")[2].decode()
 """
 
