@@ -27,7 +27,7 @@ BASE = "ghcr.io/flyteorg/flyte:py3.11-v2.12.1"
 GROUND = Ground(endpoint="https://127.0.0.1:8443", org="tower", reserved=frozenset(), output=1)
 ROW: Any = SimpleNamespace(run="r1", action="a0", created_at=0.0)
 PYTHON = Path("/images/x/bin/python")
-FOLDER = Path("/work/y/.tower")
+FOLDER = Path("/rooms/y/.tower")
 
 
 def spec(*more: str, bundle: str = URI) -> task_definition_pb2.TaskSpec:
@@ -51,9 +51,9 @@ def test_places_and_names_are_filled_in() -> None:
     words = official.command(spec(), python=PYTHON, folder=FOLDER, row=ROW)
     assert words[0] == "/images/x/bin/a0"
     given = dict(zip(words[1::2], words[2::2], strict=False))
-    assert given["--inputs"] == "/work/y/.tower/inputs.pb"
-    assert given["--outputs-path"] == "/work/y/.tower"
-    assert given["--tgz"] == "/work/y/.tower/code.tar.gz"
+    assert given["--inputs"] == "/rooms/y/.tower/inputs.pb"
+    assert given["--outputs-path"] == "/rooms/y/.tower"
+    assert given["--tgz"] == "/rooms/y/.tower/code.tar.gz"
     assert (given["--run-name"], given["--name"]) == ("r1", "a0")
     assert given["--run-start-time"] == "1970-01-01T00:00:00+00:00"
     assert given["--prev-checkpoint"] == ""
@@ -69,7 +69,7 @@ def test_the_environment_leads_to_tower_and_holds_no_credential() -> None:
     ]  # fmt: skip
     assert "SSL_CERT_FILE" not in env
     trusting = official.environment(replace(GROUND, trust=Path("/ca")), python=PYTHON, folder=FOLDER)
-    assert trusting["SSL_CERT_FILE"] == "/work/y/.tower/trust.pem"
+    assert trusting["SSL_CERT_FILE"] == "/rooms/y/.tower/trust.pem"
     named = official.environment(
         replace(GROUND, endpoint="https://localhost:1"), python=PYTHON, folder=FOLDER
     )
@@ -108,10 +108,10 @@ def test_a_child_is_known_as_the_deployed_task() -> None:
     asked = spec()
     del asked.task_template.container.env[:]
     words = list(asked.task_template.container.args)
-    words[words.index(URI)] = "/work/y/.tower/code.tar.gz"
+    words[words.index(URI)] = "/rooms/y/.tower/code.tar.gz"
     del asked.task_template.container.args[:]
     asked.task_template.container.args.extend(words)
-    asked.task_template.metadata.code_bundle_uri = "/work/y/.tower/code.tar.gz"
+    asked.task_template.metadata.code_bundle_uri = "/rooms/y/.tower/code.tar.gz"
     assert officialspecs.same(officialspecs.settled(asked, parent), deployed)
 
 
