@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 ARGS   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast check format official bench fuzz clean
+.PHONY: help setup demo test browser check format bench fuzz clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +23,11 @@ demo: $(READY)  ## Start Tower, deploy the webhook, call it as two people (ARGS=
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(READY)  ## Run the tests
-	@$(BIN)/python -m pytest -n auto --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --ignore=tests/browser $(ARGS)
+
+browser: $(READY)  ## Run the tests of the console in a real Chromium
+	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --locked --extra server --group dev --group browser --inexact
+	@$(BIN)/python -m pytest tests/browser $(ARGS)
 
 check: $(READY)  ## Formatting, lint, types and import contracts
 	@$(BIN)/ruff format --check .

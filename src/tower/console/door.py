@@ -101,12 +101,12 @@ class Console:
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     async def static(self, request: Request) -> Response:
-        """The style sheet and the script."""
-        found = STATIC.get(request.path_params["file"])
-        if found is None:
-            return nothing()
-        kind, content = found
-        return Response(content, headers={"content-type": kind, "cache-control": "public, max-age=300"})
+        """The style sheet, the script and the icon."""
+        return _static(request.path_params["file"])
+
+    async def icon(self, request: Request) -> Response:
+        """Where browsers look for an icon when what they show is no page that names one."""
+        return _static("icon.svg")
 
     async def _refused(self, request: Request, fault: Fault) -> Response:
         if (
@@ -146,6 +146,14 @@ class Console:
         return f"Something went wrong here; the reference is {reference}."
 
 
+def _static(name: str) -> Response:
+    found = STATIC.get(name)
+    if found is None:
+        return nothing()
+    kind, content = found
+    return Response(content, headers={"content-type": kind, "cache-control": "public, max-age=300"})
+
+
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
     signin, runs, apps, triggers = SignIn(parts), Runs(parts), AppPages(parts), TriggerPages(parts)
     passwords, devices, providers = Passwords(parts), DevicePages(parts), Providers(parts)
@@ -157,6 +165,7 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("GET", _RUN, runs.one),
         ("GET", f"{_RUN}/events", runs.events),
         ("GET", f"{_RUN}/logs", runs.logs),
+        ("POST", f"{_RUN}/abort", runs.abort),
         ("GET", "/v2/apps", apps.index),
         ("GET", _APP, apps.one),
         ("GET", f"{_APP}/events", apps.events),
@@ -178,6 +187,7 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("POST", "/signout", signin.leave),
         ("GET", "/apps-login", signin.carry),
         ("GET", "/static/{file}", console.static),
+        ("GET", "/favicon.ico", console.icon),
         ("GET", "/healthz", console.health),
         ("GET", "/metrics", console.metrics),
     ]

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import RedirectResponse, Response, StreamingResponse
 
 from tower.console import streams, views
 from tower.console.parts import Parts
-from tower.console.requests import Visit, host, visit
+from tower.console.requests import Visit, form, host, own_page, visit
 from tower.console.templates import fragment, page
 from tower.control import appspecs
 from tower.control.apps import AppRow, Revision
 from tower.control.listing import Filter, Op, Query
+from tower.control.runs import run_resource
 from tower.control.watching import ActionKey, Seen
 from tower.errors import NotFound
 from tower.identity.principal import Principal
+from tower.policy.actions import Action
 
 PAGE = 50
 _EVENTS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
@@ -87,6 +89,17 @@ class Runs:
 
         return StreamingResponse(text(), media_type="text/plain; charset=utf-8")
 
+    async def abort(self, request: Request) -> Response:
+        """End the run, for who may; one that has ended already stays as it is."""
+        own_page(request)
+        found = await visit(request, self._parts.chain)
+        await form(request)
+        key = _run_key(request)
+        await self._parts.runs.abort(
+            found.principal, key, reason="in the console", whole_run=True, request_id=found.request_id
+        )
+        return RedirectResponse(views.run_href(key.project, key.domain, key.run), 303)
+
     async def _states(self, found: Visit, key: ActionKey) -> AsyncIterator[streams.Event]:
         async for _ in self._parts.watching.watch(found.principal, key, request_id=found.request_id):
             run = await self._view(found.principal, key, found.request_id)
@@ -118,7 +131,16 @@ class Runs:
             registered_by=await self._registrar(principal, seen, request_id),
             inputs=found.inputs,
             outputs=found.outputs,
+            stoppable=await self._stoppable(principal, seen),
         )
+
+    async def _stoppable(self, principal: Principal, seen: Seen) -> bool:
+        """Whether to show the button that aborts; pressing it is decided anew."""
+        row = seen.row
+        if row.phase.terminal:
+            return False
+        thing = run_resource(row.key, row=row, owner=row.executed_by)
+        return (await self._parts.access.check(principal, Action.RUN_ABORT, thing)).allowed
 
     async def _credential_name(self, seen: Seen) -> str:
         if not seen.row.credential_id:

@@ -14,6 +14,7 @@ from tower.control.federation import Federation
 from tower.control.logins import Logins
 from tower.control.oauth import Devices
 from tower.control.projects import Projects
+from tower.control.runs import Runs
 from tower.control.tailing import Tailing
 from tower.control.tasks import Tasks
 from tower.control.triggerviews import TriggerViews
@@ -34,6 +35,7 @@ class Parts:
     federation: Federation
     devices: Devices
     projects: Projects
+    runs: Runs
     watching: Watching
     data: Data
     tailing: Tailing

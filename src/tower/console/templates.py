@@ -14,6 +14,7 @@ _HERE = Path(__file__).parent
 STATIC = {
     "console.css": ("text/css; charset=utf-8", (_HERE / "static" / "console.css").read_bytes()),
     "console.js": ("text/javascript; charset=utf-8", (_HERE / "static" / "console.js").read_bytes()),
+    "icon.svg": ("image/svg+xml", (_HERE / "static" / "icon.svg").read_bytes()),
 }
 
 _environment = Environment(

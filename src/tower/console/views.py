@@ -103,6 +103,8 @@ class RunPage:
     outputs: tuple[Value, ...]
     trigger: tuple[str, str] | None
     """Name and address of the trigger that started it."""
+    stoppable: bool
+    """Whether the caller may abort it now."""
 
     @property
     def over(self) -> bool:
@@ -178,6 +180,7 @@ def run_page(
     registered_by: str | None,
     inputs: common_pb2.Inputs,
     outputs: common_pb2.Outputs,
+    stoppable: bool,
 ) -> RunPage:
     """A run for its page."""
     row = seen.row
@@ -218,6 +221,7 @@ def run_page(
         inputs=_values(inputs),
         outputs=_values(outputs),
         trigger=_trigger(row.actors),
+        stoppable=stoppable,
     )
 
 

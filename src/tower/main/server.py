@@ -279,6 +279,7 @@ def _console_parts(house: House, isolation: str) -> ConsoleParts:
         federation=house.oidc.federation,
         devices=house.oauth.devices,
         projects=house.projects,
+        runs=house.runs,
         watching=house.watching,
         data=house.data,
         tailing=house.tailing,

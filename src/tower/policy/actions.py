@@ -342,6 +342,7 @@ ROUTES: dict[str, Row] = {
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/events": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/logs": _read(Action.RUN_VIEW),
+    "console POST /v2/domain/{domain}/project/{project}/runs/{name}/abort": _effect(Action.RUN_ABORT),
     "console GET /v2/apps": _read(Action.APP_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/apps/{name}": _read(Action.APP_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/apps/{name}/events": _read(Action.APP_VIEW),
@@ -363,6 +364,7 @@ ROUTES: dict[str, Row] = {
     "console POST /signout": _SELF,
     "console GET /apps-login": _SELF,
     "console GET /static/{file}": _ANONYMOUS,
+    "console GET /favicon.ico": _ANONYMOUS,
     "console GET /healthz": _ANONYMOUS,
     "console GET /metrics": _read(Action.AUDIT_VIEW),
 }

@@ -117,6 +117,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
                 federation=rooms.oidc.federation,
                 devices=rooms.oauth.devices,
                 projects=rooms.projects,
+                runs=rooms.runs,
                 watching=rooms.watching,
                 data=rooms.data,
                 tailing=rooms.tailing,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 
 import httpx
@@ -214,6 +215,37 @@ async def test_every_page_forbids_scripts_frames_and_caches(town: Town) -> None:
         assert "<script>" not in answer.text
     assert script.headers["content-type"].startswith("text/javascript")
     assert stray.status_code == 404
+
+
+async def test_a_browser_finds_an_icon(town: Town) -> None:
+    async with town.client() as client:
+        named = re.search(r'<link rel="icon"[^>]* href="([^"]+)"', (await client.get("/signin")).text)
+        assert named is not None
+        for path in (named[1], "/favicon.ico"):
+            answer = await client.get(path)
+            assert answer.status_code == 200
+            assert answer.headers["content-type"] == "image/svg+xml"
+
+
+async def test_the_button_that_aborts_is_for_who_may(town: Town) -> None:
+    path = await town.run("alice")
+    await town.house.person("dave", None)
+    own = {"origin": town.url, "sec-fetch-site": "same-origin"}
+    async with town.client(await town.session("bob")) as client:
+        assert "Abort" not in (await client.get(path)).text
+        assert (await client.post(f"{path}/abort", data={"x": "1"}, headers=own)).status_code == 403
+    async with town.client(await town.session("dave")) as client:
+        assert (await client.post(f"{path}/abort", data={"x": "1"}, headers=own)).status_code == 404
+    async with town.client(await town.session("alice")) as client:
+        assert f'action="{path}/abort"' in (await client.get(path)).text
+        foreign = {"origin": "https://evil.example", "sec-fetch-site": "cross-site"}
+        assert (await client.post(f"{path}/abort", data={"x": "1"}, headers=foreign)).status_code == 403
+        pressed = await client.post(f"{path}/abort", data={"x": "1"}, headers=own)
+        assert pressed.headers["location"] == path
+        after = (await client.get(path)).text
+    assert "ABORTED" in after
+    assert "by alice" in after
+    assert f"{path}/abort" not in after
 
 
 async def test_metrics_are_for_who_may_view_the_audit(town: Town) -> None:
