@@ -17,6 +17,7 @@ from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
 from tower.control.directory import Directory
+from tower.control.givers import Givers
 from tower.control.refusals import Refusals
 from tower.control.wording import not_found, remedy, spoken
 from tower.errors import Denied
@@ -55,6 +56,7 @@ class Access:
         self._db = db
         self._engine = engine
         self._directory = directory
+        self._givers = Givers(directory)
         self._decided: dict[tuple[int, Action, Resource, str, bool], tuple[Principal, Decision]] = {}
         self._refusals = refusals
         self.settling: list[Callable[[], Awaitable[None]]] = []
@@ -153,27 +155,13 @@ class Access:
             ),
         )
         for ceiling in ceilings if decision.allowed else ():
-            if ceiling.person and not await self._maker_may(engine, ceiling.person, action, resource):
+            if not await self._givers.may(engine, ceiling, action, resource, to=principal.subject):
                 return replace(decision, allowed=False, policies=(f"below {ceiling.source}",))
         return decision
 
-    async def _maker_may(self, engine: Engine, person: str, action: Action, resource: Resource) -> bool:
-        """Whether the one who made a key for somebody else may do this themselves now (T35)."""
-        if action is Action.SELF_VIEW:
-            return True
-        facts = await self._directory.subject(person)
-        if facts is None or facts.disabled:
-            return False
-        if action is Action.KEY_MANAGE_OWN:
-            action = Action.KEY_MANAGE  # what is the caller's own is somebody else's to the maker
-        return engine.decide(
-            subject=person,
-            kind=facts.kind,
-            bindings=await self._directory.bindings(person),
-            ceilings=(),
-            action=action,
-            resource=resource,
-        ).allowed
+    async def gives(self, ceiling: Ceiling, action: Action, resource: Resource, *, to: str) -> bool:
+        """Whether the person that a limit is may do this now, as `givers` says. Records nothing."""
+        return await self._givers.may(self._engine, ceiling, action, resource, to=to)
 
     async def warning(self, principal: Principal, author: str) -> str:
         """What people are to be warned of when the caller runs code of `author`: "foreign-code", or ""."""
@@ -231,10 +219,7 @@ class Access:
             (
                 ceiling,
                 allows
-                and (
-                    not ceiling.person
-                    or await self._maker_may(self._engine, ceiling.person, action, resource)
-                ),
+                and await self._givers.may(self._engine, ceiling, action, resource, to=principal.subject),
             )
             for ceiling, allows in found.ceilings
         ]

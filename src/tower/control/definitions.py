@@ -61,9 +61,10 @@ class Definitions:
             self._versions.popitem(last=False)
         return definition
 
-    def deployed(self, key: TaskKey) -> None:
-        """Forget which version is the latest. Call it after the commit of a deployment."""
+    def deployed(self, key: TaskKey, version: str) -> None:
+        """Forget which version is the latest, and who gave this one what. Call it after the commit."""
         self._latest.pop(key, None)
+        self._versions.pop((key, version), None)
 
     def _find_latest(self, key: TaskKey) -> str | None:
         known = self._latest.get(key)

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Generic, TypeVar
 
 from tower.clock import Clock
+from tower.control import privileges
 from tower.errors import Broken, Fault
 from tower.identity.accesstokens import LOGIN_PREFIX
 from tower.identity.clients import Scope
@@ -38,21 +39,6 @@ from tower.store import policies as rules
 from tower.store.database import Database, Reader
 from tower.store.identities import AttemptRow
 from tower.store.policies import CeilingRow
-
-IDENTITY_ACTIONS = frozenset(
-    {
-        Action.KEY_MANAGE.value,
-        Action.KEY_MANAGE_OWN.value,
-        Action.USER_MANAGE.value,
-        Action.POLICY_MANAGE.value,
-        Action.SECRET_CREATE.value,
-        Action.SECRET_DELETE.value,
-        Action.ACT_AS.value,
-        Action.APP_RAW.value,
-        Action.AUDIT_PRUNE.value,
-    }
-)
-"""What neither a task nor an app may do for the person it acts for, whatever that person may do (T1, T16)."""
 
 _REMEMBERED = 16_384
 _SECONDS_BETWEEN_USES = 60.0
@@ -302,13 +288,14 @@ class Directory:
 def principal_of_run(row: AttemptRow, person: SubjectFacts) -> Principal:
     """The executor of an attempt as a caller: the person, through the whole chain of actors and this run.
 
-    The limits of what the person showed stay, and managing identities is off. Raises Broken for a row whose
-    actors or limits cannot be read: it must not run without them.
+    The limits of what the person showed stay, and managing identities is off but for privileges. Raises
+    Broken for a row whose actors or limits cannot be read: it must not run without them.
     """
     attempt_id = f"{row.project}/{row.domain}/{row.run}/{row.action}/{row.attempt}"
     try:
         actors = tuple(actor_from_text(text) for text in json.loads(row.actors))
         ceilings = tuple(ceiling_from_json(value) for value in json.loads(row.ceilings))
+        own = privileges.of_work(f"run:{row.project}/{row.domain}/{row.run}", row.privileges)
     except (TypeError, ValueError, AttributeError) as error:
         raise Broken("The record of a run is damaged.", cause=f"{attempt_id}: {error!r}") from error
     return Principal(
@@ -318,10 +305,7 @@ def principal_of_run(row: AttemptRow, person: SubjectFacts) -> Principal:
         email=person.email,
         credential=Credential(CredentialKind.WORKLOAD, attempt_id, attested=True, parent=row.credential_id),
         actors=(*actors, Actor(ActorKind.RUN, attempt_id)),
-        ceilings=(
-            *ceilings,
-            Ceiling(f"run:{row.project}/{row.domain}/{row.run}", forbidden=IDENTITY_ACTIONS),
-        ),
+        ceilings=(*ceilings, *own),
     )
 
 

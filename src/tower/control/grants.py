@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tower.clock import Clock
-from tower.control.directory import IDENTITY_ACTIONS
+from tower.control.privileges import IDENTITY_ACTIONS
 from tower.errors import Denied, Exhausted, Precondition
 from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind, Principal
 from tower.identity.signing import SigningKey

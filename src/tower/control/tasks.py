@@ -5,20 +5,21 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from typing import Any
 
 from flyteidl2.core import identifier_pb2
 from flyteidl2.task import task_definition_pb2
 from sqlalchemy.exc import IntegrityError
 
 from tower.audit import Event
-from tower.control import builtins, specs
+from tower.control import builtins, privileges, specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions
 from tower.control.listing import Query, prepare
 from tower.control.projects import Projects
 from tower.control.secretuse import SecretUse
-from tower.errors import AlreadyExists, Exhausted, Invalid, Unsupported
-from tower.identity.principal import Principal
+from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, Unsupported
+from tower.identity.principal import Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.settings import Settings
 from tower.store import definitions as store
@@ -84,6 +85,7 @@ class Tasks:
         self._projects.open_for_work(project)
         kept = specs.check(spec, project=project, domain=domain, settings=self._settings)
         levels = await self.secrets(principal, kept, project=project, domain=domain, request_id=request_id)
+        given = await self._privileges(principal, kept, key=key, request_id=request_id)
         kept.task_template.id.CopyFrom(
             identifier_pb2.Identifier(
                 resource_type=identifier_pb2.TASK,
@@ -108,7 +110,21 @@ class Tasks:
             deployed_by=principal.subject,
             deployed_at=0.0,
             serial=0,
+            privileges="" if given is None else privileges.to_text(given),
         )
+        renewed = given is not None and not await self._still_given(key, version)
+        detail: dict[str, Any] = {
+            "version": version,
+            "digest": row.digest,
+            "code_digest": row.code_digest,
+            **({} if given is None else {"privileges": sorted(given.actions)}),
+        }
+
+        def note(tx: Transaction) -> None:
+            self._access.record(
+                tx, principal, decision, event=Event.TASK_DEPLOY, request_id=request_id, detail=detail
+            )
+            tx.after_commit(lambda: self._definitions.deployed(key, version))
 
         def insert(tx: Transaction) -> TaskRow:
             existing = store.get(tx, key, version)
@@ -118,28 +134,67 @@ class Tasks:
                         f"The version {version} of {key[2]} is deployed with other content.",
                         hint="A version never changes: deploy under another one.",
                     )
-                return existing[0]
+                if not renewed:
+                    return existing[0]
+                store.give(tx, key, version, row.privileges)
+                note(tx)
+                return replace(existing[0], privileges=row.privileges)
             if store.count_versions(tx, key) >= MAX_VERSIONS:
                 raise Exhausted(f"A task has at most {MAX_VERSIONS} versions.")
             added = replace(row, deployed_at=tx.now, serial=store.next_serial(tx, project, domain))
             store.insert(tx, added, data)
             if levels:
                 granting.grant(tx, key, version, levels, by=principal.subject)
-            self._access.record(
-                tx,
-                principal,
-                decision,
-                event=Event.TASK_DEPLOY,
-                request_id=request_id,
-                detail={"version": version, "digest": row.digest, "code_digest": row.code_digest},
-            )
-            tx.after_commit(lambda: self._definitions.deployed(key))
+            note(tx)
             return added
 
         try:
             return await self._db.write(insert)
         except IntegrityError:  # two writers on one database server: the other was first
             return await self._db.write(insert)
+
+    async def _privileges(
+        self,
+        principal: Principal,
+        spec: task_definition_pb2.TaskSpec,
+        *,
+        key: TaskKey,
+        request_id: str,
+    ) -> privileges.Given | None:
+        """What this caller gives the version that they deploy; None where it declares nothing.
+
+        Raises Denied, naming it, for a privilege that they do not have there themselves. What an app
+        or a task may not do for them, it cannot give either.
+        """
+        declared = sorted(privileges.declared(spec))
+        if not declared:
+            return None
+        project, domain, name = key
+        for action in declared:
+            place = privileges.thing(action, project=project, domain=domain, owner=principal.subject)
+            decision = await self._access.require(
+                principal, Action(action), place, request_id=request_id, detail={"task": name}
+            )
+            if principal.actors or principal.kind is Kind.MACHINE:
+                refused = replace(decision, allowed=False, policies=("given-by-people-alone",))
+                await self._access.refuse(principal, refused, request_id=request_id, detail={"task": name})
+                raise Denied(
+                    f"The privilege {action} is given by a person, not by a task or an app.",
+                    hint="Deploy it from a terminal, with your own credential.",
+                )
+        return privileges.given(principal, declared, task=f"task:{project}/{domain}/{name}")
+
+    async def _still_given(self, key: TaskKey, version: str) -> bool:
+        """Whether who gave the privileges of a version could give them now. False where there are none."""
+        there = self._definitions.find(key, version)
+        known = None if there is None else privileges.from_text(there.row.privileges)
+        if known is None:
+            return False
+        for action in known.actions:
+            place = privileges.thing(action, project=key[0], domain=key[1], owner=known.by)
+            if not await self._access.gives(known.giver, Action(action), place, to=known.by):
+                return False
+        return True
 
     async def secrets(
         self,

@@ -62,7 +62,8 @@ class Ceiling:
     actions (values of `tower.policy.actions.Action`) that are off below this ceiling. `actions`, `projects`
     and `tasks` are all that is left of them, None for no such limit; a task is `project/domain/name`.
     `person`, where it is named, is somebody whose own rights at the time of use are the limit: the maker of
-    a key for somebody else (T35).
+    a key for somebody else (T35), or who gave work a privilege (T1); `key` is the public id of the API key
+    that they gave it with, and ends it. `about` names the only actions that this limits, None for all.
     """
 
     source: str
@@ -74,6 +75,12 @@ class Ceiling:
     projects: frozenset[str] | None = None
     tasks: frozenset[str] | None = None
     person: str = ""
+    key: str = ""
+    about: frozenset[str] | None = None
+
+    def limits(self, action: str) -> bool:
+        """Whether it says anything of this action."""
+        return self.about is None or action in self.about
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,7 +167,7 @@ def _header(token: str) -> object:
         return None
 
 
-_LISTS = ("actions", "projects", "tasks")
+_LISTS = ("actions", "projects", "tasks", "about")
 
 
 def ceiling_to_json(ceiling: Ceiling) -> dict[str, Any]:
@@ -181,6 +181,8 @@ def ceiling_to_json(ceiling: Ceiling) -> dict[str, Any]:
         out["domain"] = ceiling.domain
     if ceiling.person:
         out["person"] = ceiling.person
+    if ceiling.key:
+        out["key"] = ceiling.key
     if ceiling.forbidden:
         out["forbidden"] = sorted(ceiling.forbidden)
     for name in _LISTS:
@@ -198,13 +200,14 @@ def ceiling_from_json(value: Any) -> Ceiling:
         "project",
         "domain",
         "person",
+        "key",
         "forbidden",
         *_LISTS,
     }:
         raise ValueError("not a ceiling")
     forbidden = value.get("forbidden", [])
     texts = [value.get("source"), value.get("role", ""), value.get("project", "*"), value.get("domain", "*")]
-    texts.append(value.get("person", ""))
+    texts += [value.get("person", ""), value.get("key", "")]
     lists = [forbidden, *(value[name] for name in _LISTS if name in value)]
     if not all(isinstance(each, list) for each in lists):
         raise ValueError("not a ceiling")
@@ -217,6 +220,7 @@ def ceiling_from_json(value: Any) -> Ceiling:
         domain=value.get("domain", "*"),
         forbidden=frozenset(forbidden),
         person=value.get("person", ""),
+        key=value.get("key", ""),
         **{name: frozenset(value[name]) for name in _LISTS if name in value},
     )
 

@@ -139,6 +139,8 @@ class Engine:
         decision = self._ask(subject, kind, bindings, call, action=action, resource=resource, limited=False)
         policies = decision.policies
         for ceiling in ceilings if decision.allowed else ():
+            if not ceiling.limits(action.value):
+                continue
             policies = (*policies, f"below {ceiling.source}")
             if not self._below(ceiling, subject, kind, action=action, resource=resource):
                 return Decision(False, (policies[-1],), self.revision, action.value, str(resource))
@@ -173,6 +175,7 @@ class Engine:
         tried = [
             (ceiling, self._below(ceiling, subject, kind, action=action, resource=resource))
             for ceiling in ceilings
+            if ceiling.limits(action.value)
         ]
         return Explanation(decision, tuple(roles), tuple(tried))
 

@@ -43,6 +43,7 @@ class TaskRow:
     deployed_by: str
     deployed_at: float
     serial: int
+    privileges: str = ""
     deployer_kind: str | None = None
     deployer_name: str | None = None
     deployer_email: str | None = None
@@ -125,6 +126,11 @@ def count_versions(reader: Reader, key: TaskKey) -> int:
 def insert(tx: Transaction, row: TaskRow, spec: bytes) -> None:
     """Add a version. It may exist: sqlalchemy's IntegrityError."""
     tx.insert(tasks, spec=spec, **{name: getattr(row, name) for name in _STORED})
+
+
+def give(tx: Transaction, key: TaskKey, version: str, privileges: str) -> None:
+    """Replace who gave a version its privileges, and with what limits."""
+    tx.execute(update(tasks).where(_is(key), tasks.c.version == version).values(privileges=privileges))
 
 
 def page_tasks(

@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, select, update
 from sqlalchemy import insert as insert_into
 
 from tower.states import Phase
-from tower.store.schema import actions, api_keys, attempts, bindings, links, projects, sessions, users
+from tower.store.schema import actions, api_keys, attempts, bindings, links, projects, sessions, tasks, users
 from tower.store.transaction import Reader, Transaction
 
 
@@ -103,6 +103,7 @@ class AttemptRow:
     credential_id: str
     actors: str
     ceilings: str
+    privileges: str = ""
 
 
 _BINDING_COLUMNS = tuple(bindings.c[name] for name in BindingRow.__dataclass_fields__)
@@ -327,6 +328,7 @@ def attempt(
         credential_id=row.credential_id,
         actors=row.actors,
         ceilings=row.ceilings,
+        privileges=row.privileges or "",
     )
 
 
@@ -349,6 +351,7 @@ _ATTEMPT = (
         actions.c.credential_id,
         actions.c.actors,
         actions.c.ceilings,
+        tasks.c.privileges,
         actions.c.phase,
         attempts.c.phase.label("attempt_phase"),
     )
@@ -360,6 +363,16 @@ _ATTEMPT = (
             actions.c.domain == attempts.c.domain,
             actions.c.run == attempts.c.run,
             actions.c.action == attempts.c.action,
+        ),
+    )
+    .outerjoin(
+        tasks,
+        and_(
+            actions.c.spec.is_(None),  # code that came along with the call has no privileges
+            tasks.c.project == actions.c.task_project,
+            tasks.c.domain == actions.c.task_domain,
+            tasks.c.name == actions.c.task_name,
+            tasks.c.version == actions.c.task_version,
         ),
     )
     .where(

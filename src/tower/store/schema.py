@@ -222,6 +222,7 @@ tasks = Table(
     Column("deployed_by", String, nullable=False),
     Column("deployed_at", Float, nullable=False),
     Column("serial", BigInteger, nullable=False),  # rises with each deployment; the latest is the highest
+    Column("privileges", Text, nullable=False, server_default=""),  # JSON, see control.privileges; "" is none
     Index("ix_tasks_latest", "project", "domain", "name", "serial"),
     Index("ix_tasks_serial", "project", "domain", "serial"),
 )
