@@ -381,6 +381,8 @@ class Gateway:
                 except Unreachable:
                     if again:  # the process ended since it was asked for, and so did the next one
                         raise
+                except Gone:
+                    raise
                 except Fault as fault:
                     if not leg.started:
                         raise

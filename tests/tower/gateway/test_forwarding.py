@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import httpx
+import structlog
 from tests.tower.gateway.conftest import HOST, Street
 
 
@@ -109,10 +110,12 @@ async def test_events_come_through_while_the_answer_goes_on(street: Street) -> N
 
 
 async def test_who_hangs_up_cancels_the_apps_work(street: Street) -> None:
-    async with street.client(street.alice) as client, client.stream("GET", "/hang") as answer:
-        await anext(answer.aiter_raw())
-    await asyncio.wait_for(street.echo.cancelled.wait(), 5)
-    await asyncio.wait_for(street.house.processes.idle.wait(), 5)
+    with structlog.testing.capture_logs() as logs:
+        async with street.client(street.alice) as client, client.stream("GET", "/hang") as answer:
+            await anext(answer.aiter_raw())
+        await asyncio.wait_for(street.echo.cancelled.wait(), 5)
+        await asyncio.wait_for(street.house.processes.idle.wait(), 5)
+    assert [line for line in logs if line["log_level"] == "error"] == []
 
 
 async def test_a_body_streams_up_and_has_a_limit(street: Street) -> None:
