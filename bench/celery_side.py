@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.processes import ROOT, server
+from bench.processes import ROOT, environment, server, stop
 
 PACKAGES = ("celery[redis]==5.6.2", "packaging", "fastapi", "uvicorn", "uvloop", "httptools")
 ENVIRONMENT = ROOT / ".cache" / "celery-side"
@@ -55,26 +53,13 @@ if __name__ == "__main__":
 """
 
 
-def environment() -> Path:
-    """The interpreter of the environment, which is built when it is missing or of other packages."""
-    python, ready = ENVIRONMENT / "bin" / "python", ENVIRONMENT / ".ready"
-    wanted = "\n".join(PACKAGES)
-    if not ready.exists() or ready.read_text() != wanted:
-        uv = [sys.executable, "-m", "uv"]
-        make = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, ENVIRONMENT]
-        subprocess.run(make, check=True)
-        subprocess.run([*uv, "pip", "install", "--quiet", "--python", python, *PACKAGES], check=True)
-        ready.write_text(wanted)
-    return python
-
-
 @contextmanager
 def celery_side() -> Iterator[str]:
     """Redis, a worker and the web process: yields the URL. Raises RuntimeError where there is no Redis."""
     redis = shutil.which("redis-server")
     if redis is None:
         raise RuntimeError("there is no redis-server to compare with; on Debian: apt install redis-server")
-    python = environment()
+    python = environment(ENVIRONMENT, PACKAGES)
     folder = Path(tempfile.mkdtemp(prefix="bench-celery-"))
     (folder / "side.py").write_text(APP)
     socket = folder / "redis.sock"
@@ -100,13 +85,7 @@ def celery_side() -> Iterator[str]:
             yield url
     finally:
         for process in reversed(started):
-            process.terminate()
-        for process in started:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            stop(process, seconds=10)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -59,14 +59,39 @@ def server(
             error.add_note(Path(log.name).read_text()[-4000:])
             raise
         finally:
-            process.terminate()
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            stop(process)
             assert process.stdout is not None
             process.stdout.close()
+
+
+def stop(process: subprocess.Popen[Any], *, seconds: float = 30.0) -> None:
+    """End a process that leads a group of its own, by force when it does not end by itself in time."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def environment(folder: Path, packages: Sequence[str]) -> Path:
+    """The interpreter of an environment, which is built when it is missing or of other packages.
+
+    Raises RuntimeError where the packages cannot be installed.
+    """
+    python, ready = folder / "bin" / "python", folder / ".ready"
+    wanted = "\n".join(packages)
+    if ready.exists() and ready.read_text() == wanted:
+        return python
+    uv = [sys.executable, "-m", "uv"]
+    make: list[str | Path] = [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder]
+    fill: list[str | Path] = [*uv, "pip", "install", "--quiet", "--python", python, *packages]
+    for command in (make, fill):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"{packages[0]} cannot be installed: {done.stderr.strip()[-500:]}")
+    ready.write_text(wanted)
+    return python
 
 
 def cpu_seconds(pid: int) -> float:

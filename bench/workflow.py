@@ -4,7 +4,8 @@ The client asks for the run and waits for its end, one at a time, with an API ke
 awaits three others, each with the result of the one before. All four are actions of one run: authorised,
 audited, durable, each in a fresh fork with an identity of its own. The ceiling is the same tree of processes
 and nothing else: a warm process forks one that forks three in a row, each runs a coroutine, writes its result
-to a file, syncs it, and ends.
+to a file, syncs it, and ends. Prefect does the same three steps beside it where it can be installed
+(`prefect_side.py` says in what form).
 
     python -m bench workflow
 """
@@ -20,11 +21,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+from bench import prefect_side
 from bench.processes import ROOT, tower
 
 GOAL_MS = 20.0
 ROUNDS = 150
 WARM = 15
+PREFECT_ROUNDS, PREFECT_WARM = 30, 5
 PROJECT, DOMAIN = "flytesnacks", "development"
 
 TASKS = """
@@ -95,8 +98,28 @@ async def _nothing() -> int:
     return 1
 
 
+def beside(median: float) -> tuple[dict[str, Any], str]:
+    """What Prefect needs for it, and how many times ours that is; the reason where it cannot be measured."""
+    try:
+        prefect = prefect_side.measure(warm=PREFECT_WARM, rounds=PREFECT_ROUNDS)
+    except RuntimeError as error:
+        return {"prefect": str(error)}, "not measured beside Prefect"
+    asked, inside = statistics.median(prefect.asked), statistics.median(prefect.inside)
+    measured = {
+        "prefect_ms": round(asked, 2),
+        "prefect_inside_ms": round(inside, 2),
+        "prefect_ratio": round(median / asked, 3),
+        "prefect_inside_ratio": round(median / inside, 3),
+    }
+    says = (
+        f"Prefect {asked:.0f} ms by a worker that is up (ours is {median / asked:.2f} of it), "
+        f"{inside:.0f} ms inside the client ({median / inside:.2f})"
+    )
+    return measured, says
+
+
 def main() -> dict[str, Any]:
-    """Measure the ceiling, then Tower."""
+    """Measure the ceiling, then Tower, then Prefect."""
     with tempfile.TemporaryDirectory(dir=ROOT / ".cache") as folder:
         bare = ceiling(Path(folder))
     with tower(core=None) as running:
@@ -108,6 +131,7 @@ def main() -> dict[str, Any]:
         times = asyncio.run(ours(running.url, key))
     median, floor = statistics.median(times), statistics.median(bare)
     p99 = sorted(times)[int(len(times) * 0.99)]
+    prefect, compared = beside(median)
     return {
         "bench": "workflow",
         "unit": "milliseconds",
@@ -115,12 +139,13 @@ def main() -> dict[str, Any]:
         "p99_ms": round(p99, 2),
         "ceiling_ms": round(floor, 2),
         "rounds": len(times),
+        **prefect,
         "ratio": round(median / floor, 3),
         "goal": round(GOAL_MS / floor, 3),
         "goal_ms": GOAL_MS,
         "met": median <= GOAL_MS,
         "says": f"median {median:.1f} ms (goal {GOAL_MS:.0f}), p99 {p99:.1f} ms; "
-        f"the bare processes {floor:.1f} ms",
+        f"the bare processes {floor:.1f} ms; {compared}",
     }
 
 
