@@ -13,6 +13,7 @@ from sqlalchemy import insert
 from tower.control.access import Access
 from tower.control.apikeys import ApiKeys
 from tower.control.definitions import Definitions
+from tower.control.denials import Denials
 from tower.control.directory import Directory
 from tower.control.firststart import bootstrap
 from tower.control.grants import ISSUER, Grants
@@ -88,7 +89,9 @@ class World:
         settings = Settings(home=home)
         db = Database.open(home / "tower.db", clock=clock)
         directory = Directory(db=db, clock=clock)
-        access = Access(db=db, engine=Engine(), directory=directory, refusals=Refusals(clock))
+        access = Access(
+            db=db, engine=Engine(), directory=directory, refusals=Refusals(clock), denials=Denials(clock)
+        )
         standing = Standing(db=db, clock=clock, access=access, directory=directory)
         key = SigningKey.load_or_create(home / "signing-key.pem")
         ring = KeyRing(home / "signing-keys", clock=clock, first=key)

@@ -395,6 +395,7 @@ async def opened(home: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[M
         compose(Settings(home=home, issuers=(issuer,))) as house,
     ):
         house.chain.guesses = None
+        house.access._denials = None  # each refusal is a record: the cells say where there is one
         async with server._running(house) as running:
             made = Matrix(house, running, processes)
             await made.people()

@@ -11,14 +11,16 @@ its own that the caller cannot cancel. What may not be viewed is answered as if 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from tower.audit import Entry, Event, Outcome, Record
+from tower.control.denials import Denials
 from tower.control.directory import Directory
 from tower.control.givers import Givers
 from tower.control.refusals import Refusals
+from tower.control.repeats import Due, Repeats, Sighting
 from tower.control.wording import not_found, remedy, spoken
 from tower.errors import Denied
 from tower.identity.offers import Presented
@@ -50,16 +52,26 @@ class Access:
     """One per process, shared by every use-case."""
 
     def __init__(
-        self, *, db: Database, engine: Engine, directory: Directory, refusals: Refusals | None = None
+        self,
+        *,
+        db: Database,
+        engine: Engine,
+        directory: Directory,
+        refusals: Refusals | None = None,
+        denials: Denials | None = None,
     ) -> None:
-        """Without `refusals` credentials that do not hold are not recorded."""
+        """Without `refusals` credentials that do not hold are not recorded.
+
+        Without `denials` each refusal of a known caller is a record, however many there are.
+        """
         self._db = db
         self._engine = engine
         self._directory = directory
         self._givers = Givers(directory)
         self._decided: dict[tuple[int, Action, Resource, str, bool], tuple[Principal, Decision]] = {}
         self._refusals = refusals
-        self.settling: list[Callable[[], Awaitable[None]]] = []
+        self._denials = denials
+        self.settling: list[Repeats] = [] if denials is None else [denials.repeats]
         """What else `settle` has to write: things that are counted and not each recorded."""
         self._decided_under: tuple[int, Engine] = (directory.epoch, engine)
         self.due = asyncio.Event()
@@ -279,20 +291,42 @@ class Access:
         request_id: str = "",
         detail: Mapping[str, Any] = _NOTHING,
     ) -> None:
-        """Record a refusal in a transaction of its own; a caller that hangs up does not undo it."""
+        """Record a refusal in a transaction of its own; a caller that hangs up does not undo it.
 
+        The same refusal of the same caller is a record once in a while, and a number besides.
+        """
+        sighting = Sighting(principal, decision, event, outcome, request_id, detail)
+        if self._denials is None:
+            await asyncio.shield(self._db.write(lambda tx: self._sighted(tx, sighting)))
+        else:
+            await self.write(self._denials.repeats, self._denials.note(sighting))
+
+    async def write(self, repeats: Repeats, due: Sequence[Due]) -> None:
+        """Write what is due of things that are counted; it is not undone by a caller that hangs up."""
+        if due:
+            await asyncio.shield(self._write(repeats, due))
+
+    async def _write(self, repeats: Repeats, due: Sequence[Due]) -> None:
         def write(tx: Transaction) -> None:
-            self.record(
-                tx,
-                principal,
-                decision,
-                event=event,
-                outcome=outcome,
-                request_id=request_id,
-                detail=detail,
-            )
+            for each in due:
+                self._sighted(tx, each.sighting)
 
-        await asyncio.shield(self._db.write(write))
+        try:
+            await self._db.write(write)
+        except BaseException:
+            repeats.failed(due)
+            raise
+
+    def _sighted(self, tx: Transaction, sighting: Sighting) -> None:
+        self.record(
+            tx,
+            sighting.principal,
+            sighting.decision,
+            event=sighting.event,
+            outcome=sighting.outcome,
+            request_id=sighting.request_id,
+            detail=sighting.detail,
+        )
 
     def record(
         self,
@@ -330,25 +364,6 @@ class Access:
         if store.append(tx, record) % CHECKPOINT_EVERY == 0:
             tx.after_commit(self.due.set)
 
-    async def note(
-        self,
-        principal: Principal,
-        decision: Decision,
-        *,
-        event: Event,
-        request_id: str = "",
-        detail: Mapping[str, Any] = _NOTHING,
-    ) -> None:
-        """Record an allowed decision whose effect is in no transaction of ours: the use of an app."""
-        await self.refuse(
-            principal,
-            decision,
-            event=event,
-            outcome=Outcome.ALLOWED,
-            request_id=request_id,
-            detail=detail,
-        )
-
     async def gave_up(
         self,
         principal: Principal,
@@ -380,10 +395,13 @@ class Access:
             if self._refusals.due:
                 self.due.set()
 
-    async def settle(self) -> None:
-        """Write what was counted: of credentials that did not hold one record for each source."""
-        for settle in self.settling:
-            await settle()
+    async def settle(self, *, everything: bool = False) -> None:
+        """Write what was counted: of credentials that did not hold one record for each source.
+
+        Of what is counted for a time, what is over; with `everything`, at the end, all of it.
+        """
+        for repeats in self.settling:
+            await self.write(repeats, repeats.settle(everything=everything))
         records = [] if self._refusals is None else self._refusals.take(self.revision)
 
         def write(tx: Transaction) -> None:

@@ -104,10 +104,13 @@ class Auditing:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
             self._task = None
-        await self.checkpoint()
+        await self.checkpoint(everything=True)
 
-    async def checkpoint(self) -> Checkpoint | None:
-        """Sign the end of the chain; None when nothing was recorded since the last time."""
+    async def checkpoint(self, *, everything: bool = False) -> Checkpoint | None:
+        """Sign the end of the chain; None when nothing was recorded since the last time.
+
+        What was counted and is over is written before, with `everything` also what is not over.
+        """
 
         def write(tx: Transaction) -> Checkpoint | None:
             end = store.end_of(tx)
@@ -117,7 +120,7 @@ class Auditing:
             store.add_checkpoint(tx, made)
             return made
 
-        await self._access.settle()
+        await self._access.settle(everything=everything)
         key = self._vouching.current()
         made = await self._db.write(write)
         if made is not None:

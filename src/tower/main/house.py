@@ -16,6 +16,7 @@ from tower.control.apps import Apps
 from tower.control.attesting import Attesting
 from tower.control.data import Data
 from tower.control.definitions import Definitions
+from tower.control.denials import Denials
 from tower.control.directory import Directory
 from tower.control.events import Events
 from tower.control.firing import Firing
@@ -149,7 +150,9 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
     events = Events()
     blobs = Blobs(settings.home / "blobs", db=db)
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
-    access = Access(db=db, engine=Engine(), directory=directory, refusals=Refusals(clock))
+    access = Access(
+        db=db, engine=Engine(), directory=directory, refusals=Refusals(clock), denials=Denials(clock)
+    )
     standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     outside = OutsideRing(settings.home / "identity-keys", clock=clock)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import httpx
 from tests.tower.gateway.conftest import Street
 
@@ -114,7 +116,7 @@ async def test_absent_and_hidden_apps_answer_with_the_same_bytes(street: Street)
     assert street.echo.seen == []
 
 
-async def test_a_refusal_is_audited_each_time_and_what_is_allowed_once_in_a_while(street: Street) -> None:
+async def test_what_is_refused_or_allowed_again_and_again_is_two_records(street: Street) -> None:
     mallory = await street.house.person("mallory", None)
     before = len(await street.house.audit())
     async with street.client(mallory) as client:
@@ -123,16 +125,22 @@ async def test_a_refusal_is_audited_each_time_and_what_is_allowed_once_in_a_whil
     async with street.client(street.alice) as client:
         for _ in range(5):
             assert (await client.get("/")).status_code == 200
+    assert len(await street.house.audit()) == before + 2
+    await street.house.access.settle(everything=True)
     entries = await street.house.audit()
-    assert len(entries) == before + 3
-    said = [(entry.subject, entry.event, entry.outcome) for entry in entries[:3]]
-    assert said == [
-        ("alice", "app.use", "allowed"),
-        ("mallory", "access.refuse", "refused"),
-        ("mallory", "access.refuse", "refused"),
-    ]
-    assert {entry.action for entry in entries[:3]} == {"app:use"}
-    assert {entry.resource for entry in entries[:3]} == {f"app:{ID}"}
+    assert len(entries) == before + 4
+    said = {
+        (each.subject, each.event, each.outcome, json.loads(each.detail).get("more", 0))
+        for each in entries[:4]
+    }
+    assert said == {
+        ("mallory", "access.refuse", "refused", 0),
+        ("mallory", "access.refuse", "refused", 1),
+        ("alice", "app.use", "allowed", 0),
+        ("alice", "app.use", "allowed", 4),
+    }
+    assert {entry.action for entry in entries[:4]} == {"app:use"}
+    assert {entry.resource for entry in entries[:4]} == {f"app:{ID}"}
 
 
 async def test_a_limited_key_is_refused_and_its_person_not(street: Street) -> None:

@@ -57,11 +57,12 @@ async def test_without_a_record_the_request_does_not_go_on(
 ) -> None:
     """A log that cannot be written lets nobody through; when it can be again, the request passes."""
 
-    async def full(*arguments: object, **options: object) -> None:
-        raise OSError("no space left on device")
+    class Full:
+        async def write(self, *arguments: object, **options: object) -> None:
+            raise OSError("no space left on device")
 
     with monkeypatch.context() as broken:
-        broken.setattr(street.house.access, "_write", full)
+        broken.setattr(street.house.access, "_db", Full())
         async with street.client(street.alice) as client:
             assert (await client.get("/")).status_code == 500
     assert street.echo.seen == []
