@@ -56,7 +56,7 @@ def isolated(lab: Lab) -> Lab:
     isolation, why = choose(Wanted.PREFERRED)
     if not isolation.mode.namespaces:
         pytest.skip(f"this machine does not isolate: {why}")
-    assert f'"mode": "{isolation.mode.value}"' in lab.tower.log
+    assert f'"mode": "{isolation}"' in lab.tower.log
     return lab
 
 

@@ -203,7 +203,7 @@ def _uv(folder: Path) -> Iterator[Finding]:
 def _isolation(folder: Path) -> Iterator[Finding]:
     found, why = choose(Wanted.PREFERRED, hidden=(folder,))
     if found.mode is Mode.FULL:
-        yield Finding("isolation", OK, found.mode.value)
+        yield Finding("isolation", OK, str(found))
         return
     remedy = f"{why}. Until then run only code whose authors you would let administer this machine."
-    yield Finding("isolation", WARN, f"tasks and apps are kept apart by: {found.mode.value}", remedy)
+    yield Finding("isolation", WARN, f"tasks and apps are kept apart by: {found}", remedy)

@@ -148,7 +148,7 @@ async def _running(house: House) -> AsyncIterator[_Running]:
         reconcile, supervisor = await _loops(house, sockets, closing, isolation)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
-        pages = console.build(_console_parts(house, isolation.mode.value))
+        pages = console.build(_console_parts(house, str(isolation)))
         check_complete(
             [
                 *house.rest.routes,
@@ -226,7 +226,7 @@ def _isolation(settings: Settings) -> Isolation:
     hidden = (settings.home, *settings.hidden, *([settings.tls_key] if settings.tls_key else []))
     isolation, why = choose(Wanted(settings.isolation), hidden=hidden, visible=settings.visible)
     say = log.info if isolation.mode is Mode.FULL else log.warning
-    say("isolation", mode=isolation.mode.value, wanted=settings.isolation, why=why)
+    say("isolation", mode=str(isolation), wanted=settings.isolation, why=why)
     return isolation
 
 

@@ -30,7 +30,7 @@ try:
     required = "starts"
 except Precondition as refused:
     required = refused.message
-print(os.geteuid(), found.mode.value, found.user(), required, sep="|")
+print(os.geteuid(), found, found.user(), required, sep="|")
 """
 
 
@@ -64,13 +64,13 @@ def inside(*, namespaces_allowed: bool) -> list[str]:
 def test_an_ordinary_user_isolates_as_well_as_root_does() -> None:
     who, mode, user, required = inside(namespaces_allowed=True)
     assert int(who) != 0
-    assert (mode, user, required) == (choose(Wanted.PREFERRED)[0].mode.value, "None", "starts")
+    assert (mode, user, required) == (str(choose(Wanted.PREFERRED)[0]), "None", "starts")
 
 
 def test_without_user_namespaces_landlock_is_left_and_required_refuses() -> None:
     who, mode, _, required = inside(namespaces_allowed=False)
     assert int(who) != 0
-    assert mode in ("landlock", "none")
+    assert mode.removesuffix("+seccomp") in ("landlock", "none")
     assert required == "This machine cannot isolate tasks from each other as it is required to."
 
 

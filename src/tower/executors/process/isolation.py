@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from tower.errors import Precondition
+from tower.executors.process import seccomp
 
 SANDBOX = Path(__file__).with_name("sandbox.py")
+SECCOMP = Path(__file__).with_name("seccomp.py")
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _TRIAL = Path(__file__).with_name("trial.py")
 
@@ -36,7 +38,9 @@ _SYSTEM = (
 )
 """What a program needs of the machine: no home folders, not /run, /var, /srv or /mnt."""
 
-_WITHOUT_NAMESPACES = ("/proc", "/dev", "/sys/devices/system")
+_WITHOUT_NAMESPACES = ("/proc", "/sys/devices/system")
+"""Not /dev: there are disks and the terminals of others, open to whom they belong."""
+
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm")  # noqa: S108
 _TEMPORARY = ("/tmp/", "/var/tmp/")  # noqa: S108
 _USERS = ((2_000_000_000, 1 << 16), (60_000, 5_000), (65_534, 1))
@@ -78,6 +82,7 @@ class Shown:
 
     namespaces: bool
     landlock: bool
+    filter: bool
     system: tuple[str, ...]
     read: tuple[str, ...]
     write: tuple[str, ...]
@@ -95,13 +100,21 @@ class Shown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Isolation:
-    """Makes the plans. `hidden` is never seen, not even below something that is; `visible` always."""
+    """Makes the plans. `hidden` is never seen, not even below something that is; `visible` always.
+
+    `filter`: some system calls are refused, see `seccomp`.
+    """
 
     mode: Mode
+    filter: bool = False
     hidden: tuple[Path, ...] = ()
     visible: tuple[Path, ...] = ()
     root: bool = field(default_factory=lambda: os.geteuid() == 0)
     _users: Any = field(default_factory=count, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """The mode in force, as it is logged and shown."""
+        return f"{self.mode.value}{'+seccomp' if self.filter else ''}"
 
     def user(self) -> int | None:
         """A user of its own for a process, where Tower runs as root; else everybody is who Tower is."""
@@ -133,6 +146,7 @@ class Isolation:
         return Shown(
             namespaces=namespaces,
             landlock=self.mode.landlock,
+            filter=self.filter,
             system=_SYSTEM if namespaces else (*_SYSTEM, *_WITHOUT_NAMESPACES),
             read=_texts((*self.visible, *(path for path in read if path is not None))),
             write=_texts(write) if namespaces else (*_DEVICES, *_texts(write)),
@@ -212,8 +226,9 @@ def choose(
     if wanted is Wanted.OFF:
         return Isolation(mode=Mode.NONE), "it was switched off"
     why = ""
+    filtered = seccomp.available()
     for mode in (Mode.FULL, Mode.NAMESPACES, Mode.LANDLOCK):
-        isolation = Isolation(mode=mode, hidden=hidden, visible=visible)
+        isolation = Isolation(mode=mode, filter=filtered, hidden=hidden, visible=visible)
         failure = attempt(isolation)
         if not failure:
             break
@@ -248,7 +263,7 @@ def attempt(isolation: Isolation) -> str:
             except OSError as error:  # root of a user namespace where nobody else exists
                 return f"processes cannot be the user {user}: {error.strerror}"
         shown = isolation.program(
-            read=[SANDBOX, _TRIAL, *interpreter(Path(sys.executable))],
+            read=[SANDBOX, SECCOMP, _TRIAL, *interpreter(Path(sys.executable))],
             write=[pool],
             directory=Path("/"),
             user=user,
@@ -258,7 +273,7 @@ def attempt(isolation: Isolation) -> str:
         assert shown is not None
         plan = {"parent": os.getpid(), "die_with_parent": True, "sandbox": shown.json()}
         task = {"sandbox": str(SANDBOX), "secret": str(secret), "plan": narrowed}
-        task |= {"own": str(own), "other": str(other)}
+        task |= {"own": str(own), "other": str(other), "seccomp": str(SECCOMP) if isolation.filter else ""}
         python = os.path.realpath(sys.executable)
         command = [python, "-I", "-S", str(_LAUNCHER), json.dumps(plan)]
         command += [python, "-I", "-S", str(_TRIAL), json.dumps(task)]

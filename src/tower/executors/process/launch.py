@@ -5,7 +5,7 @@
 PLAN is JSON: `parent` (the pid that must still be ours), `die_with_parent`, `groups` (files that take "0"),
 `memory` (bytes), `processes`, `open_files`, `cpus` (indices of the processors to stay on), and `sandbox`:
 what the process may see (`tower.executors.process.isolation` makes it) or null. It imports nothing of Tower
-but the script `sandbox.py` beside it.
+but the scripts `sandbox.py` and `seccomp.py` beside it.
 
 `environment` is a descriptor with the program's variables as JSON; without it those of this process are
 passed on. Whoever chooses variables (`LD_AUDIT`, say) chooses code that runs as the process starts: this one
@@ -26,7 +26,8 @@ import resource
 import select
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,12 +49,15 @@ def main() -> None:
         environment = variables(plan.get("environment"))
         if shown is None:
             become(program, environment, groups=groups)
-        sandbox = load(str(Path(__file__).with_name("sandbox.py")))
+        sandbox = load("sandbox")
+        # now, while these scripts can still be seen
+        seal = partial(load("seccomp").refuse, namespaces=shown["namespaces"]) if shown["filter"] else nothing
         if shown["namespaces"]:
-            contain(sandbox, shown, program, environment, groups=groups)
+            contain(sandbox, shown, program, environment, groups=groups, seal=seal)
         if shown["landlock"]:
             sandbox.drop(None, last=False)
             sandbox.landlock([*shown["system"], *shown["read"]], shown["write"])
+        seal()
         become(program, environment, groups=groups)
     except OSError as error:
         fail(program, error)
@@ -69,9 +73,13 @@ def variables(descriptor: int | None) -> Mapping[bytes, bytes]:
     return {name.encode(errors="surrogateescape"): value for name, value in coded.items()}
 
 
-def load(path: str) -> Any:
-    """The script beside this one, as a module."""
-    spec = importlib.util.spec_from_file_location("sandbox", path)
+def nothing() -> None:
+    """No filter, where the kernel has none."""
+
+
+def load(name: str) -> Any:
+    """A script beside this one, as a module."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -92,6 +100,7 @@ def contain(
     environment: Mapping[bytes, bytes],
     *,
     groups: list[int],
+    seal: Callable[[], None],
 ) -> NoReturn:
     """Have the program run in a world of its own, and end as it does."""
     root = os.geteuid() == 0
@@ -106,7 +115,11 @@ def contain(
         os.close(held)
         try:
             first_process(
-                sandbox, shown, program, environment, groups=groups, reporter=reporter, lifeline=lifeline
+                *(sandbox, shown, program, environment),
+                groups=groups,
+                seal=seal,
+                reporter=reporter,
+                lifeline=lifeline,
             )
         except OSError as error:
             fail(program, error)
@@ -124,6 +137,7 @@ def first_process(
     environment: Mapping[bytes, bytes],
     *,
     groups: list[int],
+    seal: Callable[[], None],
     reporter: int,
     lifeline: int,
 ) -> NoReturn:
@@ -141,6 +155,7 @@ def first_process(
             os.setsid()  # a signal to its group stays within
             if shown["landlock"]:
                 sandbox.landlock(None if shown["parent"] else ["/"], [*sandbox.EVERYWHERE, *shown["write"]])
+            seal()
             become(program, environment, groups=groups)
         except OSError as error:
             fail(program, error)

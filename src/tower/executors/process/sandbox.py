@@ -475,6 +475,8 @@ def close(plan: dict[str, Any]) -> None:
     """
     if plan["namespaces"]:
         narrow(plan)
+    else:
+        _own_keyring()  # the template's would be that of all its children
     resign()
     if plan["landlock"]:
         landlock(plan["read"], [*(EVERYWHERE if plan["namespaces"] else ()), *plan["write"]])

@@ -13,13 +13,11 @@ from typing import Any
 def main() -> None:
     """Say `apart`, or what can be seen that should not be."""
     task: dict[str, Any] = json.loads(sys.argv[1])
-    spec = importlib.util.spec_from_file_location("sandbox", task["sandbox"])
-    assert spec is not None
-    assert spec.loader is not None
-    sandbox = importlib.util.module_from_spec(spec)
     sys.dont_write_bytecode = True
-    spec.loader.exec_module(sandbox)
+    sandbox = load(task["sandbox"])
     plan = task["plan"]
+    if task["seccomp"]:
+        load(task["seccomp"]).check()
     look(task["secret"], alone=plan["namespaces"])
     sys.stdout.flush()
     pid = sandbox.fork() if plan["namespaces"] else os.fork()
@@ -43,6 +41,16 @@ def main() -> None:
     if status == 0:
         sys.stdout.write("apart\n")
     sys.exit(status != 0)
+
+
+def load(path: str) -> Any:
+    """A script, as a module."""
+    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def look(secret: str, *, alone: bool) -> None:
