@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 Kind = Literal["task", "app"]
+_ACTION = re.compile(r"[a-z]+:[a-z-]+")
 
 
 class Environment(Protocol):
@@ -119,6 +121,8 @@ class TaskEnvironment:
     :param name: the first part of the name of each task.
     :param image: an Image, the URI of one, or "auto".
     :param secrets: what `flyte create secret` keeps and the tasks may read: names or flyte.Secret(...).
+    :param privileges: what the tasks may do to people, keys, policies and secrets as whom they run, such as
+        "secret:create"; nothing by default. Whoever deploys them must be allowed to do it there themselves.
     :param depends_on: environments that are deployed along with this one.
     """
 
@@ -129,6 +133,7 @@ class TaskEnvironment:
     env_vars: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     secrets: tuple[Secret, ...] = ()
+    privileges: tuple[str, ...] = ()
     depends_on: tuple[Environment, ...] = ()
     tasks: dict[str, Task[..., Any]] = field(default_factory=dict, init=False, repr=False)
 
@@ -143,6 +148,7 @@ class TaskEnvironment:
             env_vars: Mapping[str, str] | None = None,
             description: str | None = None,
             secrets: str | Secret | Iterable[str | Secret] | None = None,
+            privileges: str | Iterable[str] = (),
             depends_on: Iterable[Environment] = (),
         ) -> None: ...
 
@@ -156,6 +162,7 @@ class TaskEnvironment:
         self._set("env_vars", check_variables(self.env_vars, what=what))
         self._set("description", check_description(self.description, what=what))
         self._set("secrets", as_secrets(self.secrets, what=what))
+        self._set("privileges", _privileges(self.privileges, what=what))
         self._set("depends_on", _environments(self.depends_on, what=what))
         declare(self, kind="task")
 
@@ -212,6 +219,18 @@ class TaskEnvironment:
 
     def _set(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)
+
+
+def _privileges(value: object, *, what: str) -> tuple[str, ...]:
+    """Each once, in order. Which ones there are is for the control plane to say."""
+    names = (value,) if isinstance(value, str) else value
+    if not isinstance(names, Iterable) or isinstance(names, bytes):
+        raise DeclarationError(f"privileges of {what} must be a list of actions.")
+    listed = tuple(names)
+    for name in listed:
+        if not isinstance(name, str) or not _ACTION.fullmatch(name):
+            raise DeclarationError(f"privileges of {what}: {name!r} is no action such as 'secret:create'.")
+    return tuple(sorted(set(listed)))
 
 
 def _environments(value: object, *, what: str) -> tuple[Environment, ...]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 RUNTIME = "flyte-runtime"
 IMAGE = "flyte.image"
+PRIVILEGES = "flyte.privileges"
 PASSTHROUGH = "flyte.passthrough"
 PUBLIC_PATHS = "flyte.public_paths"
 WEBHOOKS = "flyte.webhooks"
@@ -76,6 +77,8 @@ def task_spec(task: Task[..., Any], *, module: str) -> task_definition_pb2.TaskS
         metadata.timeouts.queued_timeout.CopyFrom(_duration(task.timeout.max_queued_time))
     container = _container(home.image, home.resources, home.env_vars)
     container.args.extend([RUNTIME, "task", "--module", module, "--task", task.name])
+    if home.privileges:
+        container.config.append(_pair(PRIVILEGES, json.dumps(list(home.privileges))))
     secrets = _secrets(home.secrets)
     return task_definition_pb2.TaskSpec(
         task_template=tasks_pb2.TaskTemplate(

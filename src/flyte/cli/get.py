@@ -154,6 +154,7 @@ def _details(details: Any) -> dict[str, Any]:
         "domain": details.domain,
         "environment": details.environment,
         "image": details.image,
+        "privileges": list(details.privileges),
         "deployed_by": details.deployed_by,
         "deployed_at": details.deployed_at,
         "inputs": {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import datetime as dt
 import functools
+import json
 import threading
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -92,6 +93,13 @@ class TaskDetails:
     def image(self) -> str:
         """The image it runs in."""
         return str(self.pb2.spec.task_template.container.image)
+
+    @property
+    def privileges(self) -> tuple[str, ...]:
+        """What it may do to people, keys, policies and secrets as whom it runs: names of actions."""
+        config = self.pb2.spec.task_template.container.config
+        found = next((pair.value for pair in config if pair.key == "flyte.privileges"), "[]")
+        return tuple(json.loads(found))
 
     @functools.cached_property
     def interface(self) -> Interface:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
 
 from tower.audit import Event
 from tower.clock import Clock
+from tower.control import keysofwork
 from tower.control.access import Access, not_found
 from tower.control.directory import Directory
 from tower.control.identities import check_scope, user_resource
@@ -79,7 +80,8 @@ class ApiKeys:
 
         `role`, `project`, `domain` and `actions` are its ceiling. It is never above what its owner may do at
         the time of use, nor above what the caller may do then, who makes it for somebody else (T35).
-        `expires_in` in seconds; a key made with an expiring key ends no later than that one.
+        `expires_in` in seconds; a key made with an expiring key ends no later than that one. A key
+        that running work makes is for no action that the work may not do.
         """
         await self._may_make(principal, request_id)
         owner = principal.subject if subject is None else subject
@@ -94,7 +96,10 @@ class ApiKeys:
         if not _NAME.fullmatch(name):
             raise Invalid("A key name has letters, digits and . _ - and starts with a letter or digit.")
         life = self._life(expires_in)
-        listed = _actions(actions)
+        listed, maker = _actions(actions), _maker(principal, owner)
+        if keysofwork.works(principal):
+            mine = await self._limits(principal, decision, actions, owner=owner, request_id=request_id)
+            listed, maker = _actions(mine.actions), mine.maker or (owner != principal.subject and maker) or ""
         made = generate()
         ends = await self._end(principal)
 
@@ -117,7 +122,7 @@ class ApiKeys:
                 expires_at=_earliest(ends, None if life is None else tx.now + life),
                 now=tx.now,
                 by=principal.subject,
-                maker=_maker(principal, owner),
+                maker=maker,
             )
             self.insert(tx, principal, decision, row, made, request_id=request_id)
             return NewKey(row, made)
@@ -204,6 +209,13 @@ class ApiKeys:
         row, decision = await self._own_or_managed(principal, name, request_id)
         if not 0 <= overlap <= MAX_OVERLAP:
             raise Invalid("The field overlap is not between 0 and 30 days.")
+        maker = _maker(principal, row.subject)
+        if keysofwork.works(principal):
+            asked = None if row.actions is None else json.loads(row.actions)
+            mine = await self._limits(principal, decision, asked, owner=row.subject, request_id=request_id)
+            if row.actions is None or row.maker not in {"", mine.maker}:
+                await self._not_above(principal, decision, request_id)
+            maker = mine.maker or (row.subject != principal.subject and maker) or ""
         if expires_in is None and row.expires_at is not None:
             expires_in = max(1.0, row.expires_at - row.created_at)
         life = self._life(expires_in)
@@ -232,7 +244,7 @@ class ApiKeys:
                 expires_at=_earliest(ends, None if life is None else tx.now + life),
                 now=tx.now,
                 by=principal.subject,
-                maker=_maker(principal, old.subject),
+                maker=maker,
             )
             detail = {"replaces": old.id, "overlap": overlap}
             self.insert(
@@ -269,6 +281,8 @@ class ApiKeys:
 
     async def _may_make(self, principal: Principal, request_id: str) -> None:
         """Raise Denied for a caller who acts for somebody, or below a limit that a new key would lack."""
+        if keysofwork.works(principal):
+            return  # its privileges say so
         hosted = principal.credential.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}
         if not hosted and not any(not ceiling.person for ceiling in principal.ceilings):
             return
@@ -277,6 +291,30 @@ class ApiKeys:
         if hosted:
             raise Denied("Tasks and apps make no keys.", hint="Make it with your own credential.")
         raise Denied("A limited credential makes no keys.", hint="Use one without a limit.")
+
+    async def _limits(
+        self,
+        principal: Principal,
+        decision: Decision,
+        actions: Collection[str] | None,
+        *,
+        owner: str,
+        request_id: str,
+    ) -> keysofwork.Limits:
+        """Those of a key that running work makes; a refusal is recorded."""
+        try:
+            return keysofwork.limits(principal, actions, owner=owner)
+        except Denied:
+            await self._refused(principal, decision, request_id)
+            raise
+
+    async def _not_above(self, principal: Principal, decision: Decision, request_id: str) -> NoReturn:
+        await self._refused(principal, decision, request_id)
+        raise Denied("This key is above the work that would rotate it.", hint="Rotate it yourself.")
+
+    async def _refused(self, principal: Principal, decision: Decision, request_id: str) -> None:
+        refused = replace(decision, allowed=False, policies=("above-the-work",))
+        await self._access.refuse(principal, refused, request_id=request_id)
 
     async def _end(self, principal: Principal) -> float | None:
         """When the key ends that the caller showed, or that the caller's access token lives from (T35)."""

@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 
 from tower.audit import Event
 from tower.clock import Clock
-from tower.control import endings, lineage, runspecs, specs
+from tower.control import endings, lineage, privileges, runspecs, specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions, ready
 from tower.control.events import Events
@@ -416,6 +416,9 @@ def created(row: ActionRow, definition: Definition) -> dict[str, str]:
         detail["author"] = definition.row.deployed_by
     if row.warning:
         detail["warning"] = row.warning
+    given = privileges.from_text(definition.row.privileges)
+    if given is not None and row.spec is None:
+        detail |= {"privileges": " ".join(sorted(given.actions)), "given_by": given.by}
     return detail
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tower.control.privileges import GRANTABLE
 from tower.errors import NotFound
 from tower.policy.actions import Resource, ResourceType
 from tower.policy.engine import Decision
@@ -15,6 +16,12 @@ def not_found(resource: Resource) -> NotFound:
 def remedy(decision: Decision) -> str:
     """What to do about a refusal."""
     first = decision.policies[0] if decision.policies else ""
+    if first.startswith("below run:") and decision.action in GRANTABLE:
+        return (
+            f"Deploy the task in an environment with the privilege {decision.action}, as somebody who has it."
+        )
+    if first.startswith("below privilege "):
+        return "Who gave this work the privilege may not do that themselves."
     if first.startswith("below "):
         return "What you called with has a limit that forbids it."
     if first:

@@ -1,0 +1,53 @@
+"""The limits of a key that running work makes: it is above neither the work nor who let it make keys."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from tower.errors import Denied
+from tower.identity.principal import CredentialKind, Principal
+from tower.policy.actions import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Of a new key: the `actions` that it is for alone, and whom it is not above ("" is nobody)."""
+
+    actions: frozenset[str]
+    maker: str
+
+
+def works(principal: Principal) -> bool:
+    """Whether running work asks for itself, and no app in its place."""
+    return principal.credential.kind is CredentialKind.WORKLOAD and not principal.via_app
+
+
+def limits(principal: Principal, actions: Collection[str] | None, *, owner: str) -> Limits:
+    """The limits of a key of `owner` that this work makes, which asks for these actions, None for all.
+
+    Raises Denied where a key could not carry the limits that the work has.
+    """
+    forbidden: set[str] = set()
+    people: set[str] = set()
+    for ceiling in principal.ceilings:
+        forbidden |= ceiling.forbidden
+        if ceiling.person:
+            people |= {ceiling.person} - {principal.subject}
+        elif (ceiling.role, ceiling.project, ceiling.domain) != (None, "*", "*") or any(
+            each is not None for each in (ceiling.actions, ceiling.projects, ceiling.tasks)
+        ):
+            raise Denied("A limited credential makes no keys.", hint="Run this with one without a limit.")
+    if len(people) > 1 or (people and owner != principal.subject):
+        raise Denied(
+            "This key would be above who let this work make keys.",
+            hint="Deploy the task as the person whom it runs as.",
+        )
+    wanted = frozenset(map(str, Action)) - forbidden if actions is None else frozenset(actions)
+    above = sorted(wanted & forbidden)
+    if above:
+        raise Denied(
+            f"This work may not do {above[0]}, and so no key that it makes.",
+            hint="Give its environment that privilege too, or leave the action out.",
+        )
+    return Limits(wanted, next(iter(people), ""))
