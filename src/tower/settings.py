@@ -84,6 +84,7 @@ class Settings:
                 "FLYTE_INTERNAL_EXECUTION_DOMAIN",
                 "FLYTE_AGENT_SOCKET",
                 "FLYTE_APP_SOCKET",
+                "FLYTE_APP_PEER",
                 "FLYTE_APP_NAME",
                 "FLYTE_ATTEMPT_FACTS",
                 "FLYTE_ATTEMPT_NUMBER",

@@ -17,6 +17,7 @@ _RESERVED = frozenset(
         "ACTION_NAME",
         "FLYTE_AGENT_SOCKET",
         "FLYTE_APP_NAME",
+        "FLYTE_APP_PEER",
         "FLYTE_APP_SOCKET",
         "FLYTE_ATTEMPT_NUMBER",
         "RUN_NAME",

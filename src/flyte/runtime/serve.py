@@ -1,7 +1,8 @@
 """An app process: uvicorn on the unix socket that the gateway forwards to.
 
 `python -m flyte.runtime.serve --module M --app NAME [--bundle DIR]`, with `FLYTE_APP_SOCKET` in the
-environment. SIGTERM lets open requests end. The process ends with status 3 when the app's start-up fails.
+environment, and in `FLYTE_APP_PEER` the process that alone may connect there. SIGTERM lets open requests end.
+The process ends with status 3 when the app's start-up fails.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import importlib.util
 import os
 import socket
+import struct
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
@@ -27,6 +29,7 @@ EXIT_USAGE = 2
 GRACE_SECONDS = 15
 
 _PREFIX = b"x-forwarded-prefix"
+_CREDENTIALS = struct.Struct("3i")
 
 
 class UnderPrefix:
@@ -61,6 +64,9 @@ def serve(*, module: str, name: str, bundle: Path | None) -> int:
         secrets.enter(os.environ, directory=Path.cwd())
     except FlyteError as error:
         return _refuse(str(error))
+    caller = _caller()
+    if caller is None:
+        return _refuse("FLYTE_APP_PEER is not set: this is started by Tower.")
     loader.enter(bundle)
     app = _asgi(loader.environment(module, name))
     if app is None:
@@ -70,22 +76,70 @@ def serve(*, module: str, name: str, bundle: Path | None) -> int:
     import uvicorn
 
     _reserve(path)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            UnderPrefix(app),
-            uds=path,
-            lifespan="auto",
-            log_level="info",
-            access_log=False,
-            # the gateway alone reaches this socket, and it writes these headers itself
-            proxy_headers=True,
-            forwarded_allow_ips="*",
-            server_header=False,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-        )
+    config = uvicorn.Config(
+        UnderPrefix(app),
+        uds=path,
+        lifespan="auto",
+        log_level="info",
+        access_log=False,
+        # the gateway alone is let in at this socket, and it writes these headers itself
+        proxy_headers=True,
+        forwarded_allow_ips="*",
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    config.load()
+    config.http_protocol_class = only_from(caller, config.http_protocol_class)
+    server = uvicorn.Server(config)
     server.run()
     return 0 if server.started else EXIT_STARTUP
+
+
+def only_from(caller: int, protocol: Any) -> Any:
+    """The protocol for connections of one process; others are closed unread.
+
+    The kernel kept who connected. Where nothing but a list of paths keeps processes apart, others can find
+    the socket's path. There Tower is this process's parent, so that its number cannot be another's. Elsewhere
+    it is out of sight of this process table and has the number 0.
+    """
+
+    class Known(protocol):  # type: ignore[misc]
+        let_in = False
+
+        def connection_made(self, transport: Any) -> None:
+            self.let_in = self._known(transport.get_extra_info("socket"))
+            if self.let_in:
+                super().connection_made(transport)
+            else:
+                transport.abort()
+
+        def data_received(self, data: bytes) -> None:
+            if self.let_in:
+                super().data_received(data)
+
+        def eof_received(self) -> Any:
+            return super().eof_received() if self.let_in else None
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self.let_in:
+                super().connection_lost(exc)
+
+        @staticmethod
+        def _known(connection: Any) -> bool:
+            try:
+                kept = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+            except OSError:
+                return False
+            pid = int(_CREDENTIALS.unpack(kept)[0])
+            return pid == caller and caller in (0, os.getppid())
+
+    return Known
+
+
+def _caller() -> int | None:
+    """The process that alone may connect; 0 is one outside of this process table."""
+    text = os.environ.get("FLYTE_APP_PEER", "")
+    return int(text) if text.isdecimal() else None
 
 
 def _asgi(environment: Any) -> ASGI | None:

@@ -62,6 +62,7 @@ def start(tmp_path: Path, *, app: str = "my-app", **env: str) -> subprocess.Pope
         env={
             "PATH": "/usr/bin",
             "FLYTE_APP_SOCKET": str(tmp_path / "a.sock"),
+            "FLYTE_APP_PEER": str(os.getpid()),
             "FLYTE_INTERNAL_EXECUTION_PROJECT": "p",
             **env,
         },
@@ -132,6 +133,26 @@ def test_websocket_below_a_prefix(served: Path) -> None:
         assert socket.recv() == "/apps/p/d/a hello"
 
 
+def test_another_process_of_this_user_gets_nothing(served: Path) -> None:
+    """The same user, the right path, a complete request: closed unread. The test's child is not the test."""
+    code = """
+import socket, sys
+with socket.socket(socket.AF_UNIX) as link:
+    link.connect(sys.argv[1])
+    try:
+        link.sendall(b"GET /where HTTP/1.1\\r\\nhost: x\\r\\nconnection: close\\r\\n\\r\\n")
+        print(link.recv(100))
+    except OSError as error:
+        print(type(error).__name__)
+"""
+    tried = [
+        subprocess.run([sys.executable, "-c", code, str(served)], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    assert {each.stdout for each in tried} <= {"b''\n", "ConnectionResetError\n", "BrokenPipeError\n"}
+    assert get(served, "/where").status_code == 200
+
+
 def test_only_this_user_may_open_the_socket(served: Path) -> None:
     assert stat.S_IMODE(os.stat(served).st_mode) == 0o600
 
@@ -141,6 +162,7 @@ def test_only_this_user_may_open_the_socket(served: Path) -> None:
     [
         ("my-app", {"BREAK": "1"}, 3, "FLYTE_ENDPOINT environment variable not set"),
         ("my-app", {"FLYTE_APP_SOCKET": ""}, 2, "FLYTE_APP_SOCKET is not set"),
+        ("my-app", {"FLYTE_APP_PEER": ""}, 2, "FLYTE_APP_PEER is not set"),
         ("my-tool", {}, 2, "no ASGI app"),
         ("absent", {}, 1, "There is no app environment 'absent'"),
     ],

@@ -106,6 +106,9 @@ class ProcessExecutor:
                 arguments += ["--bundle", str(job.bundle)]
         elif "/" not in arguments[0]:
             arguments[0] = _which(arguments[0], job.env)
+        # a process that has a table of its own does not see this one
+        peer = 0 if self.isolation.mode.namespaces else os.getpid()
+        job = replace(job, env={**job.env, "FLYTE_APP_PEER": str(peer)})
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
         try:
             self._spawn(arguments, job=job, work=work)
