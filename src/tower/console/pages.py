@@ -11,14 +11,15 @@ from tower.console import streams, views
 from tower.console.parts import Parts
 from tower.console.requests import Visit, form, host, own_page, visit
 from tower.console.templates import fragment, page
-from tower.control import appspecs
+from tower.control import appspecs, builtins
 from tower.control.apps import AppRow, Revision
+from tower.control.definitions import Definition
 from tower.control.listing import Filter, Op, Query
 from tower.control.runs import run_resource
 from tower.control.watching import ActionKey, Seen
 from tower.errors import NotFound
 from tower.identity.principal import Principal
-from tower.policy.actions import Action
+from tower.policy.actions import Action, Resource, ResourceType
 
 PAGE = 50
 _EVENTS = {"content-type": "text/event-stream", "x-accel-buffering": "no"}
@@ -53,8 +54,14 @@ class Runs:
             path=request.scope["path"],
             mine=mine,
             task=task,
+            latest=await self._latest(found.principal, (project, domain, task)),
             token=token,
         )
+
+    async def _latest(self, principal: Principal, task: tuple[str, str, str]) -> views.TaskLine | None:
+        """The version of a task that was deployed last, where the list is about one task."""
+        definition = await self._definition(principal, task, "") if all(task) else None
+        return None if definition is None else views.task_line(definition)
 
     async def one(self, request: Request) -> Response:
         """Who asked, through what, why it was allowed, what ran, and what came of it."""
@@ -125,10 +132,13 @@ class Runs:
     async def _view(self, principal: Principal, key: ActionKey, request_id: str) -> views.RunPage:
         seen = await self._parts.watching.get(principal, key, request_id=request_id)
         found = await self._parts.data.action_data(principal, key, request_id=request_id)
+        row = seen.row
         return views.run_page(
             seen,
             credential_name=await self._credential_name(seen),
-            registered_by=await self._registrar(principal, seen, request_id),
+            definition=await self._definition(
+                principal, (row.task_project, row.task_domain, row.task_name), row.task_version
+            ),
             inputs=found.inputs,
             outputs=found.outputs,
             stoppable=await self._stoppable(principal, seen),
@@ -148,18 +158,20 @@ class Runs:
         facts = await self._parts.directory.key(seen.row.credential_id)
         return "" if facts is None else facts.name
 
-    async def _registrar(self, principal: Principal, seen: Seen, request_id: str) -> str | None:
-        row = seen.row
-        if row.spec is not None:
-            return row.executed_by
-        task = (row.task_project, row.task_domain, row.task_name)
+    async def _definition(
+        self, principal: Principal, task: tuple[str, str, str], version: str
+    ) -> Definition | None:
+        """A version of a task as far as the caller may view it; looking at a page is no refused call."""
+        place = Resource(ResourceType.TASK, *task)
+        if (
+            builtins.find(task, version) is None
+            and not (await self._parts.access.check(principal, Action.TASK_VIEW, place)).allowed
+        ):
+            return None
         try:
-            definition = await self._parts.tasks.details(
-                principal, task, row.task_version, request_id=request_id
-            )
+            return await self._parts.tasks.details(principal, task, version, request_id="")
         except NotFound:
             return None
-        return definition.row.deployed_by
 
 
 class AppPages:

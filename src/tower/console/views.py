@@ -11,9 +11,11 @@ from flyteidl2.task import common_pb2
 
 from tower.clock import utc
 from tower.console import values
+from tower.control import privileges
 from tower.control.apps import AppRow, Revision
+from tower.control.definitions import Definition
 from tower.control.triggerviews import TriggerKey, started_by
-from tower.control.watching import Seen
+from tower.control.watching import ActionRow, Seen
 from tower.states import Phase
 
 _SHOWN_DIGEST = 16
@@ -75,6 +77,24 @@ class RunLine:
 
 
 @dataclass(frozen=True, slots=True)
+class Privileges:
+    """What a version may do beyond what running work may, and who let it."""
+
+    actions: tuple[str, ...]
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class TaskLine:
+    """The latest version of a task, above the list of its runs."""
+
+    version: str
+    deployed_by: str
+    deployed: Moment
+    privileges: Privileges | None
+
+
+@dataclass(frozen=True, slots=True)
 class RunPage:
     """A run with all that is known of it; `registered_by` is None where the caller may not view the task."""
 
@@ -91,6 +111,7 @@ class RunPage:
     policies: tuple[str, ...]
     policy_revision: str
     registered_by: str | None
+    privileges: Privileges | None
     warning: str
     code_digest: str
     inputs_hash: str
@@ -177,7 +198,7 @@ def run_page(
     seen: Seen,
     *,
     credential_name: str,
-    registered_by: str | None,
+    definition: Definition | None,
     inputs: common_pb2.Inputs,
     outputs: common_pb2.Outputs,
     stoppable: bool,
@@ -200,7 +221,8 @@ def run_page(
         actors=_texts(row.actors),
         policies=tuple(policy for policy in row.decision.split(",") if policy),
         policy_revision=row.policy_revision,
-        registered_by=registered_by,
+        registered_by=_registrar(row, definition),
+        privileges=None if row.spec is not None else _privileges(definition),
         warning=_WARNINGS.get(row.warning, row.warning),
         code_digest=row.code_digest,
         inputs_hash=row.inputs_hash,
@@ -223,6 +245,12 @@ def run_page(
         trigger=_trigger(row.actors),
         stoppable=stoppable,
     )
+
+
+def task_line(definition: Definition) -> TaskLine:
+    """A task for the page of its runs."""
+    row = definition.row
+    return TaskLine(row.version, row.deployed_by, moment(row.deployed_at), _privileges(definition))
 
 
 def app_page(row: AppRow, *, url: str, path_url: str, revisions: Sequence[Revision] = ()) -> AppPage:
@@ -250,6 +278,17 @@ def app_page(row: AppRow, *, url: str, path_url: str, revisions: Sequence[Revisi
 def trigger_href(key: TriggerKey) -> str:
     """The address of a trigger's page; clients build the same."""
     return f"/v2/domain/{key.domain}/project/{key.project}/triggers/{key.task}/{key.name}"
+
+
+def _registrar(row: ActionRow, definition: Definition | None) -> str | None:
+    if row.spec is not None:
+        return row.executed_by
+    return None if definition is None else definition.row.deployed_by
+
+
+def _privileges(definition: Definition | None) -> Privileges | None:
+    given = None if definition is None else privileges.from_text(definition.row.privileges)
+    return None if given is None else Privileges(tuple(sorted(given.actions)), given.by)
 
 
 def _trigger(actors: str) -> tuple[str, str] | None:

@@ -8,9 +8,12 @@ import re
 from collections.abc import AsyncIterator
 
 import httpx
-from tests.rpc_world import named
+from flyteidl2.task import run_pb2
+from tests.rpc_world import named, task_spec
 from tests.tower.console.conftest import Town
 
+from tower.control.privileges import FIELD
+from tower.control.runs import Launch
 from tower.identity.authenticators import MACHINE
 from tower.policy.actions import ROUTES
 from tower.states import AppStatus, Phase
@@ -260,3 +263,24 @@ async def test_metrics_are_for_who_may_view_the_audit(town: Town) -> None:
 def test_every_route_has_a_row(town: Town) -> None:
     rows = {name for name in ROUTES if name.startswith("console ")}
     assert set(town.console.routes) == rows
+
+
+async def test_the_pages_of_run_and_task_show_the_privileges_and_who_gave_them(town: Town) -> None:
+    path = await town.run("alice")
+    listed = "/v2/domain/development/project/flytesnacks/tasks/env.main"
+    async with town.client(await town.session("bob")) as client:
+        assert "Privileges" not in (await client.get(path)).text
+        assert "Privileges" not in (await client.get(listed)).text
+    await town.house.identities.add_user(MACHINE, subject="erin", role="admin")
+    erin = await town.caller("erin")
+    spec = task_spec()
+    spec.task_template.container.config.add(key=FIELD, value='["secret:create"]')
+    task = ("flytesnacks", "development", "env.main")
+    await town.house.rooms.tasks.deploy(erin, task, "v2", spec=spec, request_id="d2")
+    asked = Launch(*task[:2], run_pb2.RunSpec(), task=task, inputs=named({"x": 1}))
+    alice = await town.caller("alice")
+    launched = await town.house.rooms.runs.launch(alice, asked, request_id="r2")
+    path = f"/v2/domain/development/project/flytesnacks/runs/{launched.row.run}"
+    async with town.client(await town.session("bob")) as client:
+        for page in ((await client.get(path)).text, (await client.get(listed)).text):
+            assert re.search(r"Privileges.*<code>secret:create</code> <small>given by erin</small>", page)
