@@ -24,6 +24,7 @@ ORDER = (
     "callers",
     "webhook",
     "workflow",
+    "identity",
     "agent",
     "revocation",
 )

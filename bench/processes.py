@@ -164,10 +164,12 @@ def tower(
     environment: Mapping[str, str] | None = None,
     furnish: Callable[[Path], object] | None = None,
     options: Sequence[str] = (),
+    command: Sequence[str | Path] | None = None,
 ) -> Iterator[Tower]:
     """`tower up` with an empty home on the disk of the checkout (not in memory), stopped at the end.
 
-    `furnish` may fill the home before the start; `options` are more of `tower up`.
+    `furnish` may fill the home before the start; `options` are more of `tower up`. Another `command` serves
+    the home in TOWER_HOME in its place.
     """
     (ROOT / ".cache").mkdir(exist_ok=True)
     home = Path(tempfile.mkdtemp(prefix="bench-home-", dir=ROOT / ".cache"))
@@ -175,7 +177,8 @@ def tower(
         if furnish is not None:
             furnish(home)
         env = {"TOWER_HOME": str(home), **(environment or {})}
-        with server([BIN / "tower", "up", "--port", "0", *options], core=core, env=env) as (url, pid):
+        usual = [BIN / "tower", "up", "--port", "0", *options]
+        with server(usual if command is None else command, core=core, env=env) as (url, pid):
             yield Tower(url, pid, home)
     finally:
         shutil.rmtree(home, ignore_errors=True)

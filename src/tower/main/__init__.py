@@ -5,8 +5,9 @@ The only room that knows everyone.
 
 from __future__ import annotations
 
+from tower.main.guards import Guards
 from tower.main.house import House, compose
 from tower.main.proof import exported, prove
 from tower.main.server import up
 
-__all__ = ["House", "compose", "exported", "prove", "up"]
+__all__ = ["Guards", "House", "compose", "exported", "prove", "up"]

@@ -53,6 +53,7 @@ from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.main.confidences import confidences
 from tower.main.governance import governance
+from tower.main.guards import GUARDS, Guards
 from tower.main.oauth import FOLDER, OAuth, oauth
 from tower.main.oidc import Oidc, oidc
 from tower.policy.engine import Engine
@@ -113,7 +114,7 @@ class House:
 
 
 @asynccontextmanager
-async def compose(settings: Settings) -> AsyncIterator[House]:
+async def compose(settings: Settings, guards: Guards = GUARDS) -> AsyncIterator[House]:
     """The house over `settings.home`, made ready on a first start and closed at the end of the block.
 
     Raises Precondition when another Tower holds the same home.
@@ -123,7 +124,7 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
     clock = SystemClock()
     db = Database.open(settings.database, clock=clock)
     try:
-        house = _rooms(settings, clock=clock, db=db)
+        house = _rooms(settings, clock=clock, db=db, guards=guards)
         await house.governance.policies.open()
         await bootstrap(
             db=db,
@@ -145,15 +146,17 @@ async def compose(settings: Settings) -> AsyncIterator[House]:
         await db.close()
 
 
-def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
+def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) -> House:
     key = SigningKey.load_or_create(settings.home / "signing.key")
     events = Events()
     blobs = Blobs(settings.home / "blobs", db=db)
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
-    access = Access(
+    access = guards.access(
         db=db, engine=Engine(), directory=directory, refusals=Refusals(clock), denials=Denials(clock)
     )
-    standing = Standing(db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant)
+    standing = guards.standing(
+        db=db, clock=clock, access=access, directory=directory, longest=settings.max_grant
+    )
     ring = KeyRing(settings.home / FOLDER, clock=clock, first=key)
     outside = OutsideRing(settings.home / "identity-keys", clock=clock)
     tokens = AppTokens(key=ring, clock=clock, issuer=settings.org)
@@ -173,7 +176,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database) -> House:
         secret=key,
         ours=origin.ours,
     )
-    chain = Chain(
+    chain = guards.chain(
         [
             authenticators.Sockets(attempts=standing, owners=directory),
             authenticators.ApiKeys(directory=directory, clock=clock),

@@ -52,6 +52,7 @@ from tower.gateway.door import Gateway, Parts
 from tower.identity.workload import Workload, WorkloadKind
 from tower.images.venv import VenvBuilder
 from tower.main.doors import App, Doors, nothing_here
+from tower.main.guards import GUARDS, Guards
 from tower.main.house import VERSION, House, compose
 from tower.main.logging import configure
 from tower.main.proxy import BehindProxy
@@ -78,18 +79,18 @@ _STREAMS_END_SECONDS = 3
 log = structlog.get_logger("tower")
 
 
-def up(settings: Settings) -> None:
+def up(settings: Settings, guards: Guards = GUARDS) -> None:
     """Serve until SIGTERM or SIGINT, then drain. Raises Fault when it cannot start."""
     os.umask(0o077)  # what Tower writes is its own operator's alone
     configure()
-    uvloop.run(_up(settings))
+    uvloop.run(_up(settings, guards))
 
 
-async def _up(settings: Settings) -> None:
+async def _up(settings: Settings, guards: Guards) -> None:
     listener = _bind(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     with listener:
-        async with compose(settings) as house, _running(house) as running:
+        async with compose(settings, guards) as house, _running(house) as running:
             certificate = _certificate(settings, house.clock.now())
             public = BehindProxy(running.public, settings.public_url) if settings.behind_proxy else None
             config = _config(public or running.public, certificate=certificate)
