@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sqlalchemy import BindParameter, ColumnElement, and_, bindparam, func, literal_column, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 
 from tower.states import Phase
 from tower.store import runs
 from tower.store.database import Reader, Transaction
+from tower.store.prepared import prepared
 from tower.store.runs import ActionKey, ActionRow
 from tower.store.schema import actions, attempts
 
@@ -184,32 +195,32 @@ _ATTEMPT_KEY = and_(
 )
 _BEGAN = func.coalesce(actions.c.started_at, bindparam("began"))
 _COUNT = actions.c.attempts == bindparam("w_attempts")
-_PHASE = select(actions.c.phase).where(_KEY)
-_NEXT = (
+_PHASE = prepared(select(actions.c.phase).where(_KEY))
+_NEXT = prepared(
     select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
     .where(_QUEUED)
     .order_by(actions.c.turn, actions.c.queued_at)
     .limit(bindparam("limit"))
 )
-_LEASE = (
+_LEASE = prepared(
     update(actions)
     .where(_KEY, _COUNT, actions.c.phase == int(Phase.QUEUED))
     .values(phase=int(Phase.INITIALIZING), **_values("attempts"))
 )
-_STARTED = (
+_STARTED = prepared(
     update(actions)
     .where(_KEY, _COUNT, actions.c.phase == int(Phase.INITIALIZING))
     .values(phase=int(Phase.RUNNING), started_at=_BEGAN)
 )
-_ATTEMPT_STARTED = (
+_ATTEMPT_STARTED = prepared(
     update(attempts).where(_ATTEMPT_KEY).values(phase=int(Phase.RUNNING), started_at=bindparam("began"))
 )
-_FINISH = (
+_FINISH = prepared(
     update(actions)
-    .where(_KEY, _COUNT, actions.c.phase.in_(_RUNNING))
+    .where(_KEY, _COUNT, or_(*(actions.c.phase == phase for phase in _RUNNING)))
     .values(started_at=_BEGAN, **_values("phase", "ended_at", "outputs_uri", "error"))
 )
-_COMPLETE = (
+_COMPLETE = prepared(
     update(attempts)
     .where(_ATTEMPT_KEY, attempts.c.ended_at.is_(None))
     .values(

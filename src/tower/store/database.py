@@ -16,6 +16,7 @@ from tower.clock import Clock
 from tower.errors import Precondition, Unavailable
 from tower.store.engine import address, create_engine, lock
 from tower.store.migrations import check, upgrade
+from tower.store.prepared import Lookup
 from tower.store.transaction import Reader, Transaction
 from tower.store.writer import Writer
 
@@ -96,6 +97,7 @@ class Database:
                 return function(connection)
             finally:
                 connection.rollback()
+        connection = self._local.lookup
         if driver.in_transaction:  # a lookup within a lookup
             return function(connection)
         # SQLAlchemy's own way to begin and end takes longer than most of these lookups
@@ -124,6 +126,7 @@ class Database:
             self._connections.append(connection)
             driver = connection.connection.driver_connection if self._reading.name == "sqlite" else None
             own = self._local.own = connection, driver
+            self._local.lookup = Lookup(connection, driver)
         return own
 
     async def close(self) -> None:

@@ -6,6 +6,7 @@ from sqlalchemy import bindparam, func, select
 
 from tower.states import Phase
 from tower.store.database import Reader
+from tower.store.prepared import prepared
 from tower.store.runs import ActionKey
 from tower.store.schema import actions
 
@@ -46,7 +47,7 @@ def _place(key: ActionKey) -> dict[str, str]:
 # built once: each end of an action asks for what is open below it
 _RUN = [actions.c[name] == bindparam(name) for name in ("project", "domain", "run")]
 _MINE = (*_RUN, actions.c.parent == bindparam("parent"), actions.c.parent.is_not(None))
-_CHILDREN = select(actions.c.action).where(*_MINE).order_by(actions.c.created_at, actions.c.action)
-_BELOW = select(actions.c.action, actions.c.phase).where(*_MINE)
-_COUNT = select(func.count()).select_from(actions).where(*_MINE)
-_ALL = select(func.count()).select_from(actions).where(*_RUN)
+_CHILDREN = prepared(select(actions.c.action).where(*_MINE).order_by(actions.c.created_at, actions.c.action))
+_BELOW = prepared(select(actions.c.action, actions.c.phase).where(*_MINE))
+_COUNT = prepared(select(func.count()).select_from(actions).where(*_MINE))
+_ALL = prepared(select(func.count()).select_from(actions).where(*_RUN))

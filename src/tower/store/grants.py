@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, literal_column, or_,
 
 from tower.states import Phase
 from tower.store.database import Reader, Transaction
+from tower.store.prepared import prepared
 from tower.store.runs import ROOT, ActionKey
 from tower.store.schema import actions
 
@@ -85,7 +86,7 @@ def revoke(tx: Transaction, key: ActionKey, *, by: str) -> bool:
 
 
 def _grant(row: Row[*tuple[Any, ...]]) -> GrantRow:
-    values = dict(row._mapping)
+    values = dict(row._asdict())
     return GrantRow(**{**values, "phase": Phase(values["phase"])})
 
 
@@ -94,4 +95,4 @@ _COLUMNS = tuple(
     _OWN[name].label(name) if name in _OWN else actions.c[name] for name in GrantRow.__dataclass_fields__
 )
 # built once: it stands on the way of every call of a task
-_ONE = select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields))
+_ONE = prepared(select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields)))

@@ -9,6 +9,7 @@ from sqlalchemy import and_, bindparam, select, update
 from sqlalchemy import insert as insert_into
 
 from tower.states import Phase
+from tower.store.prepared import prepared
 from tower.store.schema import actions, api_keys, attempts, bindings, links, projects, sessions, tasks, users
 from tower.store.transaction import Reader, Transaction
 
@@ -337,14 +338,16 @@ def _values(row: object) -> dict[str, object]:
 
 
 # prepared once: these stand on the way of every authenticated call whose facts are not in memory
-_USER = select(*(users.c[name] for name in UserRow.__dataclass_fields__)).where(
-    users.c.subject == bindparam("subject")
+_USER = prepared(
+    select(*(users.c[name] for name in UserRow.__dataclass_fields__)).where(
+        users.c.subject == bindparam("subject")
+    )
 )
-_BINDINGS = select(*_BINDING_COLUMNS).where(bindings.c.subject == bindparam("subject"))
-_KEY = select(*_KEY_COLUMNS, api_keys.c.hash).where(api_keys.c.id == bindparam("id"))
-_SESSION = select(*_SESSION_COLUMNS).where(sessions.c.hash == bindparam("hash"))
-_SESSION_BY_ID = select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("id"))
-_ATTEMPT = (
+_BINDINGS = prepared(select(*_BINDING_COLUMNS).where(bindings.c.subject == bindparam("subject")))
+_KEY = prepared(select(*_KEY_COLUMNS, api_keys.c.hash).where(api_keys.c.id == bindparam("id")))
+_SESSION = prepared(select(*_SESSION_COLUMNS).where(sessions.c.hash == bindparam("hash")))
+_SESSION_BY_ID = prepared(select(*_SESSION_COLUMNS).where(sessions.c.id == bindparam("id")))
+_ATTEMPT = prepared(
     select(
         actions.c.executed_by,
         actions.c.credential_kind,

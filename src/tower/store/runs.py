@@ -29,6 +29,7 @@ from tower.states import MOVES, Phase
 from tower.store.blobs import parse_uri
 from tower.store.database import Reader, Transaction
 from tower.store.listing import Filter, Op, Page, Seen, compare, integer
+from tower.store.prepared import prepared
 from tower.store.schema import actions, attempts, users
 
 ROOT = "a0"
@@ -138,14 +139,14 @@ class Person:
 _COLUMNS = tuple(actions.c[field.name] for field in fields(ActionRow))
 _ATTEMPT = tuple(attempts.c[field.name] for field in fields(AttemptRow))
 # built once: they stand on the way of every run, more than once
-_ONE = select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields))
-_ATTEMPTS = (
+_ONE = prepared(select(*_COLUMNS).where(*(actions.c[name] == bindparam(name) for name in ActionKey._fields)))
+_ATTEMPTS = prepared(
     select(*_ATTEMPT)
     .where(*(attempts.c[name] == bindparam(name) for name in ActionKey._fields))
     .order_by(attempts.c.attempt)
 )
 _PEOPLE = select(users.c.subject, users.c.kind, users.c.name, users.c.email)
-_PERSON = _PEOPLE.where(users.c.subject == bindparam("subject"))
+_PERSON = prepared(_PEOPLE.where(users.c.subject == bindparam("subject")))
 _PHASE_OF_ACTION = [field.name for field in fields(ActionRow)].index("phase")
 _PHASE_OF_ATTEMPT = [field.name for field in fields(AttemptRow)].index("phase")
 
@@ -214,7 +215,7 @@ def people(reader: Reader, subjects: Sequence[str]) -> dict[str, Person]:
         found = reader.execute(_PERSON, {"subject": wanted[0]})
     else:
         found = reader.execute(_PEOPLE.where(users.c.subject.in_(wanted)))
-    return {row.subject: Person(**row._mapping) for row in found}
+    return {row.subject: Person(**row._asdict()) for row in found}
 
 
 def count_open(reader: Reader, *, executed_by: str) -> int:

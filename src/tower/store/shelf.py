@@ -5,6 +5,7 @@ from __future__ import annotations
 from sqlalchemy import bindparam, delete, func, select
 
 from tower.store.database import Reader, Transaction
+from tower.store.prepared import prepared
 from tower.store.schema_blobs import blobs
 
 SMALL = 16 * 1024
@@ -12,9 +13,9 @@ SMALL = 16 * 1024
 
 _COLUMNS = ("key", "content", "created_at")
 _ONE = blobs.c.key == bindparam("one")
-_CONTENT = select(blobs.c.content).where(_ONE)
-_SIZE = select(func.length(blobs.c.content)).where(_ONE)
-_DELETE = delete(blobs).where(_ONE)
+_CONTENT = prepared(select(blobs.c.content).where(_ONE))
+_SIZE = prepared(select(func.length(blobs.c.content)).where(_ONE))
+_DELETE = prepared(delete(blobs).where(_ONE))
 
 
 def add(tx: Transaction, key: str, content: bytes) -> None:

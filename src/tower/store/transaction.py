@@ -13,6 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.base import Executable
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
+from tower.store import prepared
+
 _Ts = TypeVarTuple("_Ts")
 Parameters: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -66,7 +68,7 @@ class _Prepared:
 class Session:
     """The writer's connection with what is worth keeping between transactions. Used by one thread."""
 
-    __slots__ = ("_held", "_inserts", "_raw", "connection", "holding")
+    __slots__ = ("_held", "_inserts", "_plain", "_raw", "connection", "holding")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -75,6 +77,7 @@ class Session:
         self._held: dict[_Form, list[tuple[Any, ...]]] = {}
         self._raw = connection.connection.driver_connection
         self._inserts: dict[_Form, _Prepared] = {}
+        self._plain = connection.dialect.name == "sqlite"
 
     def run(self, sql: str, arguments: Any = ()) -> None:
         """Run a statement at driver level; driver errors come as those of SQLAlchemy."""
@@ -93,6 +96,14 @@ class Session:
             ) from error
         finally:
             cursor.close()
+
+    def execute(self, statement: Executable, parameters: Any) -> Any:
+        """Run a statement of SQLAlchemy Core, at driver level where it was marked as `prepared`."""
+        if self._plain:
+            rows = prepared.execute(self._raw, self.connection.dialect, statement, parameters)
+            if rows is not None:
+                return rows
+        return self.connection.execute(statement, parameters)
 
     def insert(
         self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], *, once: bool = False
@@ -162,7 +173,8 @@ class Transaction:
         """Run a statement of SQLAlchemy Core; a list of parameters runs it for each."""
         self._check()
         self._session.flush()
-        return self._session.connection.execute(statement, parameters)
+        found: CursorResult[Any] = self._session.execute(statement, parameters)
+        return found
 
     def insert(self, table: Table, /, **values: Any) -> None:
         """Insert one row on the fast path: compiled once per table and columns, run by the driver itself.
