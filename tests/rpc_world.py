@@ -42,6 +42,7 @@ from tower.control.schedules import Schedules
 from tower.control.tailing import Line, Tailing
 from tower.control.tasks import Tasks
 from tower.control.watching import Watching
+from tower.direct import Piecewise
 from tower.rpc.caller import Origin
 from tower.rpc.transfer import Transfer
 from tower.states import Phase
@@ -155,6 +156,10 @@ class RpcWorld:
         data = scope["type"] == "http" and scope["path"].startswith(self.transfer.prefixes)
         await (self.transfer if data else self.door)(scope, receive, send)
 
+    def direct(self, scope: Any, body: bytes) -> Any:
+        """Requests that come in one piece: as behind the listener."""
+        return self.door.direct(scope, body)
+
     @classmethod
     @asynccontextmanager
     async def opened(cls, home: Path, **settings: Any) -> AsyncIterator[RpcWorld]:
@@ -168,7 +173,7 @@ class RpcWorld:
             except BaseException:
                 listener.close()
                 raise
-            config = uvicorn.Config(made, lifespan="off", log_config=None, access_log=False)
+            config = uvicorn.Config(made, http=Piecewise, lifespan="off", log_config=None, access_log=False)
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:

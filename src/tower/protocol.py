@@ -8,10 +8,9 @@ said here for all of them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 MAX_HEAD = 128 * 1024
 """Bytes of request line and headers; the gateway allows less."""
@@ -34,46 +33,6 @@ _TOO_SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 41\r\n"
     b"connection: close\r\n\r\nThe request's body is arriving too slowly"
 )
-
-
-WHOLE = "tower.whole"
-"""The extension of the ASGI scope that holds a `Whole`."""
-
-
-class Whole:
-    """A request and its answer, each in one piece, as most RPCs are: without ASGI's way of many messages.
-
-    Nothing but the way is saved: what does not fit is refused, and goes by `receive` and `send` as ever.
-    """
-
-    __slots__ = ("_cycle",)
-
-    def __init__(self, cycle: RequestResponseCycle) -> None:
-        self._cycle = cycle
-
-    def body(self) -> bytes | None:
-        """The whole body instead of `receive`, None where it is not here yet."""
-        cycle = self._cycle
-        if cycle.more_body or cycle.disconnected or cycle.waiting_for_100_continue:
-            return None
-        body, cycle.body = bytes(cycle.body), bytearray()
-        cycle.message_event.clear()
-        return body
-
-    def answer(self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes) -> bool:
-        """Answer instead of `send`; False where that has to be used.
-
-        The headers hold the length of the body, and no line break: nobody looks at them any more.
-        """
-        cycle = self._cycle
-        if cycle.response_started or cycle.disconnected or not cycle.keep_alive or cycle.flow.write_paused:
-            return False
-        cycle.response_started = cycle.response_complete = True
-        lines = [b"%b: %b\r\n" % pair for pair in (*cycle.default_headers, *headers)]
-        cycle.transport.write(b"".join([STATUS_LINE[status], *lines, b"\r\n", body]))
-        cycle.message_event.set()
-        cycle.on_response()
-        return True
 
 
 class Bounded(HttpToolsProtocol):
@@ -122,16 +81,11 @@ class Bounded(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        hosts = [name for name, _ in self.headers].count(b"host")
+        hosts = self.hosts()
         if hosts > 1 or (hosts == 0 and self.parser.get_http_version() == "1.1"):
             raise ValueError("RFC 9112 section 3.2: one Host header")  # answered with 400
-        self._in_head = False
-        self._in_body = True
-        self._forget()
+        self.head_complete()
         super().on_headers_complete()
-        if self.cycle is not None and self.cycle.scope is self.scope:
-            ours: Any = {WHOLE: Whole(self.cycle)}
-            self.scope["extensions"] = ours
 
     def on_body(self, body: bytes) -> None:
         self._body += len(body)
@@ -140,6 +94,16 @@ class Bounded(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._end_body()
         super().on_message_complete()
+
+    def hosts(self) -> int:
+        """How many Host headers the request has."""
+        return [name for name, _ in self.headers].count(b"host")
+
+    def head_complete(self) -> None:
+        """Wait for the body instead."""
+        self._in_head = False
+        self._in_body = True
+        self._forget()
 
     def _hurry(self) -> None:
         self._patience = self.loop.call_later(HEAD_SECONDS, self._late)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping, Sequence
 from typing import Any
+
+from tower.direct import Answer, Direct
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -43,6 +45,22 @@ class Doors:
                 await (app if scope["type"] == "http" else nothing_here)(scope, receive, send)
                 return
         await self._otherwise(scope, receive, send)
+
+    def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
+        """The same for a request that is here as a whole (`tower.direct`), where its door takes such."""
+        if self._claimed is not None and self._claimed(scope):
+            return None
+        path: str = scope["path"]
+        for prefix, app in self._prefixes:
+            if path.startswith(prefix):
+                return direct(app, scope, body)
+        return None
+
+
+def direct(app: App, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
+    """What an application answers directly; None where it does not."""
+    offered: Direct | None = getattr(app, "direct", None)
+    return None if offered is None else offered(scope, body)
 
 
 async def nothing_here(scope: Scope, receive: Receive, send: Send) -> None:

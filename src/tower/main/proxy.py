@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Coroutine
+from typing import Any
 
-from tower.main.doors import App, Receive, Scope, Send
+from tower.direct import Answer
+from tower.main.doors import App, Receive, Scope, Send, direct
 
 
 class BehindProxy:
@@ -20,12 +23,20 @@ class BehindProxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
         if scope["type"] in {"http", "websocket"}:
-            scheme = "ws" if scope["type"] == "websocket" else "http"
-            scope["scheme"] = f"{scheme}s" if self._secure else scheme
-            address = _caller(scope["headers"])
-            if address:
-                scope["client"] = (address, 0)
+            self._translate(scope)
         await self._app(scope, receive, send)
+
+    def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
+        """The same for a request that is here as a whole (`tower.direct`)."""
+        self._translate(scope)
+        return direct(self._app, scope, body)
+
+    def _translate(self, scope: Scope) -> None:
+        scheme = "ws" if scope["type"] == "websocket" else "http"
+        scope["scheme"] = f"{scheme}s" if self._secure else scheme
+        address = _caller(scope["headers"])
+        if address:
+            scope["client"] = (address, 0)
 
 
 def _caller(headers: list[tuple[bytes, bytes]]) -> str:

@@ -44,6 +44,7 @@ from tower.control.reconcile import (
     ScheduleLoop,
 )
 from tower.control.reconcile import Parts as ReconcileParts
+from tower.direct import Piecewise
 from tower.errors import Unavailable
 from tower.executors.process import ProcessExecutor
 from tower.executors.process.isolation import Isolation, Mode, Wanted, choose
@@ -59,7 +60,6 @@ from tower.main.proxy import BehindProxy
 from tower.nodes import door as nodes
 from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
-from tower.protocol import Bounded
 from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
 from tower.rpc.caller import Origin
@@ -328,7 +328,7 @@ class _Server(uvicorn.Server):
 def _config(app: App, *, certificate: tls.Certificate | None) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Bounded,
+        http=Piecewise,
         ws="websockets-sansio",
         loop="none",
         lifespan="off",

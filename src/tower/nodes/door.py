@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from typing import Any
 
 import structlog
 
 from tower.control.agents import Agents, Held, Over
+from tower.direct import Answer, Direct
 from tower.errors import HTTP_STATUS, Code, Counterfeit, Exhausted, Fault, Invalid
 from tower.identity.chain import Refused
 from tower.identity.guesses import Guesses
@@ -67,6 +68,13 @@ class NodesDoor:
                     await self._call(scope, receive, send)
                     return
         await self._public(scope, receive, send)
+
+    def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
+        """A request that is here as a whole (`tower.direct`): `public` takes it unless it is an agent's."""
+        offered: Direct | None = getattr(self._public, "direct", None)
+        if offered is None or any(name == TOKEN_HEADER for name, _ in scope["headers"]):
+            return None
+        return offered(scope, body)
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:

@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, MutableMapping, Sequence
 from contextvars import Token
 from typing import Any, Protocol
 
@@ -20,11 +20,11 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from google.protobuf import descriptor_pool
 
+from tower.direct import Answer
 from tower.errors import Unsupported
 from tower.identity.chain import Chain, Presented
 from tower.identity.principal import Principal
 from tower.policy.actions import METHODS, Action, Row, check_complete
-from tower.protocol import WHOLE, Whole
 from tower.rpc import caller, wire
 from tower.rpc.caller import Call, Origin
 from tower.rpc.faults import Exchange, exchange, public
@@ -43,7 +43,6 @@ class GaveUp(Protocol):
     ) -> None: ...
 
 
-_NOTHING: Mapping[str, Any] = {}
 _log = structlog.get_logger("tower.rpc")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _USUAL = "application/proto"
@@ -90,6 +89,11 @@ class Door:
             path: (mounted.get(path), row) for path, row in METHODS.items()
         }
         self._unary = {path: each.unary[path] for path, each in mounted.items() if path in each.unary}
+        self._direct = {
+            path: unary
+            for path, unary in self._unary.items()
+            if METHODS[path].action is not None and not METHODS[path].anonymous
+        }
         self._gzip = wire.Gzip(max_body)
         self.prefixes = tuple(sorted({path.rpartition("/")[0] for path in self._routes}))
         self._chain = chain
@@ -104,6 +108,14 @@ class Door:
         if scope["type"] != "http":
             raise RuntimeError("The RPC door serves HTTP only.")
         await _Request(self, scope).serve(receive, send)
+
+    def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
+        """One RPC of the usual form whose request is here as a whole (`tower.direct`); None for any other."""
+        unary = self._direct.get(scope["path"])
+        if unary is None:
+            return None
+        request = _Request(self, scope)
+        return request.answer(unary, body) if unary.plain(request.first) else None
 
 
 class _Request:
@@ -155,7 +167,7 @@ class _Request:
         started = time.perf_counter()
         outcome = "cancelled"
         try:
-            await self._run(receive, send)
+            await self._run(receive, self._answering(send))
             outcome = "ok"
             if self.exchange.fault or self.status != 200:
                 outcome = "cancelled" if self._cancelled() else "fault"
@@ -171,6 +183,23 @@ class _Request:
         finally:
             if self.call is not None:
                 caller.leave(self.call)
+            self._record(outcome, time.perf_counter() - started)
+
+    async def answer(self, unary: wire.Unary, body: bytes) -> Answer:
+        """What `serve` does, for a request that is here as a whole."""
+        started = time.perf_counter()
+        outcome = "cancelled"
+        try:
+            try:
+                await self._authenticate()
+                self._check_length()
+                status, headers, data = 200, *await self._perform(unary, body)
+            except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
+                status, headers, data = self._refusal(error)
+            self.status = status
+            outcome = "ok" if status == 200 else "cancelled" if self._cancelled() else "fault"
+            return status, self._signed(headers), data
+        finally:
             self._record(outcome, time.perf_counter() - started)
 
     def _record(self, outcome: str, seconds: float) -> None:
@@ -192,8 +221,7 @@ class _Request:
     def _cancelled(self) -> bool:
         return self.exchange.left or self.exchange.fault == Code.CANCELED.value or self.status == 499
 
-    async def _run(self, receive: Receive, plain_send: Send) -> None:
-        send = self._answering(plain_send)
+    async def _run(self, receive: Receive, send: Send) -> None:
         route = self.door._routes.get(self.scope["path"])
         if route is None:
             await _plain(send, 404)
@@ -214,48 +242,36 @@ class _Request:
             if application is None or (row.action is None and not row.anonymous):
                 raise Unsupported("This Tower does not offer that method.")
         except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
-            translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
-            self.exchange.fault = translated.code.value
-            await self._refuse(translated, send)
+            await _send(send, *self._refusal(error))
             return
         assert application is not None
         unary = self.door._unary.get(self.scope["path"])
         if unary is not None and unary.plain(self.first):
-            await self._call(unary, receive, send)
+            try:
+                answer = 200, *await self._perform(unary, await self._body(receive))
+            except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
+                answer = self._refusal(error)
+            await _send(send, *answer)
             return
         exchange.set(self.exchange)
         inner = {**self.scope, "headers": self.protocol_headers, "root_path": ""}
         await application(inner, self._bounded(receive), send)
 
-    async def _call(self, unary: wire.Unary, receive: Receive, send: Send) -> None:
+    async def _perform(self, unary: wire.Unary, body: bytes) -> tuple[list[tuple[bytes, bytes]], bytes]:
         """One request and one answer in the usual form, without the generated code's way through headers."""
-        whole: Whole | None = self.scope.get("extensions", _NOTHING).get(WHOLE)
-        try:
-            answer = await unary.call(await self._body(receive, whole))
-        except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
-            translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
-            self.exchange.fault = translated.code.value
-            await self._refuse(translated, send)
-            return
+        if len(body) > self.door._max_body:
+            raise wire.too_large(self.door._max_body)
+        answer = await unary.call(body)
         headers = [(b"content-type", _USUAL_BYTES)]
         if len(answer) >= wire.SMALL:
             headers.append((b"vary", b"Accept-Encoding"))
             if b"gzip" in map(bytes.strip, self.first.get(b"accept-encoding", b"").split(b",")):
                 answer = self.door._gzip.compress(answer)
                 headers.append((b"content-encoding", b"gzip"))
-        headers.append((b"content-length", b"%d" % len(answer)))
-        if whole is not None and whole.answer(200, self._signed(headers), answer):
-            self.status = 200
-            return
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": answer})
+        return headers, answer
 
-    async def _body(self, receive: Receive, whole: Whole | None) -> bytes:
+    async def _body(self, receive: Receive) -> bytes:
         """The whole body, up to the limit."""
-        if whole is not None and (body := whole.body()) is not None:
-            if len(body) > self.door._max_body:
-                raise wire.too_large(self.door._max_body)
-            return body
         chunks: list[bytes] = []
         size, more = 0, True
         while more:
@@ -345,14 +361,22 @@ class _Request:
         """The headers of an answer, with those that every answer has."""
         return [*headers, (b"x-request-id", self.exchange.request_id.encode()), self.door._version]
 
-    async def _refuse(self, error: ConnectError, send: Send) -> None:
+    def _refusal(self, error: Exception) -> Answer:
+        """The answer to a call that failed: what may be said of it."""
+        translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
+        self.exchange.fault = translated.code.value
         stream = self.content_type in wire.STREAM
-        status, content_type, body = wire.answer(error, stream=stream, content_type=self.content_type)
-        headers = [(b"content-type", content_type.encode()), (b"content-length", str(len(body)).encode())]
-        if error.code is Code.UNAUTHENTICATED:
+        status, content_type, body = wire.answer(translated, stream=stream, content_type=self.content_type)
+        headers = [(b"content-type", content_type.encode())]
+        if translated.code is Code.UNAUTHENTICATED:
             headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        return status, headers, body
+
+
+async def _send(send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    headers = [*headers, (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 async def _plain(send: Send, status: int, *headers: tuple[bytes, bytes]) -> None:

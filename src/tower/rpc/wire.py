@@ -122,6 +122,7 @@ class Unary:
             and headers.get(b"connect-protocol-version", b"1") == b"1"
             and timeout.isdigit()
             and len(timeout) <= 10
+            and headers.get(b"accept-encoding", b"").isascii()
         )
 
     async def call(self, body: bytes) -> bytes:
