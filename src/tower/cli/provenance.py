@@ -35,7 +35,7 @@ def wrong(found: dict[str, Any]) -> str:
     if not found["signed"]:
         return (
             f"Record {found['last_record']} of the run is under no signature yet; "
-            "the chain is signed once a minute."
+            "the chain is signed a second after a record, and whenever it is exported."
         )
     return ""
 

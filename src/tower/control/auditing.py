@@ -1,7 +1,8 @@
 """The audit chain as a whole: signed now and then, exported, pruned. Records are written by `Access` alone.
 
-A checkpoint is signed every thousand records, every minute in which something happened, and at the end. The
-last one is also kept in a file beside the database: who gets at the database alone cannot cut it unseen.
+A second after something was recorded the end of the chain is signed, into a file beside the database: who
+gets at the database alone cannot cut it unseen. A signature that is a row, and so goes along with exports, is
+made every thousand records, every minute in which something happened, when somebody asks, and at the end.
 """
 
 from __future__ import annotations
@@ -43,10 +44,12 @@ from tower.store.database import Database, Reader, Transaction
 __all__ = ["Auditing", "Part", "Pruned", "prove_home"]
 
 HEAD_FILE = "audit-head"
-"""In the home: the last checkpoint, as one line of JSON."""
+"""In the home: the last signature, as one line of JSON."""
 
 PART = 1000
 SECONDS_BETWEEN = 60.0
+PROMPT = 1.0
+"""So many seconds after its commit a record is signed, at most; the commit itself has no part in that."""
 _SECONDS_BETWEEN_PRUNES = 3600.0
 _ORG = Resource(ResourceType.ORG)
 _log = structlog.get_logger("tower.audit")
@@ -83,7 +86,7 @@ class Auditing:
         retention: float | None = None,
         seconds: float = SECONDS_BETWEEN,
     ) -> None:
-        """`retention` in seconds: older records are pruned; None keeps all. `seconds` between checkpoints."""
+        """`retention` in seconds: older records are pruned; None keeps all. `seconds` between rows."""
         self._db = db
         self._clock = clock
         self._access = access
@@ -92,6 +95,11 @@ class Auditing:
         self._retention = retention
         self._seconds = seconds
         self._task: asyncio.Task[None] | None = None
+        self._signed_at = clock.now()
+        self._pruned_at = clock.now()
+        self._looked: int | None = None
+        self._kept = 0
+        self._keeping = asyncio.Lock()
 
     def start(self) -> None:
         """Begin to sign."""
@@ -124,8 +132,49 @@ class Auditing:
         key = self._vouching.current()
         made = await self._db.write(write)
         if made is not None:
-            await asyncio.to_thread(_keep, self._home / HEAD_FILE, made)
+            await self._keep(made)
         return made
+
+    async def seal(self) -> Checkpoint | None:
+        """Sign the end of the chain into the file alone; None when that holds it already.
+
+        What is read is on the disk: whatever writes a record waits for that.
+        """
+        end = await self._db.read(store.head)
+        if end.seq <= self._kept:
+            return None
+        made = sign(self._vouching.current(), end, self._clock.now())
+        await self._keep(made)
+        return made
+
+    async def signed(self, principal: Principal, *, request_id: str = "") -> int:
+        """Sign the end of the chain now; the number of the last record that is under a signature."""
+        await self._access.require(principal, Action.AUDIT_VIEW, _ORG, request_id=request_id)
+        await self.checkpoint()
+        await self.seal()
+        return self._kept
+
+    async def turn(self) -> None:
+        """Do what is due: a row, or just the file when something was committed; and prune."""
+        now, due = self._clock.now(), self._access.due.is_set()
+        if due or not 0 <= now - self._signed_at < self._seconds:
+            self._access.due.clear()
+            self._signed_at = now
+            await self.checkpoint()
+        else:
+            version = self._db.version()
+            if version != self._looked:
+                await self.seal()
+                self._looked = version
+        if self._retention is not None and now - self._pruned_at > _SECONDS_BETWEEN_PRUNES:
+            self._pruned_at = now
+            await self.prune(MACHINE, before=now - self._retention)
+
+    async def _keep(self, made: Checkpoint) -> None:
+        async with self._keeping:
+            if made.seq > self._kept:
+                await asyncio.to_thread(_keep, self._home / HEAD_FILE, made)
+                self._kept = made.seq
 
     async def part(
         self, principal: Principal, *, after: int = 0, limit: int = PART, request_id: str = ""
@@ -211,17 +260,12 @@ class Auditing:
         yield _line({"type": "end", "seq": last})
 
     async def _run(self) -> None:
-        pruned_at = self._clock.now()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._seconds):
+                async with asyncio.timeout(min(PROMPT, self._seconds)):
                     await self._access.due.wait()
-            self._access.due.clear()
             try:
-                await self.checkpoint()
-                if self._retention is not None and self._clock.now() - pruned_at > _SECONDS_BETWEEN_PRUNES:
-                    pruned_at = self._clock.now()
-                    await self.prune(MACHINE, before=pruned_at - self._retention)
+                await self.turn()
             except (Fault, OSError) as error:
                 _log.error("audit.checkpoint", problem=str(error))
 

@@ -308,6 +308,7 @@ ROUTES: dict[str, Row] = {
     "rest GET /api/v1/audit": _read(Action.AUDIT_VIEW),
     "rest GET /api/v1/audit/chain": _read(Action.AUDIT_VIEW),
     "rest GET /api/v1/audit/export": _read(Action.AUDIT_VIEW),
+    "rest POST /api/v1/audit/checkpoint": _read(Action.AUDIT_VIEW),
     "rest POST /api/v1/audit/prune": _effect(Action.AUDIT_PRUNE),
     "rest PUT /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),
     "rest DELETE /api/v1/users/{name}/password": _effect(Action.USER_MANAGE),

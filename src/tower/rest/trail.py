@@ -44,6 +44,12 @@ class Pruned(BaseModel):
     through: int
 
 
+class Signed(BaseModel):
+    """The number of the last record that is under a signature."""
+
+    signed_through: int
+
+
 @router.get("/audit/chain", summary="A part of the audit chain, oldest first, as stored")
 async def chain(
     call: Caller,
@@ -70,6 +76,12 @@ async def chain(
 async def export(call: Caller) -> StreamingResponse:
     lines = await call.rooms.governance.auditing.export(call.principal, request_id=call.request_id)
     return StreamingResponse(lines, media_type="application/x-ndjson")
+
+
+@router.post("/audit/checkpoint", summary="Sign the end of the audit chain now")
+async def checkpoint(call: Caller) -> Signed:
+    through = await call.rooms.governance.auditing.signed(call.principal, request_id=call.request_id)
+    return Signed(signed_through=through)
 
 
 @router.post("/audit/prune", summary="Remove old records behind a signed checkpoint")
