@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import pytest
 from tests.browser import chromium
+from tests.flyte.login.conftest import Terminal
 from tests.flyte.login.person import give_password
 from tests.tower_process import Tower
 
 pytest.importorskip("playwright", reason="playwright is not installed; `make browser` installs it")
 
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from tests.browser.visitor import Visitor
 
 WAIT_MILLISECONDS = 60_000
@@ -42,18 +44,39 @@ TASKS = """
 """
 
 APP = """
-    from fastapi import FastAPI, Request
+    from contextlib import asynccontextmanager
+
+    from fastapi import FastAPI
     from fastapi.responses import HTMLResponse
 
     import flyte
-    from flyte.app.extras import FastAPIAppEnvironment
+    import flyte.remote as remote
+    from flyte.app.extras import FastAPIAppEnvironment, FastAPIPassthroughAuthMiddleware
 
-    app = FastAPI()
+
+    @asynccontextmanager
+    async def lifespan(app):
+        await flyte.init_passthrough.aio(project=flyte.current_project(), domain=flyte.current_domain())
+        print("the lobby is open", flush=True)
+        yield
 
 
-    @app.get("/", response_class=HTMLResponse)
-    async def hello(request: Request) -> str:
-        return f"<title>Lobby</title><p id=who>{request.headers.get('x-flyte-user', 'nobody')}</p>"
+    app = FastAPI(lifespan=lifespan)
+    app.add_middleware(FastAPIPassthroughAuthMiddleware)
+
+
+    @app.get("/{room}", response_class=HTMLResponse)
+    async def hello(room: str) -> str:
+        user = await remote.User.get.aio()
+        return (
+            f"<title>Lobby</title><p id=who>{user.subject()} in {room}</p>"
+            '<form method=post action=/ring><button>Ring</button></form>'
+        )
+
+
+    @app.post("/ring", response_class=HTMLResponse)
+    async def ring() -> str:
+        return f"<p id=who>{(await remote.User.get.aio()).subject()} rang</p>"
 
 
     env = FastAPIAppEnvironment(
@@ -71,6 +94,7 @@ def browser() -> Iterator[Browser]:
     path, why = chromium.found()
     if not path:
         pytest.skip(f"no Chromium: {why}")
+    expect.set_options(timeout=WAIT_MILLISECONDS)
     with sync_playwright() as driver:
         running = driver.chromium.launch(executable_path=path, args=chromium.options(), headless=True)
         yield running
@@ -105,12 +129,17 @@ def alice(visitors: Callable[[], Visitor]) -> Visitor:
 
 
 @pytest.fixture(scope="session")
-def tasks(town: Tower, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of the tasks `desk.count` and `desk.patient`, which are deployed."""
+def start(town: Tower, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Starts `count` or `patient` as alice; the path of the run's page."""
     file = tmp_path_factory.mktemp("desk") / "desk.py"
     file.write_text(textwrap.dedent(TASKS))
     town.flyte("deploy", str(file), "env")
-    return file
+
+    def run(task: str, *inputs: str) -> str:
+        made = town.flyte("run", "deployed-task", f"desk.{task}", *inputs, "-o", "json")
+        return str(json.loads(made.out)["url"]).removeprefix(town.url)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -127,3 +156,9 @@ def dave(town: Tower) -> str:
     """Somebody with a password and no role."""
     give_password(town, "dave")
     return "dave"
+
+
+@pytest.fixture
+def terminal(town: Tower, tmp_path: Path) -> Terminal:
+    """Where `flyte login` waits for its person."""
+    return Terminal(town, tmp_path / "flyte")

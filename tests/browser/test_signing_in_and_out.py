@@ -14,7 +14,7 @@ def test_who_is_sent_to_sign_in_comes_back_to_the_page_they_wanted(
 ) -> None:
     visitor = visitors()
     visitor.open("/v2/apps")
-    visitor.sign_in("alice", "not her password")
+    visitor.try_to_sign_in("alice", "not her password")
     expect(visitor.page.locator("p.wrong")).to_be_visible()
     visitor.expect((401, "/login"))
     visitor.sign_in("alice")

@@ -40,7 +40,12 @@ class Visitor:
         return answer
 
     def sign_in(self, name: str, password: str = PASSWORD) -> None:
-        """By the form, from wherever they are sent to it."""
+        """By the form, and on to where they wanted to go."""
+        self.try_to_sign_in(name, password)
+        self.page.wait_for_url(lambda url: urlsplit(url).path not in {"/signin", "/login", "/apps-login"})
+
+    def try_to_sign_in(self, name: str, password: str) -> None:
+        """Send the form, from wherever they are sent to it."""
         if not self.page.get_by_label("Password").count():
             self.open("/signin")
         self.page.get_by_label("Name").fill(name)

@@ -104,6 +104,11 @@ class Request:
         accepts = headers.first(self.headers, b"accept") or b""
         return self.method == "GET" and not self.websocket and b"text/html" in accepts
 
+    @property
+    def shows_key(self) -> bool:
+        """Whether a program asks, which is refused and not sent to sign in."""
+        return any(name in _NAMING and name != b"cookie" for name, _ in self.headers)
+
 
 class Gateway:
     """An ASGI application for http and websocket."""
@@ -192,7 +197,13 @@ class Gateway:
         if self._inlet.claims(request):
             await self._deliver(request, scope, receive, send)
             return
-        principal = await self._name(request)
+        try:
+            principal = await self._name(request)
+        except Unauthenticated:
+            if not request.wants_page or request.shows_key:
+                raise
+            await self._sign_in(request, scope, send, ended=True)
+            return
         if principal is None:
             if await self._greet(request, scope, send):
                 return
@@ -280,14 +291,20 @@ class Gateway:
             await redirect(scope, send, base + (request.target.line or "/"))
             return True
         if request.wants_page:
-            location, cookies = hop.begin(
-                request.target, host=request.host, console=self._console(request), secure=request.secure
-            )
-            await redirect(scope, send, location, headers=cookies)
+            await self._sign_in(request, scope, send)
             return True
         raise NoCredential(
             "Authentication credentials required.", hint="Send 'authorization: Bearer <API key>'."
         )
+
+    async def _sign_in(self, request: Request, scope: Scope, send: Send, *, ended: bool = False) -> None:
+        """Send the browser to the console for a session; the cookie of one that has ended is taken away."""
+        location, cookies = hop.begin(
+            request.target, host=request.host, console=self._console(request), secure=request.secure
+        )
+        if ended:
+            cookies.append((b"set-cookie", set_cookie("", secure=request.secure, max_age=0).encode()))
+        await redirect(scope, send, location, headers=cookies)
 
     def _console(self, request: Request) -> str:
         """The console for a browser at an app's own host: by its usual name, and the port that was used."""

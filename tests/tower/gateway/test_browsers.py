@@ -103,10 +103,18 @@ async def test_a_session_of_one_host_is_none_at_another(street: Street) -> None:
 
 async def test_an_ended_session_is_taken_away_and_does_not_loop(street: Street) -> None:
     async with street.client(**HTML, cookie="tower_session=" + "A" * 43) as client:
-        answer = await client.get("/")
-    assert answer.status_code == 401
-    assert "tower_session=; " in answer.headers["set-cookie"]
-    assert "Max-Age=0" in answer.headers["set-cookie"]
+        answer = await client.get("/page?x=1")
+        refused = await client.get("/page", headers={"x-api-key": "twr_" + "a" * 12 + "_" + "A" * 43})
+        posted = await client.post("/page")
+    assert answer.status_code == 303
+    place = urlsplit(answer.headers["location"])
+    assert place.path == "/apps-login"
+    assert parse_qs(place.query)["next"] == ["/page?x=1"]
+    taken = answer.headers.get_list("set-cookie")[1]
+    assert taken.startswith("tower_session=; ")
+    assert "Max-Age=0" in taken
+    assert (refused.status_code, posted.status_code) == (401, 401)
+    assert street.echo.seen == []
 
 
 @pytest.mark.parametrize(
