@@ -9,7 +9,7 @@ actors must hold, so one broken link ends everything behind it at its next call.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from tower.clock import Clock, utc
 from tower.control.access import Access
@@ -20,9 +20,9 @@ from tower.identity.principal import ActorKind, Credential, CredentialKind, Prin
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Engine
 from tower.states import Phase
-from tower.store import agents
+from tower.store import agents, identities
 from tower.store import grants as store
-from tower.store.database import Database
+from tower.store.database import Database, Reader
 from tower.store.grants import GrantRow
 from tower.store.identities import AttemptRow
 from tower.store.runs import ROOT, ActionKey
@@ -32,6 +32,19 @@ LONGEST = 7 * 24 * 3600.0
 
 _REMEMBERED = 4096
 _HINT = "The task goes on without an identity; start a new run."
+
+
+_Facts = tuple[AttemptRow, tuple[GrantRow | None, ...]]
+
+
+@dataclass(slots=True)
+class _Known:
+    """An answer with what it was made of: as long as none of that changes, it is the answer."""
+
+    version: int
+    people: tuple[int, Engine]
+    facts: _Facts | None
+    principal: Principal
 
 
 class Standing:
@@ -52,7 +65,7 @@ class Standing:
         self._access = access
         self._directory = directory
         self._longest = longest
-        self._known: OrderedDict[str, tuple[tuple[int, int, Engine], Principal]] = OrderedDict()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
         self._held: OrderedDict[str, tuple[int, bytes]] = OrderedDict()
 
     async def subject(self, subject: str) -> SubjectFacts | None:
@@ -75,22 +88,56 @@ class Standing:
         Raises Unauthenticated, saying why, when the attempt runs on but its grant or its right has ended.
         The principal's credential ends with the grant.
         """
-        # nothing was committed since, and people and rules are the same: then so is the answer
-        stamp = (self._db.version(), self._directory.epoch, self._access.engine)
+        people = self._directory.epoch, self._access.engine
+        version = self._db.version()
         known = self._known.get(attempt_id)
         if (
             known is not None
-            and known[0] == stamp
-            and (known[1].credential.expires_at or 0.0) > self._clock.now()
+            and known.people == people
+            and (known.principal.credential.expires_at or 0.0) > self._clock.now()
+            # nothing was committed since, or nothing that the answer was made of
+            and (known.version == version or self._unchanged(known))
         ):
             self._known.move_to_end(attempt_id)
-            return known[1]
+            known.version = version
+            return known.principal
         principal = await self._ask(attempt_id)
         if principal is not None:
-            self._known[attempt_id] = stamp, principal
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
+            self._remember(attempt_id, version, people, principal)
         return principal
+
+    def _unchanged(self, known: _Known) -> bool:
+        return known.facts is not None and self._facts(known.principal) == known.facts
+
+    def _remember(
+        self, attempt_id: str, version: int, people: tuple[int, Engine], principal: Principal
+    ) -> None:
+        facts: _Facts | None = self._facts(principal)
+        if self._db.version() != version:
+            facts = None  # they may be younger than the answer
+        self._known[attempt_id] = _Known(version, people, facts, principal)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def _facts(self, principal: Principal) -> _Facts | None:
+        """What the store says of an attempt and of each link of its chain; None where that is not all.
+
+        People, keys and rules are no part of it: the epoch of the directory and the engine stand for them.
+        """
+        chain = [actor.id for actor in principal.actors if actor.kind is ActorKind.RUN]
+        project, domain, run, action, number = chain[-1].split("/")
+
+        def read(reader: Reader) -> _Facts | None:
+            row = identities.attempt(
+                reader, project=project, domain=domain, run=run, action=action, attempt=int(number)
+            )
+            if (
+                row is None or row.credential_kind == CredentialKind.WEBHOOK
+            ):  # which the store is asked for, too
+                return None
+            return row, tuple(store.get(reader, ActionKey(*each.split("/")[:4])) for each in chain)
+
+        return self._db.read_now(read)
 
     async def _ask(self, attempt_id: str) -> Principal | None:
         principal = await self._directory.attempt(attempt_id)
