@@ -10,10 +10,11 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from tower.arrival import Arrival
 from tower.console.account import Account
 from tower.console.device import DevicePages
 from tower.console.pages import AppPages, Runs
@@ -26,7 +27,7 @@ from tower.console.templates import STATIC, nothing, page
 from tower.console.triggers import TriggerPages
 from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated
 from tower.identity.chain import NoCredential
-from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.actions import ROUTES, Action, Resource, ResourceType
 
 log = structlog.get_logger("tower.console")
 
@@ -56,10 +57,12 @@ class Console:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         table = _table(parts, self)
+        self._paths = {handler: path for method, path, handler in table if method == "POST"}
         self.routes = tuple(f"console {method} {path}" for method, path, _ in table)
         handlers: dict[Any, Any] = {
             Fault: self._refused,
             HTTPException: self._absent,
+            ClientDisconnect: _gone,
             Exception: self._broken,
         }
         self._app = Starlette(
@@ -85,7 +88,24 @@ class Console:
 
         # a copy: nothing that runs here may change what other doors see
         inner = {**scope, "state": {**scope.get("state", {}), "request_id": secrets.token_hex(16)}}
-        await self._app(inner, receive, answering)
+        arrival = Arrival(scope, receive)
+        try:
+            await self._app(inner, arrival.receive, answering)
+        finally:
+            if arrival.waited_for:
+                await self._left(inner, arrival.size)
+
+    async def _left(self, scope: Any, size: int) -> None:
+        """A known caller went away before all of a form was here: put it on record."""
+        principal = scope["state"].get("visitor")
+        route = f"console {scope['method']} {self._paths.get(scope.get('endpoint'), '')}"
+        if principal is not None and route in ROUTES:
+            await self._parts.access.gave_up(
+                principal,
+                ROUTES[route].action,
+                request_id=scope["state"]["request_id"],
+                detail={"method": route.removeprefix("console "), "bytes": str(size)},
+            )
 
     async def health(self, request: Request) -> Response:
         """Whether Tower answers, and how it keeps tasks and apps apart."""
@@ -152,6 +172,11 @@ def _static(name: str) -> Response:
         return nothing()
     kind, content = found
     return Response(content, headers={"content-type": kind, "cache-control": "public, max-age=300"})
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody waits for this answer."""
+    return Response(status_code=499)
 
 
 def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:

@@ -45,7 +45,9 @@ def presented(request: Request) -> Presented:
 
 async def visit(request: Request, chain: Chain) -> Visit:
     """Who asks. Raises Unauthenticated, NoCredential when nothing was shown."""
-    return Visit(await chain.authenticate(presented(request)), request, request.state.request_id)
+    found = Visit(await chain.authenticate(presented(request)), request, request.state.request_id)
+    request.state.visitor = found.principal  # for the door: whose call it is that is given up
+    return found
 
 
 def host(request: Request) -> str:

@@ -369,16 +369,17 @@ class Access:
         principal: Principal,
         action: Action | None,
         *,
+        resource: Resource | None = None,
         request_id: str = "",
         detail: Mapping[str, Any] = _NOTHING,
     ) -> None:
-        """Record a call of a known caller who went away before all of it had arrived: nothing was decided.
+        """Record a call that a known caller gave up: before all of it had arrived, or before it was answered.
 
-        The record has a transaction of its own, which the end of the call does not undo.
+        `resource` is named where the call was let through to it. The record has a transaction of its own,
+        which the end of the call does not undo.
         """
-        decision = Decision(
-            False, (), self.revision, "" if action is None else action.value, str(Resource(ResourceType.ORG))
-        )
+        thing = Resource(ResourceType.ORG) if resource is None else resource
+        decision = Decision(False, (), self.revision, "" if action is None else action.value, str(thing))
         await self.refuse(
             principal,
             decision,

@@ -17,13 +17,13 @@ from tower.audit import Event
 from tower.control import specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definitions
-from tower.control.grants import Download, Grants, Upload
+from tower.control.grants import Download, Grants, Upload, actors_from_text, actors_to_text
 from tower.control.inputs import Inputs, Kept, parse
 from tower.control.projects import Projects
 from tower.control.tasks import resource as task_resource
 from tower.control.watching import Seen, Watching
-from tower.errors import AlreadyExists, Broken, Exhausted, Invalid, NotFound
-from tower.identity.principal import Principal
+from tower.errors import AlreadyExists, Broken, Denied, Exhausted, Invalid, NotFound
+from tower.identity.principal import Credential, CredentialKind, Kind, Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.settings import Settings
 from tower.states import Phase
@@ -121,6 +121,10 @@ class Data:
             key=key,
             md5=md5.hex(),
             length=length or self._settings.max_upload,
+            subject=principal.subject,
+            kind=principal.credential.kind.value,
+            credential=principal.credential.root,
+            actors=actors_to_text(principal.actors),
         )
         ticket, ends_at = self._grants.allow_upload(upload, life=_life(life))
         await self._db.write(
@@ -160,6 +164,24 @@ class Data:
             if named is not None and not hmac.compare_digest(stored.sha256.hex(), named[1]):
                 await self._blobs.delete(upload.key)
                 raise Invalid("The file is named by a SHA-256 digest that is not its own.")
+
+    async def gave_up(self, ticket: str, *, size: int, request_id: str) -> None:
+        """Record an upload whose client left after `size` bytes of it, as the call of who asked for it."""
+        try:
+            upload = self._grants.open_upload(ticket)
+        except Denied:
+            return  # it ended meanwhile
+        if not upload.subject:
+            return
+        kind = CredentialKind(upload.kind)
+        shown = Credential(kind, upload.credential, parent=upload.credential)
+        await self._access.gave_up(
+            Principal(upload.subject, Kind.USER, "", shown, actors=actors_from_text(upload.actors)),
+            Action.DATA_UPLOAD,
+            resource=Resource(ResourceType.DOMAIN, project=upload.project, domain=upload.domain),
+            request_id=request_id,
+            detail={"method": "PUT /data/upload/{ticket}", "key": upload.key, "bytes": str(size)},
+        )
 
     async def send(self, ticket: str) -> tuple[str, int, AsyncIterator[bytes]]:
         """Name, size and content of what a ticket allows. Raises Denied, NotFound."""

@@ -32,13 +32,21 @@ _FRESH_PART = 0.5  # a token is handed out again while at least this part of its
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """One object that may be written once: where, which content and how long at most (bytes)."""
+    """One object that may be written once: where, which content and how long at most (bytes).
+
+    And for the record, who asked for it: the person, the kind and public id of what was shown, the actors on
+    the way as `actors_to_text` writes them.
+    """
 
     project: str
     domain: str
     key: str
     md5: str
     length: int
+    subject: str = ""
+    kind: str = ""
+    credential: str = ""
+    actors: str = "[]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +138,10 @@ class Grants:
             "key": upload.key,
             "md5": upload.md5,
             "length": upload.length,
+            "subject": upload.subject,
+            "kind": upload.kind,
+            "credential": upload.credential,
+            "actors": upload.actors,
         }
         return self._uploads.seal(fields, life=life)
 

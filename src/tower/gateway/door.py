@@ -33,7 +33,7 @@ from tower.errors import (
 from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
 from tower.gateway.metrics import REQUESTS
-from tower.gateway.passage import RECHECK_SECONDS, Gone, Passage
+from tower.gateway.passage import RECHECK_SECONDS, Gone, HungUp, Passage
 from tower.gateway.webhooks import Delivered, Inlet, signatures
 from tower.identity.chain import Chain, NoCredential
 from tower.identity.guesses import Guesses
@@ -398,7 +398,14 @@ class Gateway:
                 except Unreachable:
                     if again:  # the process ended since it was asked for, and so did the next one
                         raise
+                except HungUp as left:
+                    await self._left(passage, method, left.size)
+                    raise
                 except Gone:
+                    raise
+                except asyncio.CancelledError:
+                    if not leg.started:
+                        await self._left(passage, method, leg.size)
                     raise
                 except Fault as fault:
                     if not leg.started:
@@ -411,6 +418,17 @@ class Gateway:
                     log.exception("gateway.broken", app=place.id, request_id=passage.request_id)
                     raise Gone from error
         REQUESTS.labels("forwarded").inc()
+
+    async def _left(self, passage: Passage, method: str, size: int) -> None:
+        """Whoever called went away before the app began to answer: put it on record."""
+        if passage.principal is not None:
+            await self._parts.access.gave_up(
+                passage.principal,
+                Action.APP_USE,
+                resource=passage.place.resource,
+                request_id=passage.request_id,
+                detail={"method": method, "bytes": str(size)},
+            )
 
     def _towards_apps(self) -> Forwarding:
         if self._forwarding is None:

@@ -12,7 +12,7 @@ from yarl import URL
 from tower.errors import Fault, Unavailable
 from tower.gateway.answers import BadAnswer, Receive, Send, TimedOut, TooLarge, Unreachable
 from tower.gateway.headers import first
-from tower.gateway.passage import Gone, Passage
+from tower.gateway.passage import Gone, HungUp, Passage
 from tower.gateway.upstream import Upstreams
 
 
@@ -27,6 +27,9 @@ class Exchange:
         self._recheck = recheck
         self._uploaded = asyncio.Event()
         self._failed: Fault | None = None
+        self.size = 0
+        """Bytes of the request's body so far."""
+        self._hung = False
         self.started = False
 
     async def run(self, upstreams: Upstreams, socket: Path, *, method: str) -> None:
@@ -38,7 +41,9 @@ class Exchange:
                 await asyncio.wait({relay, gone}, timeout=self._recheck, return_when=asyncio.FIRST_COMPLETED)
                 if relay.done():
                     break
-                if gone.done() or not await self._passage.holds():
+                if gone.done():
+                    raise self._left()
+                if not await self._passage.holds():
                     raise Gone
             await relay
         finally:
@@ -67,6 +72,8 @@ class Exchange:
         except aiohttp.ConnectionTimeoutError as error:
             raise Unavailable("The app has too many open requests.", hint="Try again in a moment.") from error
         except (aiohttp.ClientError, ValueError) as error:
+            if self._hung:
+                raise self._left() from error
             if self._failed is not None:
                 raise self._failed from error
             raise BadAnswer("The app broke off or gave no proper answer.", cause=repr(error)) from error
@@ -105,15 +112,15 @@ class Exchange:
         return self._chunks()
 
     async def _chunks(self) -> AsyncIterator[bytes]:
-        size = 0
         more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
+                self._hung = True
                 raise aiohttp.ClientConnectionError("the client hung up")
             chunk: bytes = message.get("body", b"")
-            size += len(chunk)
-            if size > self._limit:
+            self.size += len(chunk)
+            if self.size > self._limit:
                 self._failed = self._too_large()
                 raise aiohttp.ClientPayloadError("too large")
             more = message.get("more_body", False)
@@ -125,6 +132,9 @@ class Exchange:
         await self._uploaded.wait()
         while (await self._receive())["type"] != "http.disconnect":
             pass
+
+    def _left(self) -> Gone:
+        return Gone() if self.started else HungUp(self.size)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body of the request is larger than {self._limit} bytes.")

@@ -18,6 +18,15 @@ class Gone(Exception):
     """The client hung up, or its right ended: nobody waits for the answer any more."""
 
 
+class HungUp(Gone):
+    """The client hung up before the app had begun to answer; what the app was doing for it is cancelled."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+        """Bytes of the request's body that had arrived."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passage:
     """What the forwarding side needs. `authorization` is the value for the app, None for an anonymous caller.

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tower.arrival import again
 from tower.clock import Clock
 from tower.control.webhooks import Delivery, Webhooks
 from tower.errors import Unavailable
@@ -91,7 +92,7 @@ class Inlet:
             except TimeoutError as error:
                 raise Gone from error
             delivery = self._webhooks.verify((place.project, place.domain, place.name), path, shown, body)
-        return Delivered(delivery, self._webhooks, _again(body, receive))
+        return Delivered(delivery, self._webhooks, again(body, receive))
 
     async def _body(self, receive: Receive) -> bytes:
         chunks: list[bytes] = []
@@ -115,17 +116,3 @@ class Inlet:
 def signatures(request: Request) -> bytes:
     """What failures of deliveries are counted by."""
     return b"\0".join(value for name, value in request.headers if b"signature" in name) or b"unsigned"
-
-
-def _again(body: bytes, receive: Receive) -> Receive:
-    """The body once more, as one message, then whatever comes."""
-    given = False
-
-    async def receiving() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receiving

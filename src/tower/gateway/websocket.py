@@ -33,6 +33,7 @@ class Socket:
         self._send = send
         self._limit = limit
         self._recheck = recheck
+        self.size = 0
         self.started = False
 
     async def run(self, upstreams: Upstreams, socket: Path) -> None:

@@ -64,6 +64,7 @@ def oauth(
         door=door.build(
             door.Parts(
                 chain=chain,
+                access=access,
                 authorisations=Authorisations(db=db, access=access, issuing=issuing),
                 devices=devices,
                 tokens=Tokens(

@@ -103,6 +103,7 @@ class Authorize:
 
     async def _person(self, request: Request) -> Principal:
         principal = await self._chain.authenticate(presented(request))
+        request.state.visitor = principal  # for the door: whose call it is that is given up
         try:
             check_person(principal)
         except Denied as fault:

@@ -11,10 +11,12 @@ from typing import Any
 import structlog
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tower.arrival import Arrival
+from tower.control.access import Access
 from tower.control.oauth import Authorisations, Devices, Refusal, Tokens, discovery
 from tower.errors import Code, Exhausted, Fault
 from tower.identity.chain import Chain
@@ -22,7 +24,7 @@ from tower.identity.keyring import KeyRing
 from tower.identity.outside import OutsideRing
 from tower.oauth.authorize import Authorize
 from tower.oauth.token import Endpoints
-from tower.policy.actions import check_complete
+from tower.policy.actions import ROUTES, check_complete
 
 log = structlog.get_logger("tower.oauth")
 
@@ -41,6 +43,7 @@ class Parts:
     """The rooms that the door works with. `issuer` gives Tower's public base URL for a Host header."""
 
     chain: Chain
+    access: Access
     authorisations: Authorisations
     devices: Devices
     tokens: Tokens
@@ -60,6 +63,7 @@ class Door:
             Refusal: self._refused,
             Fault: self._fault,
             HTTPException: self._absent,
+            ClientDisconnect: _gone,
             Exception: self._broken,
         }
         self._app = Starlette(
@@ -86,7 +90,19 @@ class Door:
             await send(message)
 
         inner = {**scope, "state": {**scope.get("state", {}), "request_id": secrets.token_hex(16)}}
-        await self._app(inner, receive, answering)
+        arrival = Arrival(scope, receive)
+        try:
+            await self._app(inner, arrival.receive, answering)
+        finally:
+            principal = inner["state"].get("visitor")
+            if arrival.waited_for and principal is not None:
+                route = f"{scope['method']} {scope['path']}"
+                await self._parts.access.gave_up(
+                    principal,
+                    ROUTES[f"oauth {route}"].action,
+                    request_id=inner["state"]["request_id"],
+                    detail={"method": route, "bytes": str(arrival.size)},
+                )
 
     async def configuration(self, request: Request) -> Response:
         """RFC 8414 section 3, OpenID Connect Discovery section 4."""
@@ -141,6 +157,11 @@ class Door:
         cause = error.cause if isinstance(error, Fault) else ""
         log.error("broken", request_id=reference, cause=cause, exc_info=error)
         return refused("server_error", f"Tower failed. Report the reference {reference}.", status=500)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """Nobody waits for this answer."""
+    return Response(status_code=499)
 
 
 def _json(content: Any, *, status: int = 200, headers: Any = None) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import secrets
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from importlib.metadata import version
 from typing import Any
 
@@ -14,7 +14,9 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
+from tower.arrival import Arrival, again
 from tower.control.access import Access
 from tower.control.accounts import Accounts
 from tower.control.apikeys import ApiKeys
@@ -26,6 +28,7 @@ from tower.control.webhooks import Webhooks
 from tower.errors import Code, Fault, Invalid
 from tower.identity.chain import Chain, Presented
 from tower.identity.workload import Workload, WorkloadKind
+from tower.policy.actions import ROUTES, Action
 from tower.rest import accounts as account_routes
 from tower.rest import description, faults, grants, rules, shapes, trail
 from tower.rest import secrets as secret_routes
@@ -46,6 +49,16 @@ STARTING = "/api/v1/workload/secrets"
 MAX_BODY = 128 * 1024
 _MAX_PATH = 200
 
+_ROUTERS = (
+    router,
+    account_routes.router,
+    rules.router,
+    trail.router,
+    grants.router,
+    webhook_routes.router,
+    secret_routes.router,
+    workload_routes.router,
+)
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _log = structlog.get_logger("tower.rest")
 
@@ -95,7 +108,7 @@ class Door:
         self._chain = chain
         self._rooms = rooms
         self._app = _application()
-        self.routes = tuple(_declared(self._app))
+        self.routes = tuple(_declared())
         """What `tower.policy.actions.check_complete` takes."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -117,10 +130,11 @@ class Door:
             if scope["path"] != OPENAPI:
                 state["call"] = await self._authenticate(scope, request_id)
             inner = {**scope, "tower.rest.request_id": request_id, "tower.rest.call": state.get("call")}
+            arrival = Arrival(scope, receive)
             try:
-                whole = await _whole(scope, receive)
+                whole = await _whole(scope, arrival.receive)
             except (_Gone, asyncio.CancelledError):
-                await self._left(scope, state.get("call"))
+                await self._left(scope, state.get("call"), arrival.size)
                 raise
             await self._app(inner, whole, answering)
         except _Gone:
@@ -134,13 +148,23 @@ class Door:
                 status, content = faults.broken(request_id=request_id)
                 await _respond(answering, status, content)
 
-    async def _left(self, scope: Scope, call: Call | None) -> None:
+    async def _left(self, scope: Scope, call: Call | None, size: int) -> None:
         """The client went away before all of its request was here: put it on record."""
         if call is not None:
             asked = f"{scope['method']} {scope['path'][:_MAX_PATH]}"
             await self._rooms.access.gave_up(
-                call.principal, None, request_id=call.request_id, detail={"method": asked}
+                call.principal,
+                self._action(scope),
+                request_id=call.request_id,
+                detail={"method": asked, "bytes": str(size)},
             )
+
+    def _action(self, scope: Scope) -> Action | None:
+        """What the table says that the route of a request does; None where there is no such route."""
+        for route in _routes():
+            if route.matches(scope)[0] is Match.FULL:
+                return ROUTES[f"rest {scope['method']} {route.path}"].action
+        return None
 
     async def _authenticate(self, scope: Scope, request_id: str) -> Call:
         headers = tuple(scope["headers"])
@@ -174,14 +198,8 @@ def _application() -> FastAPI:
         redoc_url=None,
         responses={"default": {"model": shapes.Refusal, "description": "Why the request was refused"}},
     )
-    app.include_router(router)
-    app.include_router(account_routes.router)
-    app.include_router(rules.router)
-    app.include_router(trail.router)
-    app.include_router(grants.router)
-    app.include_router(webhook_routes.router)
-    app.include_router(secret_routes.router)
-    app.include_router(workload_routes.router)
+    for each in _ROUTERS:
+        app.include_router(each)
 
     @app.exception_handler(Fault)
     async def fault(request: Request, error: Fault) -> Response:
@@ -221,22 +239,17 @@ def _application() -> FastAPI:
     return app
 
 
-def _declared(app: FastAPI) -> list[str]:
+def _declared() -> list[str]:
     found = [f"rest GET {OPENAPI}"]
-    routers = (
-        router,
-        account_routes.router,
-        rules.router,
-        trail.router,
-        grants.router,
-        webhook_routes.router,
-        secret_routes.router,
-        workload_routes.router,
-    )
-    for route in [route for each in routers for route in each.routes]:
-        assert isinstance(route, APIRoute)
+    for route in _routes():
         found += [f"rest {method} {route.path}" for method in sorted(route.methods or ())]
     return found
+
+
+def _routes() -> Iterator[APIRoute]:
+    for route in [route for each in _ROUTERS for route in each.routes]:
+        assert isinstance(route, APIRoute)
+        yield route
 
 
 async def _whole(scope: Scope, receive: Receive) -> Receive:
@@ -254,16 +267,7 @@ async def _whole(scope: Scope, receive: Receive) -> Receive:
         more = message.get("more_body", False)
     if len(body) > MAX_BODY:
         raise Invalid(f"The body is larger than {MAX_BODY} bytes.")
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
+    return again(body, receive)
 
 
 def _request_id(scope: Scope) -> str:

@@ -5,6 +5,7 @@ The ticket in the path is the whole credential: no header of the request counts,
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import json
@@ -14,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from tower.arrival import Arrival
 from tower.control.data import Data
 from tower.errors import Code, Exhausted, Fault, Invalid
 from tower.rpc.codes import HTTP, WIRE
@@ -63,12 +65,18 @@ class Transfer:
     async def _upload(self, ticket: str, scope: Scope, receive: Receive) -> None:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"").decode("latin-1")
-        await self._data.receive(
-            ticket,
-            _body(receive),
-            content_md5=_md5(headers.get(b"content-md5")),
-            length=int(length) if length.isdigit() and len(length) < 16 else None,
-        )
+        arrival = Arrival(scope, receive)
+        try:
+            await self._data.receive(
+                ticket,
+                _body(arrival.receive),
+                content_md5=_md5(headers.get(b"content-md5")),
+                length=int(length) if length.isdigit() and len(length) < 16 else None,
+            )
+        except (_Gone, asyncio.CancelledError):
+            if arrival.waited_for:
+                await self._data.gave_up(ticket, size=arrival.size, request_id=secrets.token_hex(16))
+            raise
 
     async def _download(self, ticket: str, send: Send, *, body: bool) -> None:
         name, size, chunks = await self._data.send(ticket)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import json
+from urllib.parse import urlsplit
 
 import pytest
 from connectrpc.code import Code
 from flyteidl2.dataproxy import dataproxy_service_pb2 as pb
 from flyteidl2.task import common_pb2
 from flyteidl2.workflow import run_service_pb2
+from tests.raw_calls import begun, given_up, left
 from tests.rpc_world import Caller, RpcWorld, action_id, literal, md5, refused
 
 from tower.states import Phase
@@ -224,3 +227,32 @@ async def test_many_uploads_of_one_file_at_once(rpc: RpcWorld) -> None:
         *(rpc.http.put(place.signed_url, content=CONTENT, headers=_header(CONTENT)) for _ in range(8))
     )
     assert {answer.status_code for answer in answers} == {200}
+
+
+async def test_half_an_upload_is_a_call_of_who_asked_for_it_given_up(rpc: RpcWorld) -> None:
+    key = await rpc.world.person("alice", "contributor")
+    place = await _place(rpc.caller(key))
+    url = urlsplit(place.signed_url)
+    assert url.port is not None
+    await left(await begun(url.port, f"PUT {url.path}", body=CONTENT[:5], length=14, host=url.netloc))
+    entry = await given_up(lambda: rpc.world.records(event="call.cancel"))
+    assert (entry.subject, entry.outcome, entry.action) == ("alice", "cancelled", "data:upload")
+    assert (entry.credential_kind, entry.credential_id) == ("api_key", key.split("_")[1])
+    assert entry.resource == "domain:flytesnacks/development"
+    told = json.loads(entry.detail)
+    assert told["method"] == "PUT /data/upload/{ticket}"
+    assert int(told["bytes"]) <= 5
+    assert told["key"] == place.native_url.removeprefix("tower://")
+    assert url.path.rpartition("/")[2] not in entry.detail
+    assert not await rpc.blobs.exists(told["key"])
+    # the link still holds: nothing happened
+    assert (await rpc.http.put(place.signed_url, content=CONTENT)).status_code == 200
+
+
+async def test_half_an_upload_with_a_made_up_link_leaves_no_record(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    port = urlsplit(rpc.url).port
+    assert port is not None
+    await left(await begun(port, "PUT /data/upload/x.y.z", body=b"x", length=14, host="127.0.0.1"))
+    assert (await rpc.http.put((await _place(alice)).signed_url, content=CONTENT)).status_code == 200
+    assert await rpc.world.records(event="call.cancel") == []

@@ -17,12 +17,14 @@ class Echo:
         self.sockets: list[dict[str, str]] = []
         self.cancelled = asyncio.Event()
         self.release = asyncio.Event()
+        self.reached = asyncio.Event()
         self.app = FastAPI()
         self.app.add_api_route("/events", self.events)
         self.app.add_api_route("/cookies", self.cookies)
         self.app.add_api_route("/upload", self.upload, methods=["POST"])
         self.app.add_api_route("/early", self.early, methods=["POST"])
         self.app.add_api_route("/hang", self.hang)
+        self.app.add_api_route("/quiet", self.quiet)
         self.app.add_api_websocket_route("/ws", self.websocket)
         self.app.add_api_websocket_route("/ws-denied", self.denied)
         methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]
@@ -60,6 +62,11 @@ class Echo:
                 self.cancelled.set()
 
         return StreamingResponse(lines(), media_type="text/event-stream")
+
+    async def quiet(self) -> Response:
+        self.reached.set()
+        await self.release.wait()
+        return Response("at last")
 
     async def cookies(self) -> Response:
         answer = Response("set")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from tests.identity_world import HOST
 from tests.tower.oauth.conftest import BACK, ORIGIN, Proof, Server, told
 
 from tower.errors import Unauthenticated
@@ -234,3 +237,38 @@ async def test_what_a_login_did_is_in_the_audit(server: Server) -> None:
     assert {"login.allow", "login.create"} <= set(seen)
     assert seen["login.create"].credential_id.startswith("login-")
     assert seen["login.create"].decision == "authorization_code"
+
+
+async def test_half_an_answer_allows_nothing_and_is_a_call_given_up(server: Server) -> None:
+    cookie = await server.world.cookie("alice")
+    question = server.question(Proof())
+    path, _, query = question.partition("?")
+    coming = iter([{"type": "http.request", "body": b"ans", "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(coming)
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "scheme": "http",
+        "client": ("127.0.0.1", 50000),
+        "headers": [
+            (b"host", HOST.encode()),
+            (b"origin", ORIGIN.encode()),
+            (b"cookie", f"tower_session={cookie}".encode()),
+            (b"content-type", b"application/x-www-form-urlencoded"),
+            (b"content-length", b"12"),
+        ],
+    }
+    await server.world.oauth.door(scope, receive, send)
+    [entry] = await server.world.records(outcome="cancelled")
+    assert (entry.event, entry.subject, entry.action) == ("call.cancel", "alice", "self:view")
+    assert entry.detail == '{"bytes":"3","method":"POST /oauth2/authorize"}'
+    assert await server.world.records(event="login.allow") == []

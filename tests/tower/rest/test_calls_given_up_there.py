@@ -46,7 +46,7 @@ async def test_half_a_request_is_cancelled_on_record_and_changes_nothing(world: 
     part = {"type": "http.request", "body": b"", "more_body": True}
     assert await _call(world, key, part, {"type": "http.disconnect"}) == []
     [entry] = await world.records(outcome="cancelled")
-    assert (entry.event, entry.subject) == ("call.cancel", "alice")
+    assert (entry.event, entry.subject, entry.action) == ("call.cancel", "alice", "key:manage-own")
     assert "POST /api/v1/keys/alice-key/rotate" in entry.detail
     assert await world.records(event="key.rotate") == []
 
