@@ -45,10 +45,11 @@ class Tower:
 
     @classmethod
     @contextmanager
-    def started(cls, home: Path, *options: str) -> Iterator[Tower]:
+    def started(cls, home: Path, *options: str, before: tuple[str, ...] = ()) -> Iterator[Tower]:
+        """A server until the block ends; `before` stands before its command."""
         log = (home.parent / f"{home.name}.log").open("w")
         process = subprocess.Popen(
-            [BIN / "tower", "up", "--port", "0", *options],
+            [*before, BIN / "tower", "up", "--port", "0", *options],
             env=clean_environment({"TOWER_HOME": str(home)}),
             stdout=subprocess.PIPE,
             stderr=log,

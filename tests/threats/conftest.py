@@ -163,7 +163,11 @@ def secure(tower_tls: Tower) -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def lab(plain: Lab, tmp_path_factory: pytest.TempPathFactory) -> Lab:
     """The Tower with the attacker's task and both apps. Mallory deployed them and contributes."""
-    folder = tmp_path_factory.mktemp("lab")
+    return furnished(plain, tmp_path_factory.mktemp("lab"))
+
+
+def furnished(plain: Lab, folder: Path) -> Lab:
+    """A lab, once the attacker has deployed there."""
     for file in ("tasks.py", "apps.py"):
         shutil.copy(Path(__file__).parent / "lab" / file, folder)
     tower = plain.tower

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
@@ -37,6 +39,9 @@ _SYSTEM = (
     "/sys/devices/system",
 )
 """What a program needs of the machine: no home folders, not /run, /var, /srv or /mnt."""
+
+_MIXED = ("/etc", "/opt")
+"""Where there are files that are not for everybody."""
 
 _WITHOUT_NAMESPACES = ("/proc", "/sys/devices/system")
 """Not /dev: there are disks and the terminals of others, open to whom they belong."""
@@ -147,7 +152,7 @@ class Isolation:
             namespaces=namespaces,
             landlock=self.mode.landlock,
             filter=self.filter,
-            system=_SYSTEM if namespaces else (*_SYSTEM, *_WITHOUT_NAMESPACES),
+            system=_SYSTEM if namespaces else (*self._plain_system(), *_WITHOUT_NAMESPACES),
             read=_texts((*self.visible, *(path for path in read if path is not None))),
             write=_texts(write) if namespaces else (*_DEVICES, *_texts(write)),
             hidden=_texts(path.resolve() for path in self.hidden),
@@ -158,6 +163,12 @@ class Isolation:
             user=user,
             parent=parent,
         )
+
+    def _plain_system(self) -> tuple[str, ...]:
+        """Paths of the system that are for everybody: with Landlock alone, root's processes are root's."""
+        if not self.root:
+            return _SYSTEM
+        return tuple(each for path in _SYSTEM for each in (public(path) if path in _MIXED else (path,)))
 
     def command(
         self, arguments: Sequence[str], *, read: Iterable[Path], write: Iterable[Path], directory: Path
@@ -199,6 +210,29 @@ def _exist(first: int, number: int) -> bool:
         )
         for name in ("/proc/self/uid_map", "/proc/self/gid_map")
     )
+
+
+@cache
+def public(root: str) -> tuple[str, ...]:
+    """The largest folders and files at or below a path in which everybody may read everything."""
+    try:
+        mode = os.lstat(root).st_mode
+    except OSError:
+        return ()
+    if not stat.S_ISDIR(mode):
+        return (root,) if stat.S_ISREG(mode) and mode & stat.S_IROTH else ()
+    if mode & (stat.S_IROTH | stat.S_IXOTH) != stat.S_IROTH | stat.S_IXOTH:
+        return ()
+    below = [(path, os.path.islink(path), public(path)) for path in _entries(root)]
+    if all(link or found == (path,) for path, link, found in below):
+        return (root,)
+    return tuple(each for _, _, found in below for each in found)
+
+
+def _entries(folder: str) -> list[str]:
+    with suppress(OSError), os.scandir(folder) as entries:
+        return sorted(entry.path for entry in entries)
+    return []
 
 
 @cache

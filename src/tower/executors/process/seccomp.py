@@ -45,6 +45,7 @@ class _Machine(NamedTuple):
     setns: int
     prlimit: int
     modes: dict[int, int]
+    queues: tuple[int, ...]
 
 
 _EVERYWHERE = {"io_uring_setup": 425, "io_uring_enter": 426, "io_uring_register": 427}
@@ -72,6 +73,7 @@ _MACHINES = {
         setns=308,
         prlimit=302,
         modes={90: 1, 91: 1, 268: 2, 452: 2},
+        queues=(29, 30, 31, 64, 65, 66, 220, 68, 69, 70, 71, 240, 241),
     ),
     "aarch64": _Machine(
         audit=0xC00000B7,
@@ -95,9 +97,11 @@ _MACHINES = {
         setns=268,
         prlimit=261,
         modes={52: 1, 53: 2, 452: 2},
+        queues=(194, 196, 195, 190, 193, 191, 192, 186, 189, 188, 187, 180, 181),
     ),
 }
-"""`modes` are the calls that change a file's mode, and which of their arguments it is."""
+"""`modes` are the calls that change a file's mode, and which of their arguments it is; `queues` those for
+memory, semaphores and messages that the kernel keeps under a number or a name."""
 
 _Step = tuple[int, int, int, int]
 """Operation, steps to skip where it holds and where not, operand."""
@@ -116,8 +120,9 @@ def available() -> bool:
 def refuse(*, namespaces: bool) -> None:
     """Refuse the calls to this process and all that it will start. Raises OSError.
 
-    Without namespaces of its own it is refused user namespaces as well, the limits of other processes, and
-    files that run as their owner: Landlock lets modes be changed, with namespaces no such file counts.
+    Without namespaces of its own it is refused more: user namespaces, the limits of other processes, what
+    the kernel keeps for all of a user (`queues`), and files that run as their owner, since Landlock lets
+    modes be changed.
     """
     machine = _MACHINES.get(os.uname().machine)
     if machine is None:
@@ -156,7 +161,8 @@ def program(machine: _Machine, *, namespaces: bool) -> list[_Step]:
         steps += _when(machine.clone, [(_ANY_BIT, 0, _NEWUSER)])
         # its flags are out of sight; the C library goes on with the older call
         steps += _when(machine.clone3, [], answer=errno.ENOSYS)
-        steps += _when(machine.setns, [])
+        for each in (machine.setns, *machine.queues):
+            steps += _when(each, [])
         steps += _others_limits(machine.prlimit)
     return [*steps, (_RETURN, 0, 0, _ALLOW)]
 
