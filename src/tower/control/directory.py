@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
 from tower.clock import Clock
@@ -62,6 +62,8 @@ class Directory:
         self._noted: dict[str, float] = {}
         self._unwritten: dict[str, float] = {}
         self._writing: asyncio.Task[None] | None = None
+        self.changed: Callable[[], None] = lambda: None
+        """Called after `forget`: whoever acts for somebody has to look again."""
         self.epoch = 0
 
     def forget(self) -> None:
@@ -72,6 +74,7 @@ class Directory:
         self._logins.clear()
         self._tokens.clear()
         self._apps.clear()
+        self.changed()
 
     async def subject(self, subject: str) -> SubjectFacts | None:
         """The subject, or None."""

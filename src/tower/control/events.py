@@ -25,6 +25,7 @@ class Events:
     - `("action", project, domain, run, action)`: the action changed
     - `("runs", project, domain)`: a run of the domain changed
     - `("app", project, domain, name)`: the app changed
+    - `("people",)`: an account, a key or a grant changed
     - `("log", id)`: more output of an attempt (`project/domain/run/action/attempt`) or an app
       (`project/domain/name`)
 
@@ -49,6 +50,15 @@ class Events:
         self._waiters[topic].discard(waiter)
         if not self._waiters[topic]:
             del self._waiters[topic]
+
+    @contextmanager
+    def joined(self, topic: Hashable, waiter: Waiter) -> Any:
+        """`join` for a block."""
+        self.join(topic, waiter)
+        try:
+            yield waiter
+        finally:
+            self.part(topic, waiter)
 
     @contextmanager
     def subscribe(self, *topics: Hashable) -> Any:

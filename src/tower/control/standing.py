@@ -149,6 +149,31 @@ class Standing:
                 ends = min(ends, await self._link(principal, actor.id))
         return replace(principal, credential=replace(principal.credential, expires_at=ends))
 
+    async def gone(self, attempt_id: str) -> str:
+        """Why nobody is left for whom a running attempt could act, as a sentence, or "".
+
+        That is what somebody did on purpose, to the person, the key or a grant of the chain: then it is
+        stopped. A right that is lost is none of it: it may come back, and ends each call until then.
+        """
+        project, domain, run, action, number = attempt_id.split("/")
+        row = self._db.read_now(
+            lambda reader: identities.attempt(
+                reader, project=project, domain=domain, run=run, action=action, attempt=int(number)
+            )
+        )
+        if row is None:
+            return ""  # over, or not begun
+        principal = await self._directory.attempt(attempt_id)
+        if principal is None:
+            return "The account or the key that this run was asked for with does not hold any more."
+        for actor in principal.actors:
+            if actor.kind is ActorKind.RUN:
+                key = ActionKey(*actor.id.split("/")[:4])
+                link = self._db.read_now(lambda reader, key=key: store.get(reader, key))  # type: ignore[misc]
+                if link is not None and link.revoked_at is not None:
+                    return ended(link, now=self._clock.now(), longest=self._longest)
+        return ""
+
     def held(self, attempt_id: str, agent: bytes) -> bool:
         """Whether this is the key of the one agent that may hold tokens of the attempt."""
         version = self._db.version()

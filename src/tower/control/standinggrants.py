@@ -73,8 +73,8 @@ class StandingGrants:
     async def revoke(self, principal: Principal, key: ActionKey, *, request_id: str = "") -> Seen:
         """End the grant of a run: it and all that it asked for act for nobody from their next call on.
 
-        What runs goes on until it ends by itself; what is queued does not start. Somebody else's grant looks
-        like one that is not there. Raises NotFound.
+        What runs is stopped, and what is queued does not start. Somebody else's grant looks like one that is
+        not there. Raises NotFound.
         """
         found = self._db.read_now(lambda reader: store.get(reader, key))
         own = found is not None and found.executed_by == principal.subject
@@ -99,7 +99,7 @@ class StandingGrants:
                     request_id=request_id,
                     detail={"run": "/".join(key[:3]), "user": found.executed_by},
                 )
-                tx.after_commit(lambda: self._events.publish(("queue",), ("action", *key)))
+                tx.after_commit(lambda: self._events.publish(("queue",), ("people",), ("action", *key)))
             row = store.get(tx, key)
             assert row is not None
             return row

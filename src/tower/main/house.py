@@ -151,6 +151,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
     events = Events()
     blobs = Blobs(settings.home / "blobs", db=db)
     directory = Directory(db=db, clock=clock, issuers=settings.issuers)
+    directory.changed = lambda: events.publish(("people",))
     access = guards.access(
         db=db, engine=Engine(), directory=directory, refusals=Refusals(clock), denials=Denials(clock)
     )

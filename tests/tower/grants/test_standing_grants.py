@@ -285,3 +285,26 @@ async def test_a_link_that_is_gone_ends_what_is_behind_it(grounds: Grounds) -> N
         gone = delete(table).where(table.c.run == run)
         await grounds.world.db.write(lambda tx, gone=gone: tx.execute(gone) and None)  # type: ignore[misc]
     assert await grounds.refusal(below) == "The run that this one stands on is gone."
+
+
+async def test_nobody_is_left_once_somebody_ended_it_on_purpose(grounds: Grounds) -> None:
+    """Account, key and grant, of the run or of what asked for it; a lost right only ends the calls."""
+    gone = grounds.world.standing.gone
+    key = await grounds.asked("alice")
+    task = await grounds.lease(key)
+    below = await grounds.lease(await grounds.asked(await grounds.call(task)))
+    waiting = await grounds.asked("alice")
+    assert [await gone(each.id) for each in (task, below)] == ["", ""]
+    assert await gone("/".join((*waiting, "1"))) == ""
+    await grounds.world.db.write(
+        lambda tx: tx.execute(delete(tables.bindings).where(tables.bindings.c.subject == "alice")) and None
+    )
+    grounds.world.directory.forget()
+    assert "may not run" in await grounds.refusal(task)
+    assert await gone(task.id) == ""
+    await grounds.revoke("root", key)
+    for each in (task, below):
+        assert await gone(each.id) == f"The grant of the run {key.run} was revoked by root."
+    other = await grounds.lease(await grounds.asked("bob"))
+    await grounds.world.identities.set_disabled(MACHINE, "bob", disabled=True)
+    assert "account or the key" in await gone(other.id)

@@ -197,6 +197,7 @@ class House:
         self.agent = AgentSockets(app, name=lambda kind, id_, pid: id_)
         self.executor = ProcessExecutor()
         self.refusal = ""
+        self.gone = ""
         self.parts = Parts(
             db=self.db,
             clock=clock,
@@ -211,6 +212,7 @@ class House:
             bundles=Bundles(home, blobs=self.blobs),
             rooms=Rooms(home),
             permit=self._permit,
+            watch=self._watch,
             ground=lambda: Ground(
                 endpoint="http://127.0.0.1:8080",
                 org="tower",
@@ -223,6 +225,9 @@ class House:
             grace=0.2,
         )
         self.reconcile = Reconcile(self.parts)
+
+    async def _watch(self, attempt: str) -> str:
+        return self.gone
 
     async def _permit(self, row: ActionRow, attempt: int) -> str:
         return self.refusal

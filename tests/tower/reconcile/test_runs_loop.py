@@ -207,6 +207,25 @@ async def test_an_abort_ends_the_process(house: House) -> None:
     assert house.agent.open_sockets == 0
 
 
+async def test_an_attempt_with_nobody_left_is_stopped_and_not_tried_again(house: House) -> None:
+    key = await house.launch("wait", max_attempts=3)
+    other = await house.launch("wait")
+    pid = int((await house.printed(key, "waiting")).split()[1])
+    await house.printed(other, "waiting")
+    house.events.publish(("people",))  # something else changed
+    house.gone = "The grant of the run was revoked by alice."
+    house.events.publish(("action", *other))  # a change of its own is no reason to ask
+    house.events.publish(("people",))
+    for each in (key, other):
+        row = await house.until(each)
+        assert row.phase is Phase.FAILED
+        assert (error_of(row)["code"], error_of(row)["message"]) == ("NotPermitted", house.gone)
+    await house.reconcile.stop()
+    assert not living(pid)
+    assert len(house.attempts(key)) == 1
+    assert house.agent.open_sockets == 0
+
+
 async def test_an_abort_before_the_start_starts_nothing(idle: House) -> None:
     key = await idle.launch("say", {"text": "never"})
     await idle.db.write(lambda tx: runs.abort(tx, key, reason="", by="bob"))

@@ -6,7 +6,7 @@ from tower.control.reconcile.apps import AppSupervisor
 from tower.control.reconcile.beside import BesideAgents, Reach
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.parts import Agent, LoopTimers, Parts
-from tower.control.reconcile.permit import LivePermit
+from tower.control.reconcile.permit import LivePermit, LiveWatch
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
 from tower.control.reconcile.runs import Reconcile
@@ -19,6 +19,7 @@ __all__ = [
     "Bundles",
     "Ground",
     "LivePermit",
+    "LiveWatch",
     "LoopTimers",
     "Parts",
     "Reach",

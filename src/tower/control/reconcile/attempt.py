@@ -15,6 +15,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
 from tower.control.reconcile import imagebuild, official, outcome, plan
+from tower.control.reconcile.doubt import TOPIC, Doubt
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
 from tower.control.reconcile.plan import Declared, Ground
@@ -41,6 +42,8 @@ class Why(Enum):
     OVER = auto()
     TIMEOUT = auto()
     DRAIN = auto()
+    GONE = auto()
+    """Nobody is left for whom it could act."""
 
 
 class Attempt:
@@ -51,6 +54,7 @@ class Attempt:
         self._recording = recording
         self._key = key
         self._why: Why | None = None
+        self._doubt = Doubt(parts.watch, self._stir)
         self._wake = asyncio.Event()
         self._timer: Handle | None = None
         self._sink: LogSink | None = None
@@ -75,7 +79,10 @@ class Attempt:
             return
         self._number = row.attempts + 1
         self._id = "/".join((*self._key, str(self._number)))
-        with self._parts.events.subscribe(("action", *self._key)) as self._wake:
+        with (
+            self._parts.events.subscribe(("action", *self._key)) as self._wake,
+            self._parts.events.joined(TOPIC, self._doubt),
+        ):
             leasing = asyncio.ensure_future(self._recording.lease(row))
             working = asyncio.ensure_future(self._work(row, leasing))
             working.add_done_callback(lambda _: self._wake.set())
@@ -99,9 +106,14 @@ class Attempt:
             self._wake.clear()
             if self._why is None and self._over():
                 self._why = Why.OVER
+            if self._why is None and await self._doubt.confirmed(self._id):
+                self._why = self._why or Why.GONE
             if self._why is not None:
                 return
             await self._wake.wait()
+
+    def _stir(self) -> None:
+        self._wake.set()
 
     def _over(self) -> bool:
         phase = self._parts.db.read_now(lambda reader: store.phase(reader, self._key))
@@ -112,6 +124,9 @@ class Attempt:
         if why is Why.TIMEOUT:
             # written before the process is stopped: from here on nothing that it does counts
             await self._recording.timed_out(row, seconds=row.run_timeout or 0.0, seen=self._seen)
+        elif why is Why.GONE:
+            failure = Failure(self._doubt.gone, "NotPermitted", user=True, retry=False)
+            await self._recording.failed(row, failure, seen=self._seen)
         await self._parts.agent.close(self._id)
         if why is not None:
             working.cancel()

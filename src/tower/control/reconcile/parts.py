@@ -60,6 +60,10 @@ Permit = Callable[[ActionRow, int], Awaitable[str]]
 """Whether the executor of an action may still run this attempt: "" or the reason why not."""
 
 
+Watch = Callable[[str], Awaitable[str]]
+"""Whether an attempt (`project/domain/run/action/attempt`) still acts for somebody: "" or why not."""
+
+
 class Handle(Protocol):
     """A timer that was set."""
 
@@ -107,6 +111,8 @@ class Parts:
     """Attempts that only wait for others need no place; None has each take one."""
     redaction: Redaction = field(default_factory=Redaction)
     """What the logs and results of what runs must not show."""
+    watch: Watch | None = None
+    """Asked of each running attempt when people, keys or grants change; None lets them run."""
     starting: Starting = field(default_factory=Starting)
     grace: float = 5.0
     """Seconds between the request to end and the end by force."""

@@ -25,3 +25,14 @@ class LivePermit:
                 "does not hold any more."
             )
         return ""
+
+
+class LiveWatch:
+    """A `Watch` that asks whether there is still somebody whom the attempt acts for."""
+
+    def __init__(self, standing: Standing) -> None:
+        self._standing = standing
+
+    async def __call__(self, attempt_id: str) -> str:
+        """ "" or a sentence for the run's page."""
+        return await self._standing.gone(attempt_id)
