@@ -48,9 +48,13 @@ class Keystore:
             if_damaged="Move it away; the keys in it stay valid until deleted.",
         )
 
-    def find(self, endpoint: Endpoint, *, name: str) -> StoredKey | None:
-        """The key of that name for that endpoint."""
-        return next((key for key in self._at(endpoint) if key.name == name), None)
+    def find(self, endpoint: Endpoint, *, name: str, user: str) -> StoredKey | None:
+        """The key of that name and person for that endpoint."""
+        return next((key for key in self._at(endpoint) if (key.name, key.user) == (name, user)), None)
+
+    def check(self) -> None:
+        """Raise KeystoreError where the file cannot be used."""
+        self._read()
 
     def default(self, endpoint: Endpoint) -> StoredKey | None:
         """The one key marked as default for that endpoint; None when there is not exactly one."""
@@ -58,21 +62,25 @@ class Keystore:
         return marked[0] if len(marked) == 1 else None
 
     def add(self, key: StoredKey) -> None:
-        """Keep a key. It replaces one of the same name and endpoint; a new default unmarks the old one."""
+        """Keep a key. It replaces one of the same person, name and endpoint; a new default unmarks the old."""
         there = place(key.endpoint)
         with self._file.locked():
             others = [
                 replace(known, default=known.default and not (key.default and is_at(known.endpoint, there)))
                 for known in self._read()
-                if not (known.name == key.name and is_at(known.endpoint, there))
+                if not ((known.name, known.user) == (key.name, key.user) and is_at(known.endpoint, there))
             ]
             self._write([*others, key])
 
-    def remove(self, endpoint: Endpoint, *, name: str) -> bool:
+    def remove(self, endpoint: Endpoint, *, name: str, user: str) -> bool:
         """Forget a key; whether there was one."""
         with self._file.locked():
             known = self._read()
-            left = [key for key in known if not (key.name == name and is_at(key.endpoint, endpoint))]
+            left = [
+                key
+                for key in known
+                if not ((key.name, key.user) == (name, user) and is_at(key.endpoint, endpoint))
+            ]
             if len(left) < len(known):
                 self._write(left)
         return len(left) < len(known)

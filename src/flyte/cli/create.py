@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 import rich_click as click
 
@@ -79,13 +80,19 @@ async def _create(
 
     session = current_session()
     store = Keystore()
-    store.find(session.endpoint, name=name)  # a file that cannot be used is reported before a key exists
+    store.check()  # a file that cannot be used is reported before a key exists
     asked = {"name": name, "user": user, "role": role, "expires_in": expires, "format": form, **ceiling}
     body: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
     if actions:
         body["actions"] = list(actions)
     made: dict[str, Any] = await session.json("POST", "/api/v1/keys", body)
     show_once(target, made, store=store, is_default=is_default)
+
+
+def key_path(name: str, user: str | None, verb: str = "") -> str:
+    """The address of a key in the administration API; `user` says whose."""
+    query = "" if user is None else "?" + urlencode({"user": user})
+    return f"/api/v1/keys/{quote(name, safe='')}{verb}{query}"
 
 
 def show_once(target: Target, made: dict[str, Any], *, store: Keystore, is_default: bool) -> None:

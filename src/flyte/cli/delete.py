@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote
+from typing import Any
 
 import rich_click as click
 
@@ -31,14 +31,16 @@ def delete() -> None:
 
 @delete.command("api-key")
 @click.argument("name")
+@click.option("--user", help="Whose key, where several people have one of this name. [default: yours]")
 @remote
-async def api_key(target: Target, name: str) -> None:
+async def api_key(target: Target, name: str, user: str | None) -> None:
     """Delete the API key NAME: its next use is refused, here and at every app."""
     from flyte._init import current_session
 
     from ._keystore import Keystore
+    from .create import key_path
 
     session = current_session()
-    await session.json("DELETE", f"/api/v1/keys/{quote(name, safe='')}")
-    Keystore().remove(session.endpoint, name=name)
+    ended: dict[str, Any] = await session.json("DELETE", key_path(name, user))
+    Keystore().remove(session.endpoint, name=name, user=ended["user"])
     click.echo(f"Deleted {name}.", err=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import rich_click as click
 
@@ -100,8 +100,9 @@ async def app(target: Target, name: str | None, limit: int) -> None:
 
 @get.command("api-key")
 @click.argument("name", required=False)
+@click.option("--user", help="Whose key or keys, for who manages them. [default: yours, or all]")
 @remote
-async def api_key(target: Target, name: str | None) -> None:
+async def api_key(target: Target, name: str | None, user: str | None) -> None:
     """Print the API key NAME if this machine has it, otherwise what the control plane knows; or list keys.
 
     The control plane stores a hash and cannot show a key again. A key that was made on this machine is kept
@@ -110,15 +111,17 @@ async def api_key(target: Target, name: str | None) -> None:
     from flyte._init import current_session
 
     from ._keystore import Keystore
+    from .create import key_path
 
     session = current_session()
     if name is None:
-        answer = await session.json("GET", "/api/v1/keys")
+        whose = "" if user is None else f"?{urlencode({'user': user})}"
+        answer = await session.json("GET", f"/api/v1/keys{whose}")
         columns = ("name", "user", "role", "project", "domain", "disabled", "expires_at", "last_used_at")
         print_records(answer["keys"], columns=columns, output=target.output)
         return
-    record: dict[str, Any] = await session.json("GET", f"/api/v1/keys/{quote(name, safe='')}")
-    stored = Keystore().find(session.endpoint, name=name)
+    record: dict[str, Any] = await session.json("GET", key_path(name, user))
+    stored = Keystore().find(session.endpoint, name=name, user=record["user"])
     # A key of this name may have been deleted and made anew elsewhere: the id tells.
     text = stored.key if stored is not None and stored.id == record["id"] else None
     if target.output == "json":
@@ -130,7 +133,7 @@ async def api_key(target: Target, name: str | None) -> None:
     if text is None:
         click.echo(
             f"This machine does not have the key, and the control plane keeps only its hash. To replace it: "
-            f"flyte update api-key {name} --rotate",
+            f"flyte update api-key {name}{'' if user is None else f' --user {user}'} --rotate",
             err=True,
         )
 

@@ -20,6 +20,9 @@ FORMAT = click.option(
 )
 
 
+WHOSE = click.option("--user", help="Whose key, where several people have one of this name.")
+
+
 @click.group()
 def keys() -> None:
     """API keys."""
@@ -90,6 +93,7 @@ def list_keys(tower: Administration, user: str | None, output: str) -> None:
 
 @keys.command("rotate")
 @click.argument("name")
+@WHOSE
 @click.option(
     "--overlap", default="1h", show_default=True, help="How long the old one still holds: 0, 1h, 7d."
 )
@@ -99,30 +103,38 @@ def list_keys(tower: Administration, user: str | None, output: str) -> None:
 @FORMAT
 @click.pass_obj
 @faults
-def rotate_key(tower: Administration, *, name: str, overlap: str, expires: str | None, form: str) -> None:
+def rotate_key(
+    tower: Administration, *, name: str, user: str | None, overlap: str, expires: str | None, form: str
+) -> None:
     """Make a new key under the same name and print it, alone and once. The old one ends after the overlap."""
     wanted = {"overlap": overlap, "expires_in": expires, "format": form}
-    print(tower.call("POST", f"/keys/{quote(name, safe='')}/rotate", wanted)["key"])
+    print(tower.call("POST", _path(name, user, "/rotate"), wanted)["key"])
 
 
 @keys.command("disable")
 @click.argument("name")
+@WHOSE
 @click.pass_obj
 @faults
-def disable_key(tower: Administration, name: str) -> None:
+def disable_key(tower: Administration, name: str, user: str | None) -> None:
     """Refuse a key from its next call on, and what was made from it, until it is enabled again."""
-    tower.call("POST", f"/keys/{quote(name, safe='')}/disable")
+    tower.call("POST", _path(name, user, "/disable"))
     print(f"disabled {name}")
 
 
 @keys.command("enable")
 @click.argument("name")
+@WHOSE
 @click.pass_obj
 @faults
-def enable_key(tower: Administration, name: str) -> None:
+def enable_key(tower: Administration, name: str, user: str | None) -> None:
     """Let a key that was disabled hold again."""
-    tower.call("POST", f"/keys/{quote(name, safe='')}/enable")
+    tower.call("POST", _path(name, user, "/enable"))
     print(f"enabled {name}")
+
+
+def _path(name: str, user: str | None, verb: str = "") -> str:
+    return f"/keys/{quote(name, safe='')}{verb}" + ("" if user is None else f"?{urlencode({'user': user})}")
 
 
 def _ceiling(key: dict[str, Any]) -> str:
@@ -133,11 +145,12 @@ def _ceiling(key: dict[str, Any]) -> str:
 
 @keys.command("delete")
 @click.argument("name")
+@WHOSE
 @click.pass_obj
 @faults
-def delete_key(tower: Administration, name: str) -> None:
+def delete_key(tower: Administration, name: str, user: str | None) -> None:
     """End a key. Its next call is refused."""
-    tower.call("DELETE", f"/keys/{quote(name, safe='')}")
+    tower.call("DELETE", _path(name, user))
     print(f"deleted {name}")
 
 

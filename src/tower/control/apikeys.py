@@ -150,20 +150,28 @@ class ApiKeys:
         await self._access.require(principal, Action.KEY_MANAGE_OWN, own, request_id=request_id)
         return await self._listed(principal.subject)
 
-    async def get(self, principal: Principal, name: str, *, request_id: str = "") -> KeyRow:
-        """One live key. Somebody else's looks like one that is not there."""
-        row, _ = await self._own_or_managed(principal, name, request_id)
+    async def get(
+        self, principal: Principal, name: str, *, subject: str | None = None, request_id: str = ""
+    ) -> KeyRow:
+        """One live key: the caller's own of this name, or that of somebody whose keys the caller manages.
+
+        `subject` says whose. Raises NotFound also for keys that the caller does not manage, and Invalid where
+        several people have one of this name.
+        """
+        row, _ = await self._own_or_managed(principal, name, subject, request_id)
         return row
 
-    async def delete(self, principal: Principal, name: str, *, request_id: str = "") -> KeyRow:
-        """End a key, and those it was rotated from.
+    async def delete(
+        self, principal: Principal, name: str, *, subject: str | None = None, request_id: str = ""
+    ) -> KeyRow:
+        """End a key, and those it was rotated from; `name` and `subject` as in `get`.
 
         The next call with one of them, or with a token made from it, is refused.
         """
-        row, decision = await self._own_or_managed(principal, name, request_id)
+        row, decision = await self._own_or_managed(principal, name, subject, request_id)
 
         def write(tx: Transaction) -> None:
-            found = store.keys_of_name(tx, name)
+            found = store.keys_of_name(tx, name, row.subject)
             if row.id not in {each.id for each in found}:
                 raise not_found(Resource(ResourceType.KEY, name=name))
             for each in found:
@@ -174,17 +182,26 @@ class ApiKeys:
         return row
 
     async def set_disabled(
-        self, principal: Principal, name: str, *, disabled: bool, request_id: str = ""
+        self,
+        principal: Principal,
+        name: str,
+        *,
+        disabled: bool,
+        subject: str | None = None,
+        request_id: str = "",
     ) -> KeyRow:
-        """Disable or enable a key, with those it was rotated from. Seen at the very next call."""
-        row, decision = await self._own_or_managed(principal, name, request_id)
+        """Disable or enable a key, with those it was rotated from. Seen at the very next call.
+
+        `name` and `subject` as in `get`.
+        """
+        row, decision = await self._own_or_managed(principal, name, subject, request_id)
 
         def write(tx: Transaction) -> KeyRow:
             event = Event.KEY_DISABLE if disabled else Event.KEY_ENABLE
-            for each in store.keys_of_name(tx, name):
+            for each in store.keys_of_name(tx, name, row.subject):
                 store.set_key_disabled(tx, each.id, tx.now if disabled else None)
                 self._record(tx, principal, decision, event=event, row=each, request_id=request_id)
-            changed = store.live_key(tx, name)
+            changed = store.live_key(tx, name, row.subject)
             if changed is None or changed.id != row.id:
                 raise not_found(Resource(ResourceType.KEY, name=name))
             return changed
@@ -196,17 +213,20 @@ class ApiKeys:
         principal: Principal,
         name: str,
         *,
+        subject: str | None = None,
         overlap: float = OVERLAP,
         expires_in: float | None = None,
         request_id: str = "",
     ) -> NewKey:
         """Make a new key under the same name, with the same owner and the same ceiling.
 
+        `name` and `subject` as in `get`.
+
         The old one holds for `overlap` seconds more and no longer than it would have; runs that it asked for
         go on. The new one lives as long as the old one was made for, or `expires_in` seconds.
         """
         await self._may_make(principal, request_id)
-        row, decision = await self._own_or_managed(principal, name, request_id)
+        row, decision = await self._own_or_managed(principal, name, subject, request_id)
         if not 0 <= overlap <= MAX_OVERLAP:
             raise Invalid("The field overlap is not between 0 and 30 days.")
         maker = _maker(principal, row.subject)
@@ -223,7 +243,7 @@ class ApiKeys:
         ends = await self._end(principal)
 
         def write(tx: Transaction) -> NewKey:
-            old = store.live_key(tx, name)
+            old = store.live_key(tx, name, row.subject)
             if old is None or old.id != row.id:
                 raise Precondition(f"The key {name} was changed meanwhile.", hint="Look at it and try again.")
             if old.disabled_at is not None:
@@ -325,21 +345,39 @@ class ApiKeys:
         return credential.expires_at if credential.kind is CredentialKind.API_KEY else None
 
     async def _own_or_managed(
-        self, principal: Principal, name: str, request_id: str
+        self, principal: Principal, name: str, subject: str | None, request_id: str
     ) -> tuple[KeyRow, Decision]:
-        row = await self._db.read(lambda reader: store.live_key(reader, name))
-        if row is not None and row.subject == principal.subject:
-            own = Resource(ResourceType.KEY, name=name, owner=principal.subject)
-            return row, await self._access.require(
-                principal, Action.KEY_MANAGE_OWN, own, request_id=request_id
+        """The key that is meant, among those that the caller may view; all others are as if they were not."""
+        rows = await self._db.read(lambda reader: store.live_keys_named(reader, name))
+        rows = [row for row in rows if subject in {None, row.subject}]
+        for row in rows:
+            if row.subject == principal.subject:
+                own = Resource(ResourceType.KEY, name=name, owner=row.subject)
+                return row, await self._access.require(
+                    principal, Action.KEY_MANAGE_OWN, own, request_id=request_id
+                )
+        bare = Resource(ResourceType.KEY, name=name)
+        managed = [
+            (row, decision)
+            for row in rows
+            if (
+                decision := await self._access.check(
+                    principal, Action.KEY_MANAGE, replace(bare, owner=row.subject)
+                )
+            ).allowed
+        ]
+        if not managed:
+            await self._access.require(
+                principal, Action.KEY_MANAGE, bare, request_id=request_id, view=Action.KEY_MANAGE
             )
-        resource = Resource(ResourceType.KEY, name=name)
-        decision = await self._access.require(
-            principal, Action.KEY_MANAGE, resource, request_id=request_id, view=Action.KEY_MANAGE
-        )
-        if row is None:
-            raise not_found(resource)
-        return row, decision
+            raise not_found(bare)
+        if len(managed) > 1:
+            people = ", ".join(row.subject for row, _ in managed[:5])
+            raise Invalid(
+                f"Several people have a key {name}: {people}{', …' if len(managed) > 5 else ''}.",
+                hint="Say whose with --user, or the field user.",
+            )
+        return managed[0]
 
     def insert(
         self,

@@ -103,7 +103,7 @@ class Asking:
             if run is not None:
                 place = replace(place, task=run_resource(key, row=run).task)
         elif place.type is ResourceType.KEY and place.name:
-            row = await self._db.read(lambda reader: identities.live_key(reader, place.name))
+            row = await self._db.read(lambda reader: identities.live_key(reader, place.name, who.subject))
             owner = None if row is None else row.subject
         elif place.type is ResourceType.KEY:
             owner = who.subject

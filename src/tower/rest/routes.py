@@ -231,23 +231,28 @@ async def list_keys(call: Caller, user: str | None = None) -> shapes.Keys:
 
 
 @router.get("/keys/{name}", summary="One key, without its text")
-async def get_key(call: Caller, name: str) -> shapes.Key:
-    return shapes.Key.of(await call.rooms.api_keys.get(call.principal, name, request_id=call.request_id))
+async def get_key(call: Caller, name: str, user: str | None = None) -> shapes.Key:
+    row = await call.rooms.api_keys.get(call.principal, name, subject=user, request_id=call.request_id)
+    return shapes.Key.of(row)
 
 
 @router.delete("/keys/{name}", summary="End a key; its next call is refused")
-async def delete_key(call: Caller, name: str) -> shapes.Key:
-    return shapes.Key.of(await call.rooms.api_keys.delete(call.principal, name, request_id=call.request_id))
+async def delete_key(call: Caller, name: str, user: str | None = None) -> shapes.Key:
+    row = await call.rooms.api_keys.delete(call.principal, name, subject=user, request_id=call.request_id)
+    return shapes.Key.of(row)
 
 
 @router.post(
     "/keys/{name}/rotate", status_code=201, summary="A new key under the name; the old one ends soon"
 )
-async def rotate_key(call: Caller, name: str, how: shapes.Rotation, response: Response) -> shapes.MadeKey:
+async def rotate_key(
+    call: Caller, name: str, how: shapes.Rotation, response: Response, user: str | None = None
+) -> shapes.MadeKey:
     _known_format(how.format)
     made = await call.rooms.api_keys.rotate(
         call.principal,
         name,
+        subject=user,
         overlap=shapes.seconds(how.overlap) or 0.0,
         expires_in=shapes.seconds(how.expires_in),
         request_id=call.request_id,
@@ -256,17 +261,17 @@ async def rotate_key(call: Caller, name: str, how: shapes.Rotation, response: Re
 
 
 @router.post("/keys/{name}/disable", summary="Refuse a key from its next call on")
-async def disable_key(call: Caller, name: str) -> shapes.Key:
+async def disable_key(call: Caller, name: str, user: str | None = None) -> shapes.Key:
     row = await call.rooms.api_keys.set_disabled(
-        call.principal, name, disabled=True, request_id=call.request_id
+        call.principal, name, disabled=True, subject=user, request_id=call.request_id
     )
     return shapes.Key.of(row)
 
 
 @router.post("/keys/{name}/enable", summary="Let a key that was disabled hold again")
-async def enable_key(call: Caller, name: str) -> shapes.Key:
+async def enable_key(call: Caller, name: str, user: str | None = None) -> shapes.Key:
     row = await call.rooms.api_keys.set_disabled(
-        call.principal, name, disabled=False, request_id=call.request_id
+        call.principal, name, disabled=False, subject=user, request_id=call.request_id
     )
     return shapes.Key.of(row)
 

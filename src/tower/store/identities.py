@@ -204,11 +204,16 @@ def key(reader: Reader, key_id: str) -> tuple[KeyRow, bytes] | None:
     return None if row is None else (KeyRow(*row[:-1]), row[-1])
 
 
-def live_key(reader: Reader, name: str) -> KeyRow | None:
-    """The key that has this name now, or None: neither a deleted one nor one that was rotated."""
+def live_key(reader: Reader, name: str, subject: str) -> KeyRow | None:
+    """The key of a subject that has this name now, or None: no deleted one and none that was rotated."""
+    return next((row for row in live_keys_named(reader, name) if row.subject == subject), None)
+
+
+def live_keys_named(reader: Reader, name: str) -> list[KeyRow]:
+    """The keys that have this name now, of everybody: each is somebody else's."""
     current = and_(api_keys.c.deleted_at.is_(None), api_keys.c.replaced_by == "")
-    row = reader.execute(select(*_KEY_COLUMNS).where(api_keys.c.name == name, current)).first()
-    return None if row is None else KeyRow(*row)
+    query = select(*_KEY_COLUMNS).where(api_keys.c.name == name, current).order_by(api_keys.c.subject)
+    return [KeyRow(*row) for row in reader.execute(query)]
 
 
 def live_keys(reader: Reader, *, subject: str | None = None) -> list[KeyRow]:
@@ -221,8 +226,8 @@ def live_keys(reader: Reader, *, subject: str | None = None) -> list[KeyRow]:
 
 
 def add_key(tx: Transaction, row: KeyRow, *, digest: bytes) -> bool:
-    """Add a key; False when a live one has this name."""
-    if live_key(tx, row.name) is not None:
+    """Add a key; False when a live one of the same subject has this name."""
+    if live_key(tx, row.name, row.subject) is not None:
         return False
     tx.execute(insert_into(api_keys).values(**_values(row), hash=digest))
     return True
@@ -234,9 +239,10 @@ def delete_key(tx: Transaction, key_id: str, at: float) -> bool:
     return tx.execute(update(api_keys).where(live).values(deleted_at=at)).rowcount > 0
 
 
-def keys_of_name(reader: Reader, name: str) -> list[KeyRow]:
-    """The key of this name and those it was rotated from, none of them deleted."""
-    query = select(*_KEY_COLUMNS).where(api_keys.c.name == name, api_keys.c.deleted_at.is_(None))
+def keys_of_name(reader: Reader, name: str, subject: str) -> list[KeyRow]:
+    """The key of a subject that has this name and those it was rotated from, none of them deleted."""
+    of_subject = and_(api_keys.c.name == name, api_keys.c.subject == subject)
+    query = select(*_KEY_COLUMNS).where(of_subject, api_keys.c.deleted_at.is_(None))
     return [KeyRow(*row) for row in reader.execute(query)]
 
 

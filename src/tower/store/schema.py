@@ -173,6 +173,7 @@ api_keys = Table(
     Index(
         "ix_api_keys_live_name",
         "name",
+        "subject",
         unique=True,
         sqlite_where=text("deleted_at IS NULL AND replaced_by = ''"),
         postgresql_where=text("deleted_at IS NULL AND replaced_by = ''"),

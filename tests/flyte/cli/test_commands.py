@@ -283,6 +283,20 @@ def test_a_key_that_is_no_default_is_not_used(shell: Shell) -> None:
     assert shell("whoami", FLYTE_API_KEY=None).status == 3
 
 
+def test_a_key_of_the_same_name_of_somebody_else_is_another_key(shell: Shell) -> None:
+    """What this machine keeps of one's own is neither shown nor forgotten for theirs."""
+    own = shell("create", "api-key", "--name", "laptop").out.strip()
+    store = shell.home / "flyte" / "keys.json"
+    shell.tower.keys["laptop"] |= {"user": "bob", "id": "another"}
+    assert own not in shell("get", "api-key", "laptop", "--user", "bob").out
+    assert shell("delete", "api-key", "laptop", "--user", "bob").status == 0
+    assert own in store.read_text()
+    theirs = shell("create", "api-key", "--name", "laptop", "--user", "bob").out.strip()
+    assert own in store.read_text()
+    assert theirs in store.read_text()
+    assert shell("get", "api-key", "laptop", "--user", "bob").out.strip() == theirs
+
+
 def test_a_file_of_keys_that_others_can_read_is_not_used(shell: Shell) -> None:
     shell("create", "api-key", "--name", "mine", "--default")
     store = shell.home / "flyte" / "keys.json"

@@ -50,6 +50,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     main.compose = compose  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "tower.main", main)
+    administration.Administration(tmp_path).found()
     return tmp_path
 
 
@@ -123,6 +124,15 @@ def story(run: Run) -> None:
     assert "disabled" in run("users", "list").stdout
     assert run("keys", "create", "other", "--user", "alice").exit_code == 5
     assert run("users", "enable", "alice").exit_code == 0
+    assert run("keys", "create", "laptop", "--user", "nightly").exit_code == 0
+    whose = run("keys", "disable", "laptop")
+    assert whose.exit_code == 2
+    assert "alice, nightly" in whose.stderr
+    assert "--user" in whose.stderr
+    assert run("keys", "disable", "laptop", "--user", "nightly").exit_code == 0
+    assert run("keys", "enable", "laptop", "--user", "nightly").exit_code == 0
+    assert run("keys", "rotate", "laptop", "--user", "nightly").stdout.startswith("twr_")
+    assert run("keys", "delete", "laptop", "--user", "nightly").exit_code == 0
     assert run("keys", "delete", "laptop").exit_code == 0
     gone = run("keys", "delete", "laptop")
     assert gone.exit_code == 4

@@ -11,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
 from tower.clock import SystemClock
 from tower.errors import Precondition
@@ -124,6 +125,27 @@ def test_contents_that_lay_in_the_rows_of_actions_are_in_the_blob_store_afterwar
         ]
         columns = {name for _, name, *_ in connection.exec_driver_sql("PRAGMA table_info(actions)")}
         assert not {"inputs", "outputs"} & columns
+
+
+def test_names_of_keys_are_each_owners_own_afterwards(tmp_path: Path) -> None:
+    def add(key: str, subject: str) -> None:
+        connection.exec_driver_sql(
+            "INSERT INTO api_keys (id, name, subject, hash, created_at, created_by) "
+            "VALUES (?, 'k', ?, x'00', 0, 'm')",
+            (key, subject),
+        )
+
+    with connect(tmp_path / "tower.db") as connection:
+        migrations.step(connection, found=None, to="0008")
+        add("1", "alice")
+        with pytest.raises(IntegrityError):
+            add("2", "bob")
+        migrations.step(connection, found="0008")
+        add("2", "bob")
+        with pytest.raises(IntegrityError):
+            add("3", "alice")
+        connection.exec_driver_sql("UPDATE api_keys SET deleted_at = 1 WHERE id = '1'")
+        add("3", "alice")
 
 
 async def test_an_unfinished_step_leaves_the_database_as_it_was(tmp_path: Path, monkeypatch) -> None:
