@@ -62,7 +62,7 @@ class Keystore:
         return marked[0] if len(marked) == 1 else None
 
     def add(self, key: StoredKey) -> None:
-        """Keep a key. It replaces one of the same person, name and endpoint; a new default unmarks the old."""
+        """Keep a key in place of one of the same person, name and endpoint; a new default unmarks the old."""
         there = place(key.endpoint)
         with self._file.locked():
             others = [
