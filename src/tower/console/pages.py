@@ -139,6 +139,7 @@ class Runs:
             definition=await self._definition(
                 principal, (row.task_project, row.task_domain, row.task_name), row.task_version
             ),
+            grant=self._parts.grants.of(key),
             inputs=found.inputs,
             outputs=found.outputs,
             stoppable=await self._stoppable(principal, seen),

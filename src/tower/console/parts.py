@@ -15,6 +15,7 @@ from tower.control.logins import Logins
 from tower.control.oauth import Devices
 from tower.control.projects import Projects
 from tower.control.runs import Runs
+from tower.control.standinggrants import StandingGrants
 from tower.control.tailing import Tailing
 from tower.control.tasks import Tasks
 from tower.control.triggerviews import TriggerViews
@@ -36,6 +37,7 @@ class Parts:
     devices: Devices
     projects: Projects
     runs: Runs
+    grants: StandingGrants
     watching: Watching
     data: Data
     tailing: Tailing

@@ -11,7 +11,7 @@ from flyteidl2.task import common_pb2
 
 from tower.clock import utc
 from tower.console import values
-from tower.control import privileges
+from tower.control import privileges, standinggrants
 from tower.control.apps import AppRow, Revision
 from tower.control.definitions import Definition
 from tower.control.triggerviews import TriggerKey, started_by
@@ -85,6 +85,16 @@ class Privileges:
 
 
 @dataclass(frozen=True, slots=True)
+class Grant:
+    """How long a run may act for its person: until when, and why it holds no more ("" while it does)."""
+
+    until: Moment
+    ended: str
+    command: str
+    """What revokes it."""
+
+
+@dataclass(frozen=True, slots=True)
 class TaskLine:
     """The latest version of a task, above the list of its runs."""
 
@@ -112,6 +122,7 @@ class RunPage:
     policy_revision: str
     registered_by: str | None
     privileges: Privileges | None
+    grant: Grant | None
     warning: str
     code_digest: str
     inputs_hash: str
@@ -199,6 +210,7 @@ def run_page(
     *,
     credential_name: str,
     definition: Definition | None,
+    grant: standinggrants.Seen | None,
     inputs: common_pb2.Inputs,
     outputs: common_pb2.Outputs,
     stoppable: bool,
@@ -223,6 +235,7 @@ def run_page(
         policy_revision=row.policy_revision,
         registered_by=_registrar(row, definition),
         privileges=None if row.spec is not None else _privileges(definition),
+        grant=None if grant is None else _grant(row, grant),
         warning=_WARNINGS.get(row.warning, row.warning),
         code_digest=row.code_digest,
         inputs_hash=row.inputs_hash,
@@ -278,6 +291,11 @@ def app_page(row: AppRow, *, url: str, path_url: str, revisions: Sequence[Revisi
 def trigger_href(key: TriggerKey) -> str:
     """The address of a trigger's page; clients build the same."""
     return f"/v2/domain/{key.domain}/project/{key.project}/triggers/{key.task}/{key.name}"
+
+
+def _grant(row: ActionRow, seen: standinggrants.Seen) -> Grant:
+    command = f"flyte delete grant {row.project}/{row.domain}/{row.run}"
+    return Grant(moment(seen.expires_at), seen.ended, command)
 
 
 def _registrar(row: ActionRow, definition: Definition | None) -> str | None:

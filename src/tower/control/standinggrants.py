@@ -106,6 +106,11 @@ class StandingGrants:
 
         return self._seen(await self._db.write(write))
 
+    def of(self, key: ActionKey) -> Seen | None:
+        """The grant that an action stands on, for who may view its run: ask that first."""
+        row = self._db.read_now(lambda reader: store.get(reader, ActionKey(*key[:3])))
+        return None if row is None else self._seen(row)
+
     def _seen(self, row: GrantRow) -> Seen:
         return Seen(
             row,

@@ -86,6 +86,7 @@ class House:
     standing: Standing
     agents: Agents
     grants: Grants
+    standing_grants: StandingGrants
     identities: Identities
     api_keys: ApiKeys
     logins: Logins
@@ -265,6 +266,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
         key=key,
         ring=ring,
     )
+    standing_grants = StandingGrants(db=db, clock=clock, access=access, events=events, settings=settings)
     return House(
         settings=settings,
         clock=clock,
@@ -286,6 +288,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
             settings=settings,
         ),
         grants=grants,
+        standing_grants=standing_grants,
         identities=identities,
         api_keys=api_keys,
         logins=logins,
@@ -364,9 +367,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
             logins=logins,
             accounts=signing_in.accounts,
             signing_keys=signing_in.signing_keys,
-            standing_grants=StandingGrants(
-                db=db, clock=clock, access=access, events=events, settings=settings
-            ),
+            standing_grants=standing_grants,
             governance=rules,
             webhooks=webhooks,
             confidences=confiding,

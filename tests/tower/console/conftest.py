@@ -118,6 +118,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
                 devices=rooms.oauth.devices,
                 projects=rooms.projects,
                 runs=rooms.runs,
+                grants=rooms.standing_grants,
                 watching=rooms.watching,
                 data=rooms.data,
                 tailing=rooms.tailing,

@@ -14,6 +14,7 @@ from tests.tower.console.conftest import Town
 
 from tower.control.privileges import FIELD
 from tower.control.runs import Launch
+from tower.control.watching import ActionKey
 from tower.identity.authenticators import MACHINE
 from tower.policy.actions import ROUTES
 from tower.states import AppStatus, Phase
@@ -284,3 +285,19 @@ async def test_the_pages_of_run_and_task_show_the_privileges_and_who_gave_them(t
     async with town.client(await town.session("bob")) as client:
         for page in ((await client.get(path)).text, (await client.get(listed)).text):
             assert re.search(r"Privileges.*<code>secret:create</code> <small>given by erin</small>", page)
+
+
+async def test_the_run_page_shows_how_long_it_acts_for_its_person_and_who_ends_that(town: Town) -> None:
+    path = await town.run("alice")
+    run = path.rpartition("/")[2]
+    key = ActionKey("flytesnacks", "development", run)
+    async with town.client(await town.session("bob")) as client:
+        text = (await client.get(path)).text
+        assert re.search(r"acts for alice until <time", text)
+        assert f"flyte delete grant flytesnacks/development/{run}" in text
+        await town.house.rooms.standing_grants.revoke(await town.caller("alice"), key)
+        text = (await client.get(path)).text
+        assert f"The grant of the run {run} was revoked by alice." in text
+        assert "acts for alice until" not in text
+        await town.move(path, Phase.FAILED)
+        assert "ended with the run" in (await client.get(path)).text
