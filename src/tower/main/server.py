@@ -283,6 +283,7 @@ def _console_parts(house: House, isolation: str) -> ConsoleParts:
         devices=house.oauth.devices,
         projects=house.projects,
         runs=house.runs,
+        grants=house.standing_grants,
         watching=house.watching,
         data=house.data,
         tailing=house.tailing,
