@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ._command import Target, enter, narrowed, options
 from ._exits import Exit, Failed
 from ._output import print_json, print_record
 from ._progress import waiting
+from ._span import Span
 from ._userfile import load, task
 from .logs import print_line
 
@@ -42,6 +44,9 @@ class _Command(click.RichCommand):
 @click.option("--inputs", "text", metavar="JSON", help="Inputs as one JSON object.")
 @click.option("--version", help="A version of a deployed task. [default: the latest]")
 @click.option("--name", "run_name", help="What to call the run. [default: a generated name]")
+@click.option(
+    "--grant", type=Span(), help="How long it acts for you at most: 12h, 7d. [default: as Tower says]"
+)
 @click.option("--wait", is_flag=True, help="Wait for the end; status 7 if the run does not succeed.")
 @click.option("-f", "--follow", is_flag=True, help="Wait, and print its logs to standard error meanwhile.")
 @click.option("--local", is_flag=True, help="Run FILE's TASK in this process, without a control plane.")
@@ -81,6 +86,7 @@ async def _start(
     text: str | None,
     version: str | None,
     run_name: str | None,
+    grant: timedelta | None,
     wait: bool,
     follow: bool,
 ) -> int:
@@ -96,7 +102,7 @@ async def _start(
     else:
         chosen = declared
         inputs = _inputs.typed(chosen.interface, _inputs.values(chosen.interface, texts, given))
-    started = await with_runcontext(name=run_name).run.aio(chosen, **inputs)
+    started = await with_runcontext(name=run_name, grant=grant).run.aio(chosen, **inputs)
     if not (wait or follow):
         print_record({**started.summary(), "error": None, "outputs": None}, output=target.output)
         return Exit.OK
