@@ -16,6 +16,7 @@ from tests.grounds_world import Grounds
 from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, create_run
 
 from tower.agent.keeper import RefusedError
+from tower.agent.metrics import RENEWALS
 from tower.control.runs import Launch
 from tower.control.waiting import attempt_of
 from tower.identity.authenticators import MACHINE
@@ -339,17 +340,11 @@ async def test_t38_no_header_of_the_task_makes_it_another(site: Site) -> None:
 
 async def test_the_renewals_of_many_calls_are_one(site: Site) -> None:
     """A hundred calls at the moment when a renewal is due ask Tower for one token."""
-    from prometheus_client import REGISTRY
-
-    def renewed() -> float:
-        found = REGISTRY.get_sample_value("tower_agent_renewals_total", {"outcome": "renewed"})
-        return found or 0.0
-
     _, _, agent = await site.running()
     site.world.clock.time += 299
-    before = renewed()
+    before = RENEWALS["renewed"].value
     assert set(await asyncio.gather(*(agent.subject() for _ in range(100)))) == {"alice"}
-    assert renewed() - before == 1
+    assert RENEWALS["renewed"].value - before == 1
     tokens = {await agent.keeper.token() for _ in range(10)}
     assert len(tokens) == 1
 

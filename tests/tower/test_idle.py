@@ -21,7 +21,7 @@ def loaded() -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["aiohttp", "rich", "alembic", "httpx"])
+@pytest.mark.parametrize("name", ["aiohttp", "rich", "alembic", "httpx", "jinja2", "prometheus_client"])
 def test_an_idle_server_does_without(loaded: set[str], name: str) -> None:
     assert "tower" in loaded
     assert name not in loaded

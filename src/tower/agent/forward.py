@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from tower.agent.keeper import Keeper, RefusedError
 from tower.agent.metrics import FORWARDED
@@ -42,9 +41,7 @@ _HOP = frozenset(
 )
 _OWN = frozenset({TOKEN_HEADER, PROOF_HEADER, PEER_HEADER, b"x-flyte-agent", b"x-forwarded-for"})
 _DROPPED = _HOP | _OWN
-_OUTCOMES = {
-    name: FORWARDED.labels(name) for name in ("answered", "refused", "unreachable", "broken-off", "cut")
-}
+_OUTCOMES = {name: FORWARDED[name] for name in ("answered", "refused", "unreachable", "broken-off", "cut")}
 log = structlog.get_logger("tower.agent")
 
 
@@ -73,7 +70,9 @@ class Forward:
         if scope["path"] == "/health":
             await self._health(send)
         elif scope["path"] == "/metrics":
-            await _answer(send, 200, generate_latest(), CONTENT_TYPE_LATEST.encode())
+            from tower import exposition  # not at the top of this file: see there
+
+            await _answer(send, 200, exposition.text(), exposition.MEDIA_TYPE.encode())
         elif caller.kind != Kind.ATTEMPT:
             await _refuse(send, 403, "permission_denied", "Only the task itself is let through.")
         else:

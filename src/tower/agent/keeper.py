@@ -148,10 +148,10 @@ class Keeper:
         try:
             status, answer = await self._post(body)
         except (OSError, BrokenOffError):
-            RENEWALS.labels("unreachable").inc()
+            RENEWALS["unreachable"].inc()
             raise
         if status != 200:
-            RENEWALS.labels("refused").inc()
+            RENEWALS["refused"].inc()
             message, over = _refusal(answer)
             if status >= 500:
                 raise OSError(f"Tower answered {status}")
@@ -165,7 +165,7 @@ class Keeper:
             self._token = str(given["token"])
             now, self._ends = self._clock.now(), float(given["expires_at"])
             self._fresh_until = now + (self._ends - now) * _RENEW_PART
-        RENEWALS.labels("renewed").inc()
+        RENEWALS["renewed"].inc()
 
     async def _post(self, body: bytes) -> tuple[int, bytes]:
         connection = await self._upstream.connection()

@@ -262,7 +262,7 @@ class _Attested(Bounded):
             super().connection_made(transport)
             return
         self._door.owner.counts[reason] += 1
-        REFUSALS.labels(reason.value).inc()
+        REFUSALS[reason.value].inc()
         log.warning(
             "connection refused",
             reason=str(reason),
@@ -308,7 +308,7 @@ def _guarded(app: App, counts: Counter[str]) -> App:
                 await app(scope, receive, send)
             return
         counts[Refusals.HEADER] += 1
-        REFUSALS.labels(Refusals.HEADER.value).inc()
+        REFUSALS[Refusals.HEADER.value].inc()
         log.warning(
             "request refused",
             reason=Refusals.HEADER.value,

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
@@ -118,7 +117,9 @@ class Console:
         await self._parts.access.require(
             found.principal, Action.AUDIT_VIEW, Resource(ResourceType.ORG), request_id=found.request_id
         )
-        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+        from tower import exposition  # not at the top of this file: see there
+
+        return Response(exposition.text(), media_type=exposition.MEDIA_TYPE)
 
     async def static(self, request: Request) -> Response:
         """The style sheet, the script and the icon."""

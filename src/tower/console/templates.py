@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
 from tower.console.requests import Visit
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _HERE = Path(__file__).parent
 STATIC = {
@@ -17,18 +20,10 @@ STATIC = {
     "icon.svg": ("image/svg+xml", (_HERE / "static" / "icon.svg").read_bytes()),
 }
 
-_environment = Environment(
-    loader=FileSystemLoader(_HERE / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-
 
 def fragment(template: str, **values: Any) -> str:
     """A part of a page."""
-    return _environment.get_template(template).render(**values)
+    return _environment().get_template(template).render(**values)
 
 
 def page(template: str, visit: Visit | None = None, *, status: int = 200, **values: Any) -> HTMLResponse:
@@ -42,4 +37,18 @@ def nothing() -> HTMLResponse:
     """The page of what is absent or hidden: the same bytes for both and for everyone (T43)."""
     return page(
         "message.html", status=404, title="Not found", text="There is nothing here that you may view."
+    )
+
+
+@cache
+def _environment() -> Environment:
+    # not at the top of this file: the engine is megabytes that a Tower without visitors never needs
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )

@@ -148,9 +148,9 @@ class Gateway:
             request = self._read(scope, request_id)
             await self._serve(request, scope, receive, send)
         except Gone:
-            REQUESTS.labels("gone").inc()
+            REQUESTS["gone"].inc()
         except Fault as fault:
-            REQUESTS.labels(fault.code.value).inc()
+            REQUESTS[fault.code.value].inc()
             if fault.code is Code.INTERNAL or fault.cause:
                 log.warning(
                     "gateway.refused", request_id=request_id, message=fault.message, cause=fault.cause
@@ -158,7 +158,7 @@ class Gateway:
             html = request is not None and request.wants_page
             await refuse(scope, send, fault, request_id=request_id, html=html, headers=_with(fault, request))
         except Exception:
-            REQUESTS.labels("broken").inc()
+            REQUESTS["broken"].inc()
             log.exception("gateway.broken", request_id=request_id)
             await refuse(scope, send, Broken("Something went wrong here."), request_id=request_id)
 
@@ -417,7 +417,7 @@ class Gateway:
                         raise
                     log.exception("gateway.broken", app=place.id, request_id=passage.request_id)
                     raise Gone from error
-        REQUESTS.labels("forwarded").inc()
+        REQUESTS["forwarded"].inc()
 
     async def _left(self, passage: Passage, method: str, size: int) -> None:
         """Whoever called went away before the app began to answer: put it on record."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from tower.metrics import Family
 
-REQUESTS = Counter(
-    "tower_gateway_requests_total", "Requests at the gateway by what became of them.", ["outcome"]
+REQUESTS = Family(
+    "tower_gateway_requests_total", "Requests at the gateway by what became of them.", "outcome"
 )

@@ -6,11 +6,11 @@ It always asks (RFC 8252 section 8.6): anything on the machine can open the addr
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -21,13 +21,9 @@ from tower.identity.chain import Chain
 from tower.identity.principal import Principal
 from tower.oauth.requests import form, host, own_page, presented, query, source
 
-_environment = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
 _POLICY = (
     "default-src 'none'; style-src 'self'; base-uri 'none'; frame-ancestors 'none'; "
     "form-action 'self'{target}"
@@ -121,8 +117,22 @@ def _wrong(text: str, *, status: int = 400) -> Response:
 
 
 def _page(template: str, *, status: int = 200, target: str = "", **values: Any) -> Response:
-    answer = HTMLResponse(_environment.get_template(template).render(**values), status)
+    answer = HTMLResponse(_environment().get_template(template).render(**values), status)
     answer.headers["content-security-policy"] = _POLICY.format(target=target)
     answer.headers["x-frame-options"] = "DENY"
     answer.headers["cross-origin-opener-policy"] = "same-origin"
     return answer
+
+
+@cache
+def _environment() -> Environment:
+    # not at the top of this file: the engine is megabytes that a Tower without visitors never needs
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

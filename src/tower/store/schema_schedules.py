@@ -37,7 +37,7 @@ triggers = Table(
     Column("next_at", Float),  # only of an active one
     Column("last_at", Float),  # when it was due last
     Column("last_run", String, nullable=False, server_default=""),
-    Index("ix_triggers_due", "next_at", sqlite_where=_DUE, postgresql_where=_DUE),
+    Index("ix_triggers_due", "next_at", sqlite_where=_DUE),
 )
 
 trigger_revisions = Table(
