@@ -23,6 +23,7 @@
     │   └── DeadlineExceededError        no answer in time                                       (504)
     ├── CanceledError                    the server ended the call
     ├── ServerError                      the server failed, or answered what nobody can read     (500)
+    │   ├── UntrustedServerError         its certificate is not trusted, or it speaks no TLS
     │   └── UnimplementedError           this server does not have that method
     ├── DeclarationError                 a task, environment or app that makes no sense (a TypeError too)
     ├── DeploymentError                  a deployment that cannot go on
@@ -212,6 +213,12 @@ class ServerError(FlyteError):
     """The control plane failed, or gave an answer that is not of the protocol."""
 
     default_code = "internal"
+
+
+class UntrustedServerError(ServerError):
+    """Who answers there is not known to be the control plane: no certificate that is trusted, or no TLS."""
+
+    default_code = "certificate"
 
 
 class UnimplementedError(ServerError):

@@ -1,8 +1,7 @@
 """The command line `flyte`.
 
-Exit status: 0 done · 1 failure · 2 wrong usage · 3 not authenticated · 4 not allowed · 5 not found ·
-6 control plane unavailable · 7 the run did not succeed. Results go to standard output, everything else to
-standard error. A command imports what it needs when it is used.
+`flyte --help` lists the exit statuses. Results go to standard output, everything else to standard error. A
+command imports what it needs when it is used.
 """
 
 from __future__ import annotations
@@ -10,6 +9,13 @@ from __future__ import annotations
 
 def main() -> None:
     """The entry point."""
+    import os
+
+    import rich_click
+
+    if not os.environ.get("FORCE_COLOR"):
+        # it takes the log of one vendor's CI for a terminal; what is piped gets no colours here either
+        rich_click.rich_click.FORCE_TERMINAL = None
     from ._root import flyte
 
     flyte(prog_name="flyte")

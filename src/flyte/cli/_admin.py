@@ -7,6 +7,7 @@ an option wins.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode
@@ -116,6 +117,12 @@ def _enter(context: click.Context, given: dict[str, Any], *, scoped: bool = Fals
     return _fields(given.pop("file", None), {**given, **scope})
 
 
+def _renamed(command: click.Command, name: str, what: str) -> click.Command:
+    found = copy(command)
+    found.name, found.help = name, what
+    return found
+
+
 def _policy_fields(fields: dict[str, Any]) -> dict[str, Any]:
     text = fields.pop("text_file", None)
     if text is not None:
@@ -201,7 +208,7 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
     },
 )
 def update() -> None:
-    """Change API keys, users, services, groups, roles or policies."""
+    """Change API keys, secrets, triggers, limits of apps, users, services, groups, roles or policies."""
 
 
 @update.command("user")
@@ -215,7 +222,7 @@ def update() -> None:
 @options
 @click.pass_context
 def update_user(context: click.Context, /, **given: Any) -> None:
-    """Change the user or service NAME."""
+    """Change the person NAME."""
     disabled = given.pop("disabled")
     fields = _enter(context, given)
     name = _named(fields)
@@ -227,7 +234,7 @@ def update_user(context: click.Context, /, **given: Any) -> None:
         print_record(made, output=context.obj.output)
 
 
-update.add_command(update_user, "service")
+update.add_command(_renamed(update_user, "service", "Change the service identity NAME."))
 
 
 @update.command("group")

@@ -1,11 +1,8 @@
-"""Exit statuses that scripts can rely on, and how an error becomes one line, or a line and the end of a log.
-
-0 done · 1 failure · 2 wrong usage · 3 not authenticated · 4 not allowed · 5 not found · 6 unavailable ·
-7 the run did not succeed
-"""
+"""Exit statuses that scripts can rely on; an error as one line, or a line and the end of a log."""
 
 from __future__ import annotations
 
+import re
 import traceback
 from enum import IntEnum
 from typing import IO, Any
@@ -37,9 +34,25 @@ STATUS: dict[type[errors.FlyteError], Exit] = {
     errors.PermissionDeniedError: Exit.DENIED,
     errors.RemoteNotFoundError: Exit.NOT_FOUND,
     errors.UnavailableError: Exit.UNAVAILABLE,
+    errors.UntrustedServerError: Exit.UNAVAILABLE,
     errors.RunError: Exit.RUN_FAILED,
 }
 """The status of each class of error and of those below it; every other one is a failure."""
+
+MEANING: dict[Exit, str] = {
+    Exit.OK: "done",
+    Exit.FAILURE: "failure",
+    Exit.USAGE: "wrong usage: options, inputs, settings, a file that cannot be loaded",
+    Exit.UNAUTHENTICATED: "not authenticated",
+    Exit.DENIED: "not allowed",
+    Exit.NOT_FOUND: "not found",
+    Exit.UNAVAILABLE: "the control plane cannot be reached, or its certificate is not trusted",
+    Exit.RUN_FAILED: "the run did not succeed",
+}
+"""What each says; shown by `flyte --help`."""
+
+_ARGUMENT = re.compile(r"\b(endpoint|insecure|ca_file|project|domain)=(?:True|\.\.\.)?(?=[\s,.;)]|$)")
+"""How the SDK's words name what is an option here: `endpoint=...`, `insecure=True`, `ca_file=`."""
 
 _REMEDY = {
     Exit.UNAUTHENTICATED: (
@@ -77,7 +90,8 @@ class Failed(click.ClickException):
             message, _, log = message.partition("\n")
         if message[-1] not in ".!?":
             message += "."
-        return cls(f"{message} {_REMEDY.get(status) or error.hint}", status, log=log)
+        line = f"{message} {_REMEDY.get(status) or error.hint}"
+        return cls(_ARGUMENT.sub(_option, line), status, log=log)
 
     @classmethod
     def in_user_code(cls, error: Exception, file: str) -> Failed:
@@ -94,3 +108,7 @@ class Failed(click.ClickException):
         click.echo(f"Error: {self.message}", file=file, err=file is None)
         for line in self.log.splitlines():
             click.echo(f"  {cell(line)}".rstrip(), file=file, err=file is None)
+
+
+def _option(argument: re.Match[str]) -> str:
+    return f"--{argument[1].replace('_', '-')}"

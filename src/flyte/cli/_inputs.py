@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
+
+from ._output import cell
 
 if TYPE_CHECKING:
     from flyte._interface import Interface
@@ -78,6 +81,37 @@ def typed(interface: Interface, jsonlike: Mapping[str, Any]) -> dict[str, Any]:
     wire = Interface.from_wire(interface.proto(), interface.defaults())
     decoded = interface.decode_inputs(wire.encode_inputs(**jsonlike))
     return {name: decoded[name] for name in jsonlike}
+
+
+def help_of(task: Any, source: str, name: str) -> Iterator[str]:
+    """How to run a task of a file: what it is for, and the name, type and default of each input."""
+    yield f"Usage: flyte run [OPTIONS] {source} {name} [--INPUT VALUE]..."
+    text = inspect.getdoc(task.function)
+    if text:
+        yield ""
+        yield from (f"  {line}".rstrip() for line in text.partition("\n\n")[0].splitlines())
+    yield ""
+    interface: Interface = task.interface
+    if not interface.inputs:
+        yield "It takes no inputs."
+    else:
+        yield "Inputs:"
+        parameters = inspect.signature(task.function).parameters
+        rows = [
+            (
+                f"--{each.name}",
+                each.codec.label,
+                "required" if each.required else f"default: {cell(parameters[each.name].default) or 'none'}",
+                each.description,
+            )
+            for each in interface.inputs
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        for *columns, description in rows:
+            shown = "  ".join(text.ljust(width) for text, width in zip(columns, widths, strict=True))
+            yield f"  {shown}  {description}".rstrip()
+    yield ""
+    yield "`flyte run --help` lists the options."
 
 
 def _value(declared: Any, text: str) -> Any:

@@ -46,35 +46,73 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
 
 
-def print_records(records: Sequence[Record], *, columns: Sequence[str], output: str) -> None:
-    """Many things: a JSON array, or a table of these columns."""
+def print_records(records: Sequence[Record], *, columns: Sequence[str], output: str, empty: str = "") -> None:
+    """Many things: a JSON array, or a table of these columns. `empty` is said where there is nothing."""
     if output == "json":
         print_json(records)
         return
+    if not records and empty:
+        click.echo(empty, err=True)
     titles = [column.replace("_", " ").upper() for column in columns]
-    rows = [[cell(record.get(column)) for column in columns] for record in records]
+    rows = [[_shown(column, record.get(column)) for column in columns] for record in records]
     widths = [max(len(row[index]) for row in [titles, *rows]) for index in range(len(columns))]
     for row in [titles, *rows]:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 def print_record(record: Record, *, output: str) -> None:
-    """One thing: a JSON object, or a line for each field that says something."""
+    """One thing: a JSON object, or a line for each field that says something, or for each part of one."""
     if output == "json":
         print_json(record)
         return
-    shown = {key.replace("_", " "): value for key, value in record.items() if value not in (None, "", [], {})}
+    shown = {key: value for key, value in record.items() if value not in (None, "", [], {})}
     width = max((len(key) for key in shown), default=0)
     for key, value in shown.items():
-        text = json.dumps(jsonable(value), ensure_ascii=False) if isinstance(value, dict | list) else value
-        lines = [cell(line) for line in text.splitlines()] if isinstance(text, str) else [cell(text)]
+        match value:
+            case Mapping():
+                lines = [f"{cell(name)}: {_inline(item)}" for name, item in value.items()]
+            case str():
+                lines = [_shown(key, line) for line in value.splitlines()]
+            case _:
+                lines = [_shown(key, value)]
         for number, line in enumerate(lines):
-            click.echo(f"{('' if number else key).ljust(width)}  {line}".rstrip())
+            title = "" if number else key.replace("_", " ")
+            click.echo(f"{title.ljust(width)}  {line}".rstrip())
 
 
 def cell(value: Any) -> str:
     """One line; control characters of a name or a description do not reach the terminal."""
-    if isinstance(value, dt.datetime):
-        value = value.astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S")
-    text = "" if value is None else str(jsonable(value))
+    match value:
+        case None:
+            text = ""
+        case bool():
+            text = "yes" if value else "no"
+        case dt.datetime():
+            text = _local(value)
+        case Mapping():
+            text = json.dumps(jsonable(value), ensure_ascii=False)
+        case list() | tuple() | set() | frozenset():
+            text = ", ".join(map(cell, value))
+        case _:
+            text = str(jsonable(value))
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _shown(name: str, value: Any) -> str:
+    """A field; a time of the administration interface, a text in ISO 8601, as people read it."""
+    if name.endswith("_at") and isinstance(value, str):
+        try:
+            value = dt.datetime.fromisoformat(value)
+        except ValueError:
+            return cell(value)
+    return cell(value)
+
+
+def _inline(value: Any) -> str:
+    """A part of a field, such as an output: as JSON, so that a text and a number differ."""
+    return cell(json.dumps(jsonable(value), ensure_ascii=False))
+
+
+def _local(at: dt.datetime) -> str:
+    """A time where the reader is, with the name of that zone."""
+    return at.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -25,8 +26,8 @@ _TITLES = {
 
 
 def shown() -> bool:
-    """Whether somebody looks."""
-    return sys.stderr.isatty()
+    """Whether somebody looks: at a terminal that can draw over what it showed, and not in a CI's log."""
+    return sys.stderr.isatty() and not os.environ.get("CI") and os.environ.get("TERM") != "dumb"
 
 
 @contextlib.contextmanager

@@ -7,6 +7,9 @@ from typing import Any
 import rich_click as click
 
 from ._command import Group, narrowed, options
+from ._exits import MEANING
+
+_EPILOG = "\n\n".join(["Exit status:", *(f"  {int(status)}  {text}" for status, text in MEANING.items())])
 
 
 @click.group(
@@ -28,6 +31,7 @@ from ._command import Group, narrowed, options
         "update": "_admin:update",
         "auth": "_auth:auth",
     },
+    epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @options
@@ -41,7 +45,6 @@ def flyte(context: click.Context, /, **given: Any) -> None:
     --default` stored for that control plane. Project and domain are --project and --domain, FLYTE_PROJECT
     and FLYTE_DOMAIN, what the configuration file says, or flytesnacks and development.
 
-    Exit status: 0 done, 1 failure, 2 wrong usage, 3 not authenticated, 4 not allowed, 5 not found,
-    6 control plane unavailable, 7 the run did not succeed. With FLYTE_DEBUG=1 errors show their traceback.
+    With FLYTE_DEBUG=1 errors show their traceback; NO_COLOR=1 leaves colours out.
     """
     context.obj = narrowed(None, given)

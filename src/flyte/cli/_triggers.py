@@ -25,8 +25,13 @@ async def get_trigger(target: Target, name: str | None, task: str | None, limit:
         print_record((await Trigger.get.aio(name, task)).to_dict(), output=target.output)
         return
     records = [each.to_dict() async for each in Trigger.listall.aio(limit=limit)]
-    columns = ("name", "task", "state", "owner", "version", "schedule", "next_at", "last_run", "notice")
-    print_records(records, columns=columns, output=target.output)
+    columns = ("name", "task", "state", "owner", "schedule", "next_at", "last_at", "notice")
+    print_records(
+        records,
+        columns=columns,
+        output=target.output,
+        empty="There are no triggers here, or none that you may see.",
+    )
 
 
 @click.command("trigger")

@@ -26,7 +26,9 @@ from ._command import Group, Target, remote
     },
 )
 def delete() -> None:
-    """Delete an API key, a grant, a user, service, group, role, binding or policy."""
+    """Delete an API key, secret, trigger, grant, limits of an app, a user, service, group, role, binding or
+    policy.
+    """
 
 
 @delete.command("api-key")

@@ -33,7 +33,9 @@ _LIMIT = click.option(
     },
 )
 def get() -> None:
-    """Show runs, tasks, apps, API keys, grants, the audit trail, or who may do what."""
+    """Show runs, tasks, apps, triggers, secrets, API keys, grants, limits of apps, the audit trail, or who
+    may do what.
+    """
 
 
 @get.command("run")
@@ -64,6 +66,7 @@ async def run(  # noqa: PLR0917 - the options of one command
         records,
         columns=("name", "phase", "task", "executed_by", "via_app", "created_at"),
         output=target.output,
+        empty=_none("runs"),
     )
 
 
@@ -77,10 +80,12 @@ async def task(target: Target, name: str | None, version: str | None, limit: int
     from flyte.remote import Task
 
     if name is not None:
-        print_record(_details(await Task.get(name, version=version).fetch.aio()), output=target.output)
+        details = _details(await Task.get(name, version=version).fetch.aio())
+        print_record(details if target.output == "json" else _in_words(details), output=target.output)
         return
     records = [each.to_dict() async for each in Task.listall.aio(limit=limit)]
-    print_records(records, columns=("name", "version", "deployed_by", "deployed_at"), output=target.output)
+    columns = ("name", "version", "deployed_by", "deployed_at")
+    print_records(records, columns=columns, output=target.output, empty=_none("tasks"))
 
 
 @get.command("app")
@@ -95,7 +100,8 @@ async def app(target: Target, name: str | None, limit: int) -> None:
         print_record((await App.get.aio(name)).to_dict(), output=target.output)
         return
     records = [each.to_dict() async for each in App.listall.aio(limit=limit)]
-    print_records(records, columns=("name", "status", "endpoint", "description"), output=target.output)
+    columns = ("name", "status", "endpoint", "description")
+    print_records(records, columns=columns, output=target.output, empty=_none("apps"))
 
 
 @get.command("api-key")
@@ -138,6 +144,14 @@ async def api_key(target: Target, name: str | None, user: str | None) -> None:
         )
 
 
+def _none(things: str) -> str:
+    """What is said in place of a list: an empty one is also what a mistyped project gives."""
+    from flyte._init import current_session
+
+    project, domain = current_session().scope(None, None)
+    return f"There are no such {things} in {project}/{domain}, or none that you may see."
+
+
 def _phases(names: tuple[str, ...]) -> tuple[str, ...] | None:
     from flyte.remote import Phase
 
@@ -165,3 +179,15 @@ def _details(details: Any) -> dict[str, Any]:
         },
         "outputs": {each.name: {"type": each.codec.label} for each in interface.outputs},
     }
+
+
+def _in_words(details: dict[str, Any]) -> dict[str, Any]:
+    """The interface of a task as one reads it: `n: int, rate: float (optional)`."""
+    sides = {
+        side: [
+            f"{name}: {each['type']}" + ("" if each.get("required", True) else " (optional)")
+            for name, each in details[side].items()
+        ]
+        for side in ("inputs", "outputs")
+    }
+    return {**details, **sides}

@@ -24,15 +24,26 @@ if TYPE_CHECKING:
     from flyte.remote import Run
 
 DEPLOYED = "deployed-task"
+_STANDS = {
+    "QUEUED": "QUEUED, waiting for its turn",
+    "INITIALIZING": "INITIALIZING, its environment is made: packages are installed where they are new",
+}
 _WORDS = "flyte.cli.run.words"
+_ASKING = frozenset({"-h", "--help"})
 
 
 class _Command(click.RichCommand):
     """Keeps the words as they came: behind TASK there may be inputs that are called like options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse them."""
+        """Parse them. `FILE TASK --help` is answered with the inputs of the task."""
         ctx.meta.setdefault(_WORDS, list(args))
+        if not _ASKING.isdisjoint(args):
+            found, _, _ = self.make_parser(ctx).parse_args([word for word in args if word not in _ASKING])
+            source, name = found.get("source"), found.get("name")
+            if isinstance(source, str) and isinstance(name, str) and source != DEPLOYED:
+                click.echo("\n".join(_inputs.help_of(_task_in(source, name), source, name)))
+                ctx.exit()
         return list(super().parse_args(ctx, args))
 
 
@@ -60,7 +71,7 @@ def run(context: click.Context, /, **given: Any) -> None:
 
     Inputs are written --x 1, --input x=1, or --inputs '{"x": 1}'. An option that stands behind the TASK of a
     FILE and is called like one of its inputs is that input. A text for a string stands for itself; anything
-    else is read as JSON.
+    else is read as JSON. `flyte run FILE TASK --help` lists the inputs, as does `flyte get task NAME`.
     """
     if given["source"] != DEPLOYED:
         given = _reread(context, given)
@@ -119,7 +130,7 @@ async def _watch(started: Run, *, follow: bool) -> None:
             print_line(line, err=True)
     with waiting(f"Run {started.name}") as progress:
         async for state in started.watch.aio():
-            progress(str(state.phase))
+            progress(_STANDS.get(state.phase, str(state.phase)))
 
 
 def _reread(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from flyteidl2.workflow import run_service_pb2
 
 from flyte._init import current_session
 from flyte._syncify import syncify, syncify_class
+from flyte.errors import RemoteNotFoundError, RemoteTaskNotFoundError
 from flyte.remote._run import Run
 from flyte.remote._wire import instant, newest_first, pages, subject
 from flyte.transport.session import Session
@@ -109,7 +110,18 @@ class Trigger:
             spec=spec,
             automation_spec=self.pb2.automation_spec,
         )
-        answer = await self._session.unary(f"{_SERVICE}DeployTrigger", request, service.DeployTriggerResponse)
+        try:
+            answer = await self._session.unary(
+                f"{_SERVICE}DeployTrigger", request, service.DeployTriggerResponse
+            )
+        except RemoteNotFoundError as error:
+            if not version:
+                raise
+            # the trigger is there, so its task is: what is missing is the version
+            raise RemoteTaskNotFoundError(
+                f"There is no version {version} of the task {self.task_name}, or none that you may see.",
+                hint=f"`flyte get task {self.task_name}` shows the latest.",
+            ) from error
         self.pb2 = answer.trigger
 
     @syncify

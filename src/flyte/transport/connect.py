@@ -20,9 +20,16 @@ import httpcore
 from google.protobuf.message import Message
 
 from flyte import _config
-from flyte.errors import DeadlineExceededError, FlyteError, ServerError, UnavailableError, UploadError
+from flyte.errors import (
+    DeadlineExceededError,
+    FlyteError,
+    ServerError,
+    UnavailableError,
+    UntrustedServerError,
+    UploadError,
+)
 from flyte.transport import _envelope
-from flyte.transport._pool import Pools
+from flyte.transport._pool import Answer, Pools
 
 if TYPE_CHECKING:
     from flyte.transport.credentials import Header
@@ -269,7 +276,7 @@ class Connect:
     def _url(self, path: str) -> str:
         return self._base + path
 
-    def _fields(self, answer: httpcore.Response) -> dict[bytes, bytes]:
+    def _fields(self, answer: Answer) -> dict[bytes, bytes]:
         fields = {name.lower(): value for name, value in answer.headers}
         self.answered = True
         # Kept once seen: an answer of a proxy in front of the server does not have it.
@@ -333,16 +340,14 @@ def unreachable(place: str, error: Exception) -> FlyteError:
     while cause is not None and not isinstance(cause, ssl.SSLError):
         cause = cause.__cause__ or cause.__context__
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return ServerError(
+        return UntrustedServerError(
             f"The certificate of {place} is not trusted: {cause.verify_message}.",
-            code="certificate",
-            hint="Name the file of its certificate authority by ca_file= (--ca-file) or SSL_CERT_FILE.",
+            hint="Name the file of its certificate authority by ca_file= or FLYTE_CA_FILE.",
         )
     if isinstance(cause, ssl.SSLError):
-        return ServerError(
+        return UntrustedServerError(
             f"{place} does not speak TLS.",
-            code="certificate",
-            hint="If plain HTTP is meant, say insecure=True (--insecure), or http:// on this machine.",
+            hint="If plain HTTP is meant, say insecure=True, or http:// on this machine.",
         )
     return UnavailableError(
         f"{place} cannot be reached.", hint="Check the endpoint, and that the control plane is running."
@@ -357,7 +362,7 @@ def _agent_header(uds: str | None) -> tuple[Header, ...]:
     return ((b"x-flyte-agent", b"1"),) if uds is not None else ()
 
 
-async def _read(answer: httpcore.Response, limit: int) -> bytes:
+async def _read(answer: Answer, limit: int) -> bytes:
     received = bytearray()
     async for chunk in answer.aiter_stream():
         received += chunk

@@ -1,17 +1,15 @@
-"""`tower`: start the server, and administer it on the machine itself.
-
-Exit codes: 0 done · 1 failed · 2 wrong usage or input · 3 refused · 4 not found · 5 conflict (it exists
-already, or is in a state that does not allow it) · 6 the audit chain or a policy case does not hold.
-"""
+"""`tower`: start the server, and administer it on the machine itself."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import rich_click as click
 
 from tower import issuers
-from tower.cli.administration import HOME, Administration, composition_root, faults, span
+from tower.cli.administration import EPILOG, HOME, Administration, composition_root, faults, span
 from tower.cli.agent import agent
 from tower.cli.audit import audit
 from tower.cli.doctor import doctor
@@ -23,7 +21,13 @@ from tower.cli.webhooks import webhooks
 from tower.settings import ISOLATION, Settings
 
 
-@click.group()
+class _Group(click.RichGroup):
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Without the boxes that rich_click draws around errors: a line can be searched for."""
+        return click.Group.main(self, *args, **kwargs)
+
+
+@click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flyte-tower")
 @HOME
 def cli() -> None:
@@ -138,6 +142,7 @@ def up(
         hidden=() if config is None else (config,),
     )
     settings.validate()
+    tower.found()
     composition_root().up(settings)
 
 
@@ -149,4 +154,6 @@ cli.add_command(agent)
 
 def main() -> None:
     """The entry point of the distribution."""
-    cli()
+    if not os.environ.get("FORCE_COLOR"):
+        click.rich_click.FORCE_TERMINAL = None  # it takes the log of one vendor's CI for a terminal
+    cli(prog_name="tower")

@@ -24,13 +24,36 @@ from urllib.parse import unquote
 
 import rich_click as click
 
-from tower.errors import Code, Fault, InUse, Unavailable
+from tower.errors import Code, Fault, InUse, NotFound, Unavailable
 from tower.settings import Settings
 
 SOCKET = "admin.sock"
 AGENT_HEADER = "x-flyte-agent"
 START_SECONDS = 20.0
 """How long a server that holds the database already may take until it listens."""
+
+FOUNDING_SECONDS = 2.0
+"""How long a `tower up` that was begun in the same breath may take until its home is there."""
+
+MARKS = ("tower.db.lock", "tower.db")
+"""What tells the home of a Tower: a lock from the first moment on; a restored one has a database alone."""
+
+EPILOG = """Exit status:
+
+0  done
+
+1  failure
+
+2  wrong usage, or a setting that cannot be
+
+3  refused
+
+4  not found
+
+5  conflict: it exists already, or is in a state that does not allow it
+
+6  what was checked does not hold: the audit chain, a policy case
+"""
 
 _LONGEST_SOCKET_PATH = 107
 _EXIT = {
@@ -58,6 +81,11 @@ class Administration:
 
     home: Path
 
+    def found(self) -> None:
+        """Make the home where there is none. Only `tower up` does: a mistyped one is no new Tower."""
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.home / MARKS[0]).touch(mode=0o600)
+
     def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """The JSON of the answer, None when it is empty. Raises Refused or Fault."""
         content = b"" if body is None else json.dumps(body).encode()
@@ -65,7 +93,9 @@ class Administration:
         parsed: Any = json.loads(answer) if answer else None
         if status >= 400:
             error = parsed["error"]
-            raise Refused(error["code"], f"{error['message']} {error['hint']}".strip())
+            # nothing is hidden from the machine's own operator: what is not found is not there
+            hint = "" if error["code"] == Code.NOT_FOUND else error["hint"]
+            raise Refused(error["code"], f"{error['message']} {hint}".strip())
         return parsed
 
     def _answer(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
@@ -75,6 +105,7 @@ class Administration:
             answered = self._over_socket(method, path, content)
             if answered is not None:
                 return answered
+            self._check_found()
             try:
                 return self._in_process(method, path, content)
             except InUse:
@@ -103,6 +134,17 @@ class Administration:
             finally:
                 pool.close()
         return answer.status, answer.content
+
+    def _check_found(self) -> None:
+        """Raise NotFound where no Tower was ever started."""
+        ends_at = time.monotonic() + FOUNDING_SECONDS
+        while not any((self.home / name).exists() for name in MARKS):
+            if time.monotonic() >= ends_at:
+                raise NotFound(
+                    f"There is no Tower in {self.home}.",
+                    hint="`tower up` makes one; name the folder of another with --home or TOWER_HOME.",
+                )
+            time.sleep(0.05)
 
     def _in_process(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:
         return asyncio.run(_drive(Settings(home=self.home), method, path, content))

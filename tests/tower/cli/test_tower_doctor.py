@@ -20,6 +20,7 @@ import pytest
 from tests.tower_process import BIN, Tower, clean_environment
 
 from tower import tls
+from tower.cli.administration import Administration
 from tower.main import checkup
 from tower.main.outside import Outside
 
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.xdist_group("login")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The home of a Tower that never ran."""
     home = tmp_path_factory.mktemp("doctor") / "home"
+    Administration(home).found()
     subprocess.run(
         [BIN / "tower", "--home", home, "users", "add", "alice"], env=clean_environment({}), check=True
     )

@@ -1,0 +1,102 @@
+"""How values are printed for people; JSON for programs keeps them as they are."""
+
+from __future__ import annotations
+
+import datetime as dt
+import enum
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from flyte.cli._output import cell, print_record, print_records
+from flyte.cli._progress import shown
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+@pytest.fixture
+def in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (["alice", "bob"], "alice, bob"),
+        ([], ""),
+        (("x",), "x"),
+        (False, "no"),
+        (True, "yes"),
+        (0, "0"),
+        (None, ""),
+        (Colour.RED, "RED"),
+        ({"z": 1, "a": [2]}, '{"z": 1, "a": [2]}'),
+        ("a\x1b[2Jb\nc", "a [2Jb c"),
+    ],
+)
+def test_a_cell(value: object, text: str) -> None:
+    assert cell(value) == text
+
+
+@pytest.mark.usefixtures("in_berlin")
+def test_times_are_those_of_the_reader_and_json_keeps_them(capsys: pytest.CaptureFixture[str]) -> None:
+    at = dt.datetime(2026, 7, 1, 22, 30, 5, 123456, tzinfo=dt.UTC)
+    records = [{"name": "x", "made_at": at.isoformat(), "seen_at": at, "note": at.isoformat()}]
+    print_records(records, columns=("name", "made_at", "seen_at", "note"), output="table")
+    told = capsys.readouterr().out
+    assert told.count("2026-07-02 00:30:05 CEST") == 2
+    assert at.isoformat() in told, "a text that is no time of a record stays as it is"
+    print_records(records, columns=("name",), output="json")
+    assert json.loads(capsys.readouterr().out)[0]["made_at"] == at.isoformat()
+
+
+def test_an_unreadable_time_is_shown_as_it_came(capsys: pytest.CaptureFixture[str]) -> None:
+    print_record({"made_at": "soon"}, output="table")
+    assert capsys.readouterr().out == "made at  soon\n"
+
+
+def test_the_parts_of_a_field_have_lines_of_their_own_in_their_order(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    print_record({"name": "r1", "outputs": {"o1": "3", "o0": 3, "o2": {"z": 1, "a": "é"}}}, output="table")
+    assert capsys.readouterr().out.splitlines() == [
+        "name     r1",
+        'outputs  o1: "3"',
+        "         o0: 3",
+        '         o2: {"z": 1, "a": "é"}',
+    ]
+
+
+def test_nothing_is_said_to_be_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    print_records([], columns=("name",), output="table", empty="There are no runs here.")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("NAME\n", "There are no runs here.\n")
+    print_records([], columns=("name",), output="json", empty="There are no runs here.")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("[]\n", "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "drawn"),
+    [({}, True), ({"CI": "true"}, False), ({"TERM": "dumb"}, False), ({"CI": ""}, True)],
+    ids=str,
+)
+def test_progress_is_not_drawn_in_a_log(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], drawn: bool
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    assert shown() is drawn
+    monkeypatch.setattr("sys.stderr.isatty", lambda: False)
+    assert shown() is False
