@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from flyteidl2.core import types_pb2
@@ -45,7 +46,7 @@ class Interface:
             if entry.key in self._types:
                 raise Invalid(f"The interface names the input {entry.key!r} twice.")
             self._types[entry.key] = entry.value.type
-        self._names = list(self._types)
+        self._checks = [(name, _check(type_)) for name, type_ in self._types.items()]
         self._defaults: dict[str, Any] = {}
         for each in spec.default_inputs:
             if each.name in self._types and each.parameter.WhichOneof("behavior") == "default":
@@ -56,10 +57,13 @@ class Interface:
 
         Raises Invalid naming the input (R22).
         """
-        if [each.name for each in inputs.literals] == self._names and all(
-            fits(type_, each.value) for type_, each in zip(self._types.values(), inputs.literals, strict=True)
-        ):
-            return inputs
+        literals = inputs.literals
+        if len(literals) == len(self._checks):
+            for each, (name, check) in zip(literals, self._checks, strict=True):
+                if each.name != name or not check(each.value):
+                    break
+            else:
+                return inputs
         given: dict[str, Any] = {}
         for each in inputs.literals:
             if each.name not in self._types:
@@ -84,6 +88,19 @@ class Interface:
         if not self._types:
             return "It takes none."
         return f"It takes {', '.join(self._types)}."
+
+
+def _check(type_: Any) -> Callable[[Any], bool]:
+    """`fits` for one type."""
+    expected = _PRIMITIVES.get(type_.simple) if type_.WhichOneof("type") == "simple" else None
+    if expected is None:
+        return partial(fits, type_)
+
+    def check(literal: Any) -> bool:
+        # what a literal does not hold reads as empty
+        return bool(literal.scalar.primitive.WhichOneof("value") == expected)
+
+    return check
 
 
 def fits(type_: Any, literal: Any, *, depth: int = 0) -> bool:

@@ -21,7 +21,8 @@ GRANT = "tower/grant"
 MAX_LABELS = 64
 MAX_LABEL = 256
 _RUN_NAME = re.compile(r"[a-z][a-z0-9-]{0,28}[a-z0-9]")
-_NOTHING = run_pb2.RunSpec()
+NOTHING = run_pb2.RunSpec()
+"""What `clean` gives where nothing was asked for; never change it."""
 _KEPT = ("interruptible", "cache_config", "envs")
 
 
@@ -51,7 +52,7 @@ def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -
     Parents, owners and recoveries that the message names are left out (T38, T39). Never change the result.
     """
     if not principal.actors and not asked.ByteSize():
-        return _NOTHING
+        return NOTHING
     specs.check_env(((pair.key, pair.value) for pair in asked.envs.values), settings=settings)
     specs.check_identity(asked.security_context)
     if asked.security_context.secrets:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from flyteidl2.core import identifier_pb2
@@ -34,6 +35,7 @@ MAX_VERSIONS = 10_000
 _SHA256_NAME = re.compile(r"([0-9a-f]{64})\.tar\.gz")
 
 
+@lru_cache(maxsize=2048)
 def resource(key: TaskKey) -> Resource:
     """A task as policy sees it."""
     project, domain, name = key

@@ -23,9 +23,9 @@ _USUAL_NAMES = 1024
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 section 2.1, b64token
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, and neither is the next: that would cost a microsecond at each call
 class Presented:
-    """One request as a door saw it.
+    """One request as a door saw it: never change one.
 
     `headers` as in the ASGI scope; `workload` only where the kernel attested a socket of Tower's own;
     `secure` is TLS on the public listener; `host` is the Host header, lower case, port included; `client` is
@@ -54,7 +54,7 @@ class Source(StrEnum):
     COOKIE = "cookie"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Offer:
     """One credential, unverified. The value never shows in a repr; it is "" for a socket."""
 

@@ -72,7 +72,7 @@ class NodesDoor:
     def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
         """A request that is here as a whole (`tower.direct`): `public` takes it unless it is an agent's."""
         offered: Direct | None = getattr(self._public, "direct", None)
-        if offered is None or any(name == TOKEN_HEADER for name, _ in scope["headers"]):
+        if offered is None or TOKEN_HEADER in dict(scope["headers"]):
             return None
         return offered(scope, body)
 

@@ -54,7 +54,7 @@ def leave(token: Token[Call]) -> None:
     _current.reset(token)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # one of them asks its cache at each call
 class Origin:
     """Where Tower is reached: scheme, and the host and port to name when a request gives no good ones.
 

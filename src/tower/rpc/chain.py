@@ -129,7 +129,6 @@ class _Request:
         "first",
         "length",
         "presented",
-        "protocol_headers",
         "scope",
         "status",
         "subject",
@@ -143,10 +142,9 @@ class _Request:
         self.call: Token[Call] | None = None
         headers = tuple(scope["headers"])
         self.first = first = dict(reversed(headers))
-        self.protocol_headers = [pair for pair in headers if pair[0] in _PROTOCOL_HEADERS]
         sent = first.get(b"x-request-id", b"")
         request_id = sent.decode("ascii") if _SANE_ID.fullmatch(sent) else secrets.token_hex(16)
-        self.exchange = Exchange(scope["path"], request_id, self._renew)
+        self.exchange = Exchange(scope["path"], request_id)
         said = first.get(b"content-type", b"")
         self.content_type = (
             _USUAL if said == _USUAL_BYTES else said.decode("latin-1").partition(";")[0].strip().lower()
@@ -183,6 +181,7 @@ class _Request:
         finally:
             if self.call is not None:
                 caller.leave(self.call)
+            self.exchange.renew = None  # or each call would leave a ring of objects behind
             self._record(outcome, time.perf_counter() - started)
 
     async def answer(self, unary: wire.Unary, body: bytes) -> Answer:
@@ -192,7 +191,6 @@ class _Request:
         try:
             try:
                 await self._authenticate()
-                self._check_length()
                 status, headers, data = 200, *await self._perform(unary, body)
             except Exception as error:  # noqa: BLE001  (the boundary: nothing private may pass it)
                 status, headers, data = self._refusal(error)
@@ -254,6 +252,7 @@ class _Request:
             await _send(send, *answer)
             return
         exchange.set(self.exchange)
+        self.exchange.renew = self._renew
         inner = {**self.scope, "headers": self.protocol_headers, "root_path": ""}
         await application(inner, self._bounded(receive), send)
 
@@ -318,6 +317,11 @@ class _Request:
         """Raise Unauthenticated when the credential no longer names the caller that the stream began with."""
         if self.subject:
             await self.door._chain.authenticate(self.presented)
+
+    @property
+    def protocol_headers(self) -> list[tuple[bytes, bytes]]:
+        """What the generated code may see."""
+        return [pair for pair in self.presented.headers if pair[0] in _PROTOCOL_HEADERS]
 
     def _check_length(self) -> None:
         if self.length.isdigit() and int(self.length[:20]) > self.door._max_body:

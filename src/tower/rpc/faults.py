@@ -30,7 +30,8 @@ class Exchange:
 
     method: str
     request_id: str
-    renew: Callable[[], Awaitable[None]]
+    renew: Callable[[], Awaitable[None]] | None = None
+    """Raises Unauthenticated when the caller is no longer who they were; only while a stream is open."""
     fault: str = ""
     left: bool = False
     _waiter: asyncio.Event | None = None
@@ -84,6 +85,7 @@ class Faults:
     ) -> AsyncIterator[Any]:
         """One request, many answers; each only for a caller whose credential still holds."""
         state = exchange.get()
+        assert state.renew is not None
         gone = asyncio.ensure_future(state.gone())
         stream: AsyncIterator[Any] | None = None
         step: asyncio.Future[Any] | None = None

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from tower.audit import Break, Checkpoint, Entry, Head, Outcome, Record, sealed, verify
 from tower.store.schema import audit, audit_checkpoints
-from tower.store.transaction import Reader, Transaction
+from tower.store.transaction import Form, Reader, Transaction
 
 _HEAD = "audit.head"
 
@@ -22,7 +22,7 @@ def append(tx: Transaction, record: Record) -> int:
     """
     end = tx.recall(_HEAD) or head(tx)
     values = sealed(record, after=end)
-    tx.insert_row(audit, _COLUMNS, values)
+    tx.insert_row(_ROW, values)
     seq: int = values[0]
     tx.remember(_HEAD, Head(seq, values[-1]))
     return seq
@@ -170,5 +170,5 @@ def _entries(reader: Reader, query: Select[*tuple[Any, ...]]) -> list[Entry]:
     return [Entry(**row._mapping) for row in reader.execute(query)]
 
 
-_COLUMNS = tuple(Entry.__dataclass_fields__)
-assert set(_COLUMNS) == set(audit.c.keys())
+_ROW = Form(audit, tuple(Entry.__dataclass_fields__))
+assert set(_ROW.columns) == set(audit.c.keys())

@@ -140,10 +140,11 @@ class Blobs:
     async def take(self, prefix: str, data: bytes, *, suffix: str = "") -> Content:
         """`put_content` for a content that belongs to an effect: `store` is called in its transaction."""
         digest = hashlib.sha256(data).hexdigest()
-        key = check_key(f"{prefix}/{digest}{suffix}")
+        key = f"{prefix}/{digest}{suffix}"
         if key in self._known:
             self._known.move_to_end(key)
             return Content(key, digest, None)
+        check_key(key)
         if len(data) <= self._small:
             return Content(key, digest, data)
         if await self.size(key) != len(data):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sqlalchemy import bindparam, delete, func, select
 
 from tower.store.database import Reader, Transaction
 from tower.store.prepared import prepared
 from tower.store.schema_blobs import blobs
+from tower.store.transaction import Form
 
 SMALL = 16 * 1024
 """Contents of at most so many bytes are rows, larger ones are files."""
 
-_COLUMNS = ("key", "content", "created_at")
+_ROW = Form(blobs, ("key", "content", "created_at"))
+_SAME = replace(_ROW, once=True)
 _ONE = blobs.c.key == bindparam("one")
 _CONTENT = prepared(select(blobs.c.content).where(_ONE))
 _SIZE = prepared(select(func.length(blobs.c.content)).where(_ONE))
@@ -20,13 +24,13 @@ _DELETE = prepared(delete(blobs).where(_ONE))
 
 def add(tx: Transaction, key: str, content: bytes) -> None:
     """Store a content under a key made of its digest: where the key is taken, this content is there."""
-    tx.insert_row(blobs, _COLUMNS, (key, content, tx.now), once=True)
+    tx.insert_row(_SAME, (key, content, tx.now))
 
 
 def write(tx: Transaction, key: str, content: bytes) -> None:
     """Store or replace a content."""
     tx.execute(_DELETE, {"one": key})
-    tx.insert_row(blobs, _COLUMNS, (key, content, tx.now))
+    tx.insert_row(_ROW, (key, content, tx.now))
 
 
 def read(reader: Reader, key: str) -> bytes | None:

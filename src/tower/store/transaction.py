@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, TypeAlias, TypeVarTuple, overload
 
@@ -24,8 +25,14 @@ _MOST_PARAMETERS = 900
 """Of one statement: the least that an SQLite may be built with is 999."""
 
 
-_Form: TypeAlias = tuple[Table, tuple[str, ...], bool]
-"""What an INSERT is prepared for: table, columns, and whether a row that is there already stays."""
+@dataclass(frozen=True, eq=False, slots=True)  # found again by identity: looking at 40 names takes longer
+class Form:
+    """What an INSERT is prepared for. A module makes one for each kind of row that it inserts often."""
+
+    table: Table
+    columns: tuple[str, ...]
+    once: bool = False
+    """A row whose key is there already stays as it is."""
 
 
 class _Prepared:
@@ -33,11 +40,12 @@ class _Prepared:
 
     __slots__ = ("_converters", "_group", "_order", "_sql", "_tail", "most", "names")
 
-    def __init__(self, table: Table, columns: tuple[str, ...], once: bool, dialect: Dialect) -> None:
+    def __init__(self, form: Form, dialect: Dialect) -> None:
+        table, columns = form.table, form.columns
         compiled = insert_into(table).compile(dialect=dialect, column_keys=list(columns))
         self._sql = str(compiled)
         self._group = ", " + self._sql[self._sql.rindex("VALUES") + 6 :].strip()
-        self._tail = " ON CONFLICT DO NOTHING" if once else ""
+        self._tail = " ON CONFLICT DO NOTHING" if form.once else ""
         self._converters = tuple(
             (place, convert)
             for place, name in enumerate(columns)
@@ -68,15 +76,16 @@ class _Prepared:
 class Session:
     """The writer's connection with what is worth keeping between transactions. Used by one thread."""
 
-    __slots__ = ("_held", "_inserts", "_plain", "_raw", "connection", "holding")
+    __slots__ = ("_forms", "_held", "_inserts", "_plain", "_raw", "connection", "holding")
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.holding = False
         """Whether rows wait for one another, to be inserted many at a time by `flush`."""
-        self._held: dict[_Form, list[tuple[Any, ...]]] = {}
+        self._held: dict[Form, list[tuple[Any, ...]]] = {}
         self._raw = connection.connection.driver_connection
-        self._inserts: dict[_Form, _Prepared] = {}
+        self._inserts: dict[Form, _Prepared] = {}
+        self._forms: dict[tuple[Table, tuple[str, ...]], Form] = {}
         self._plain = connection.dialect.name == "sqlite"
 
     def run(self, sql: str, arguments: Any = ()) -> None:
@@ -105,16 +114,20 @@ class Session:
                 return rows
         return self.connection.execute(statement, parameters)
 
-    def insert(
-        self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], *, once: bool = False
-    ) -> None:
-        """Insert one row, or hold it for `flush`; `once` leaves a row alone that has its key already."""
-        key = (table, columns, once)
-        prepared = self._inserts.get(key)
+    def form(self, table: Table, columns: tuple[str, ...]) -> Form:
+        """The form of rows with these columns."""
+        return self._forms.setdefault((table, columns), Form(table, columns))
+
+    def insert(self, form: Form, values: tuple[Any, ...]) -> None:
+        """Insert one row, or hold it for `flush`."""
+        prepared = self._inserts.get(form)
         if prepared is None:
-            prepared = self._inserts[key] = _Prepared(table, columns, once, self.connection.dialect)
+            prepared = self._inserts[form] = _Prepared(form, self.connection.dialect)
         if self.holding and prepared.most > 1:
-            self._held.setdefault(key, []).append(prepared.arguments(values))
+            held = self._held.get(form)
+            if held is None:
+                held = self._held[form] = []
+            held.append(prepared.arguments(values))
             return
         arguments = prepared.arguments(values)
         named = prepared.names
@@ -129,8 +142,8 @@ class Session:
         if not self._held:
             return
         held, self._held = self._held, {}
-        for key, rows in held.items():
-            prepared = self._inserts[key]
+        for form, rows in held.items():
+            prepared = self._inserts[form]
             place, left = 0, len(rows)
             while left:
                 size = min(prepared.most, 1 << (left.bit_length() - 1))
@@ -182,14 +195,12 @@ class Transaction:
         Columns not named get their server default. Raises sqlalchemy.exc.IntegrityError as `execute` does.
         """
         self._check()
-        self._session.insert(table, tuple(values), tuple(values.values()))
+        self._session.insert(self._session.form(table, tuple(values)), tuple(values.values()))
 
-    def insert_row(
-        self, table: Table, columns: tuple[str, ...], values: tuple[Any, ...], /, *, once: bool = False
-    ) -> None:
-        """`insert` where the columns are always the same; `once` leaves a row that is there as it is."""
+    def insert_row(self, form: Form, values: tuple[Any, ...], /) -> None:
+        """`insert` where the columns are always the same."""
         self._check()
-        self._session.insert(table, columns, values, once=once)
+        self._session.insert(form, values)
 
     def after_commit(self, callback: Callable[[], object], /) -> None:
         """Have `callback` called in the event loop once the commit is durable, before the caller resumes."""

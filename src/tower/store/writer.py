@@ -263,6 +263,8 @@ class Writer:
 
 
 def _refuse_lazy(result: object) -> None:
+    if result is None:
+        return
     if isinstance(result, Coroutine):
         result.close()
         raise TypeError("A writing function is a plain function, not a coroutine function.")
