@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.suites.rooms import House, Room, deploy
 from tests.threats.conftest import opened
+from tests.threats.victim import host_pid
 from tests.tower_process import Tower
 
 pytestmark = pytest.mark.xdist_group("agents-restart")
@@ -115,19 +118,226 @@ def test_a_killed_tower_loses_no_task_and_confuses_nobody(stopped: Tower) -> Non
         assert {room.run for room in second} == set(runs)
 
 
-def test_a_revocation_holds_across_a_kill_of_tower(stopped: Tower) -> None:
-    """Acknowledged, then killed: the next Tower does not start the run again in its person's name."""
+ASKING = """
+    import threading
+    told, enough = [], threading.Event()
+
+    def ask_on():
+        while not enough.is_set():
+            told.append(who())
+
+    threads = [threading.Thread(target=ask_on, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    globals()["asked"] = told, enough, threads
+"""
+"""Three threads of a task ask for their identity, without a pause, until they are told to stop."""
+
+TOLD = """
+    told, enough, threads = asked
+    enough.set()
+    for thread in threads:
+        thread.join()
+    answer = [len(told), sorted({each for each in told if each in ("alice", "bob")}), who()]
+"""
+
+
+LINE = """
+    line = http.client.HTTPConnection("x")
+    line.sock = socket.socket(socket.AF_UNIX)
+    line.sock.connect(os.environ["FLYTE_AGENT_SOCKET"])
+    globals()["line"] = line
+    line.request("GET", "/api/v1/whoami", headers={"x-flyte-agent": "1"})
+    reply = line.getresponse()
+    reply.read()
+    answer = reply.status
+"""
+"""A task keeps a connection to its agent."""
+
+AGAIN = """
+    line.request("GET", "/api/v1/whoami", headers={"x-flyte-agent": "1"})
+    reply = line.getresponse()
+    answer = [reply.status, reply.read().decode()]
+"""
+
+
+def test_killed_agents_under_load_confuse_nobody(stopped: Tower) -> None:
+    """Two people's tasks call without a pause while their agents are killed, three times in a row."""
     with again(stopped) as house:
-        room = house.room("alice")
-        house.tower.flyte(
-            *("--project", "flytesnacks", "--domain", "development", "delete", "grant", room.run)
-        )
+        rooms = {name: house.room(name) for name in ("alice", "bob")}
+        for room in rooms.values():
+            room.do(ASKING)
+        for _ in range(3):
+            for pid in agents(house):
+                os.kill(pid, signal.SIGKILL)
+            for name, room in rooms.items():
+                assert room.who() == name
+        for name, room in rooms.items():
+            number, subjects, now = room.do(TOLD)
+            assert number > 0
+            assert (subjects, now) == ([name], name)
+            room.end()
+            assert house.lab.wait(name, room.run).action.status.attempts == 1
+
+
+def test_a_killed_tower_does_no_finished_child_again(stopped: Tower) -> None:
+    """What is lost with Tower is the time since: a child that had ended has one attempt after the restart."""
+    with again(stopped) as house:
+        room = house.room("bob")
+        assert room.do("answer = leaf(3)") == "bob 3"
+        room.do(ASKING)
         house.tower.process.kill()
         house.tower.process.wait()
+        room.gone()
+        with Tower.started(stopped.home, "--agent", "beside") as tower:
+            tower.keys = stopped.keys
+            for lab in opened(tower):
+                house.lab, house.tower = lab, tower
+                second = house.next()
+                assert (second.run, second.attempt, second.who()) == (room.run, "2", "bob")
+                assert second.do("answer = leaf(3)") == "bob 3"
+                second.end()
+                assert lab.wait("bob", room.run).action.status.attempts == 2
+                begun = lab.audit(event="agent.start", limit="200")
+                of_leaf = {
+                    record["detail"]["attempt"]
+                    for record in begun
+                    if room.run in record["detail"]["attempt"] and "/a0/" not in record["detail"]["attempt"]
+                }
+                assert len(of_leaf) == 1
+
+
+def test_an_agent_that_outlives_tower_serves_an_attempt_that_is_over(stopped: Tower) -> None:
+    """A task shakes off what would end it with Tower. Its agent lives on, comes back, and is told no."""
+    with again(stopped, "--isolation", "off") as house:
+        room = house.room("alice")
+        room.do("import ctypes; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)")
+        assert room.who() == "alice"
+        _set_free(room)
+        assert room.do(LINE) == 200
+        pidfds = [os.pidfd_open(pid) for pid in agents(house)]
+        port = httpx.URL(house.tower.url).port
+        house.tower.process.kill()
+        house.tower.process.wait()
+        assert room.who().startswith("503")
+        options = ("--agent", "beside", "--port", str(port))
+        with Tower.started(stopped.home, *options) as tower:
+            tower.keys = stopped.keys
+            for lab in opened(tower):
+                house.lab, house.tower = lab, tower
+                second = house.next()
+                assert (second.run, second.attempt, second.who()) == (room.run, "2", "alice")
+                assert room.who().startswith("cut")  # the next Tower removes sockets that are nobody's
+                status, text = room.do(AGAIN)
+                assert status == 401
+                assert "over" in text
+                assert second.who() == "alice"
+                second.end()
+                assert lab.wait("alice", room.run).action.status.attempts == 2
+                assert room.do(AGAIN)[0] == 401
+        room.close()
+        for descriptor in pidfds:  # and with the process, it ends
+            assert select.select([descriptor], [], [], 30)[0]
+            os.close(descriptor)
+
+
+def test_during_the_drain_tasks_beside_call_on(stopped: Tower) -> None:
+    """Nobody else does: others are told to come back."""
+    with again(stopped, "--drain", "50") as house:
+        room = house.room("alice")
+        assert room.who() == "alice"
+        house.tower.process.send_signal(signal.SIGTERM)
+        with house.tower.http("bob") as client:
+            while (answer := _tried(client)) is None or answer.status_code == 200:
+                assert house.tower.process.poll() is None
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+        assert room.who() == "alice"
+        room.end()
+        assert house.tower.process.wait(60) == 0
     with again(stopped) as house:
         details = house.lab.wait("alice", room.run)
-        assert "was revoked by alice" in details.action.error_info.message
-        assert house.lab.audit(event="grant.revoke")[0]["resource"]
+        assert details.action.status.attempts == 1
+
+
+def _set_free(room: Room) -> None:
+    """Take a task out of its control groups, by which the next Tower would end it; no task can."""
+    pid = str(host_pid(room.do("answer = os.getcwd()")))
+    for members in Path("/sys/fs/cgroup").glob("**/tower-*/*/cgroup.procs"):
+        if pid in members.read_text().split():
+            (members.parents[2] / "cgroup.procs").write_text(pid)
+
+
+def _tried(client: httpx.Client) -> httpx.Response | None:
+    try:
+        return client.get("/api/v1/whoami")
+    except httpx.TransportError:
+        return None
+
+
+def _revoke(house: House, run: str) -> None:
+    house.tower.flyte(*("--project", "flytesnacks", "--domain", "development", "delete", "grant", run))
+
+
+def _disable(house: House, run: str) -> None:
+    house.tower.tower("users", "disable", "alice")
+
+
+def _delete_key(house: House, run: str) -> None:
+    house.tower.tower("keys", "delete", "alice-key", "--user", "alice")
+
+
+def _abort(house: House, run: str) -> None:
+    house.abort("alice", run)
+
+
+@pytest.mark.parametrize(
+    ("take", "says"),
+    [
+        (_revoke, "was revoked by alice"),
+        (_abort, ""),
+        (_disable, "does not hold any more"),
+        (_delete_key, "does not hold any more"),
+    ],
+)
+def test_a_revocation_holds_across_a_kill_of_tower(
+    stopped: Tower, take: Callable[[House, str], None], says: str
+) -> None:
+    """Acknowledged, then killed: neither what outlived that nor the next Tower acts for them again."""
+    with again(stopped, "--isolation", "off") as house:
+        room = house.room("alice")
+        assert room.who() == "alice"
+        room.do("import ctypes, signal; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)")
+        room.do("signal.signal(signal.SIGTERM, signal.SIG_IGN)")
+        room.do(ASKING)
+        _set_free(room)
+        port = httpx.URL(house.tower.url).port
+        take(house, room.run)
+        house.tower.process.kill()
+        house.tower.process.wait()
+        with Tower.started(stopped.home, "--agent", "beside", "--port", str(port)) as tower:
+            tower.keys = stopped.keys
+            for lab in opened(tower):
+                house.lab, house.tower = lab, tower
+                error = lab.wait("admin", room.run).action.error_info.message
+                assert says in error, error
+                told = _outlived(room)
+                assert told is None or (told[1], told[2] in ("401", "cut")) == ([], True), told
+            if take is _disable:
+                tower.tower("users", "enable", "alice")
+            if take is _delete_key:
+                stopped.keys["alice"] = tower.new_key("alice-key", "alice")
+        room.close()
+
+
+def _outlived(room: Room) -> list[object] | None:
+    """What a task that is left over is told: how often, as whom, and the last status; None if it is gone."""
+    try:
+        room.do("told, enough, threads = asked; told.clear()")
+        room.do("while len(told) < 3: pass")
+        number, subjects, now = room.do(TOLD)
+    except (OSError, json.JSONDecodeError):
+        return None
+    return [number, subjects, now[:3]]
 
 
 def test_over_tls_and_without_a_secret_where_others_look(tmp_path: Path) -> None:

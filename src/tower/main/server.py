@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,6 +56,7 @@ from tower.images.venv import VenvBuilder
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.guards import GUARDS, Guards
 from tower.main.house import VERSION, House, compose
+from tower.main.lingering import lingering, stopping
 from tower.main.logging import configure
 from tower.main.proxy import BehindProxy
 from tower.nodes import door as nodes
@@ -93,21 +94,34 @@ async def _up(settings: Settings, guards: Guards) -> None:
     with listener:
         async with compose(settings, guards) as house, _running(house) as running:
             certificate = _certificate(settings, house.clock.now())
-            public = BehindProxy(running.public, settings.public_url) if settings.behind_proxy else None
-            config = _config(public or running.public, certificate=certificate)
+            public, agents = running.public, running.agents
+            if settings.behind_proxy:
+                public = BehindProxy(public, settings.public_url)
+                agents = BehindProxy(agents, settings.public_url)
+            config = _config(public, certificate=certificate)
             server = _Server(config, on_stop=running.rest)
             _spare_the_collector()
             log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
-            await server.serve(sockets=[listener])
+            # agents are no clients: they call for attempts that may go on during the drain
+            beside = settings.agent == "beside"
+            await server.serve(sockets=[listener.dup() if beside else listener])
             log.info("draining")
+            if beside:
+                async with lingering(listener, _config(agents, certificate=certificate)):
+                    await running.drain()
 
 
 @dataclass(frozen=True, slots=True)
 class _Running:
-    """The application for the public listener; `rest` has nothing more started from the queue."""
+    """The application for the public listener, and the one that is left of it for agents during the drain.
+
+    `rest` has nothing more started from the queue; `drain` then waits for what runs.
+    """
 
     public: App
+    agents: App
     rest: Callable[[], None]
+    drain: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
@@ -168,7 +182,12 @@ async def _running(house: House) -> AsyncIterator[_Running]:
             claimed=gateway.claims,
             claimer=gateway,
         )
-        yield _Running(_nodes(house, hosted, public), reconcile.rest)
+        yield _Running(
+            _nodes(house, hosted, public),
+            _nodes(house, hosted, stopping()),
+            reconcile.rest,
+            reconcile.stop,
+        )
 
 
 async def _loops(
