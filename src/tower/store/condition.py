@@ -28,4 +28,5 @@ def condition(reader: Connection) -> Condition:
         told = str(reader.exec_driver_sql("PRAGMA quick_check(1)").scalar())
         damage = "" if told == "ok" else told
     newest = reader.execute(select(func.max(audit.c.at))).scalar()
-    return Condition(revision(reader) or "", damage, float(newest or 0.0))
+    plain: Connection = getattr(reader, "plain", reader)
+    return Condition(revision(plain) or "", damage, float(newest or 0.0))

@@ -71,6 +71,11 @@ class Lookup:
                 return rows
         return self._connection.execute(statement, parameters, **options)
 
+    @property
+    def plain(self) -> Connection:
+        """The connection itself, for what looks into the schema."""
+        return self._connection
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._connection, name)
 
