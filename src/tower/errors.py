@@ -21,6 +21,7 @@ log sees. HTTP doors answer with `HTTP_STATUS`; the RPC door has a table of its 
 from __future__ import annotations
 
 from enum import StrEnum
+from math import ceil
 from typing import ClassVar
 
 
@@ -119,6 +120,17 @@ class Exhausted(Fault):
     """A limit on size, number or rate is reached; the message names the limit."""
 
     code = Code.RESOURCE_EXHAUSTED
+
+    def __init__(self, message: str, *, hint: str = "", cause: str = "", wait: float = 0.0) -> None:
+        super().__init__(message, hint=hint, cause=cause)
+        self.wait = wait
+        """Seconds until trying again may help; 0 where waiting alone does not."""
+
+
+def retry_after(error: BaseException) -> str:
+    """The value of the header of that name for an answer (RFC 9110 section 10.2.3); "" for none."""
+    wait = error.wait if isinstance(error, Exhausted) else 0.0
+    return str(ceil(wait)) if wait > 0 else ""
 
 
 class Unavailable(Fault):

@@ -173,7 +173,10 @@ def test_t36_t45_each_door_of_a_real_tower_makes_a_guesser_wait(lab: Lab) -> Non
             statuses: Counter[int] = Counter()
             for number in range(SOURCE.burst * 2):
                 key = {"authorization": f"Bearer twr_{number:012d}_{'B' * 43}"}
-                statuses[stranger.request(method, path, headers={**proto, **key}).status_code] += 1
+                refused = stranger.request(method, path, headers={**proto, **key})
+                statuses[refused.status_code] += 1
+                if refused.status_code == 429:  # RFC 6585 section 4
+                    assert 1 <= int(refused.headers["retry-after"]) <= 60, door
                 if statuses[429] > 5:
                     break
             assert set(statuses) == {401, 429}, (door, statuses)

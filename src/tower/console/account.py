@@ -8,7 +8,7 @@ from starlette.responses import Response
 from tower.console.parts import Parts
 from tower.console.requests import Visit, form, own_page, source, visit
 from tower.console.signin import check_secure
-from tower.console.templates import page
+from tower.console.templates import later, page
 from tower.errors import Denied, Exhausted, Fault, Invalid, Unauthenticated
 
 _STATUS = {Unauthenticated: 401, Exhausted: 429, Invalid: 400, Denied: 403}
@@ -46,7 +46,7 @@ class Account:
                 request_id=found.request_id,
             )
         except (Unauthenticated, Exhausted, Invalid, Denied) as fault:
-            return _page(found, wrong=_wrong(fault), status=_STATUS[type(fault)])
+            return later(_page(found, wrong=_wrong(fault), status=_STATUS[type(fault)]), fault)
         return _page(found, done=True)
 
 

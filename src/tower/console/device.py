@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from tower.console.parts import Parts
 from tower.console.requests import Visit, form, own_page, source, visit
-from tower.console.templates import page
+from tower.console.templates import later, page
 from tower.errors import Exhausted, NotFound, Precondition
 
 
@@ -67,4 +67,4 @@ class DevicePages:
 
 def _again(found: Visit, fault: NotFound | Exhausted | Precondition) -> Response:
     status = 429 if isinstance(fault, Exhausted) else 404
-    return page("device_code.html", found, status=status, wrong=fault.public)
+    return later(page("device_code.html", found, status=status, wrong=fault.public), fault)

@@ -22,9 +22,9 @@ from tower.console.passwords import Passwords
 from tower.console.providers import RETURN, SIGN_IN, Providers
 from tower.console.requests import shows_key, visit
 from tower.console.signin import SignIn, to_sign_in
-from tower.console.templates import STATIC, nothing, page
+from tower.console.templates import STATIC, later, nothing, page
 from tower.console.triggers import TriggerPages
-from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated
+from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated, retry_after
 from tower.identity.chain import NoCredential
 from tower.policy.actions import ROUTES, Action, Resource, ResourceType
 
@@ -146,9 +146,11 @@ class Console:
         if fault.code is Code.INTERNAL:
             text = self._reference(request, fault)
         if shows_key(request):
-            headers = {"www-authenticate": "Bearer"} if status == 401 else None
+            headers = {"www-authenticate": "Bearer"} if status == 401 else {}
+            if wait := retry_after(fault):
+                headers["retry-after"] = wait
             return JSONResponse({"detail": text}, status, headers=headers)
-        return page("message.html", status=status, title="That did not work", text=text)
+        return later(page("message.html", status=status, title="That did not work", text=text), fault)
 
     async def _absent(self, request: Request, error: HTTPException) -> Response:
         if error.status_code == 405:

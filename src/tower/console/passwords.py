@@ -8,7 +8,7 @@ from starlette.responses import Response
 from tower.console.parts import Parts
 from tower.console.requests import form, host, local, own_page, source
 from tower.console.signin import check_secure, signed_in
-from tower.console.templates import page
+from tower.console.templates import later, page
 from tower.errors import Exhausted, Unauthenticated
 
 
@@ -34,11 +34,12 @@ class Passwords:
             )
         except (Unauthenticated, Exhausted) as fault:
             status = 429 if isinstance(fault, Exhausted) else 401
-            return page(
+            answer = page(
                 "signin.html",
                 status=status,
                 following=following,
                 wrong=fault.public,
                 providers=self._parts.federation.offered,
             )
+            return later(answer, fault)
         return signed_in(request, opened, following, by_form=True)

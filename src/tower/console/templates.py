@@ -6,9 +6,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 
 from tower.console.requests import Visit
+from tower.errors import Fault, retry_after
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -31,6 +32,13 @@ def page(template: str, visit: Visit | None = None, *, status: int = 200, **valu
     who = visit.principal.subject if visit is not None else ""
     leave = visit is not None and visit.has_session
     return HTMLResponse(fragment(template, who=who, leave=leave, **values), status)
+
+
+def later(answer: Response, fault: Fault) -> Response:
+    """The answer, which says how long to wait where the fault does."""
+    if wait := retry_after(fault):
+        answer.headers["retry-after"] = wait
+    return answer
 
 
 def nothing() -> HTMLResponse:

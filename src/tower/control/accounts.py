@@ -195,7 +195,7 @@ class Accounts:
     async def _verify(self, password: str, stored: str | None) -> bool:
         """One at a time and few waiting: each takes 64 MiB and a core's twentieth of a second (T45)."""
         if self._waiting >= _HASHES_WAITING:
-            raise Exhausted("Too many people sign in at once.", hint="Try again in a moment.")
+            raise Exhausted("Too many people sign in at once.", hint="Try again in a moment.", wait=2.0)
         self._waiting += 1
         try:
             async with self._slots:

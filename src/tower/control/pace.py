@@ -25,7 +25,11 @@ class Pace:
         level, at = self._levels.get(name, (self._burst, now))
         level = min(self._burst, level + max(0.0, now - at) / self._seconds)
         if level < 1.0:
-            raise Exhausted(f"This asks for {what} too often.", hint="Keep what was given while it holds.")
+            raise Exhausted(
+                f"This asks for {what} too often.",
+                hint="Keep what was given while it holds.",
+                wait=(1.0 - level) * self._seconds,
+            )
         self._levels[name] = (level - 1.0, now)
         self._levels.move_to_end(name)
         while len(self._levels) > _REMEMBERED:

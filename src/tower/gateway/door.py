@@ -29,6 +29,7 @@ from tower.errors import (
     NotFound,
     Precondition,
     Unauthenticated,
+    retry_after,
 )
 from tower.gateway import headers, hop, origins, paths
 from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
@@ -441,8 +442,7 @@ class Gateway:
 
     def _patience(self, request: Request, shown: bytes) -> None:
         """Raise Exhausted where an unknown signature or code is not to be looked at now."""
-        if self._guesses.wait(source=request.client, values=[shown.decode("latin-1")]) > 0:
-            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+        self._guesses.check(source=request.client, values=[shown.decode("latin-1")])
 
     def _failed(self, request: Request, shown: bytes) -> None:
         self._guesses.failed(source=request.client, values=[shown.decode("latin-1")])
@@ -461,8 +461,8 @@ def _presented(request: Request) -> Presented:
 def _with(fault: Fault, request: Request | None) -> list[tuple[bytes, bytes]]:
     """What goes with a refusal: when to try again, and the end of a session cookie that does not hold."""
     found: list[tuple[bytes, bytes]] = []
-    if isinstance(fault, Exhausted):
-        found.append((b"retry-after", b"5"))
+    if wait := retry_after(fault):
+        found.append((b"retry-after", wait.encode()))
     if (
         request is not None
         and request.wants_page

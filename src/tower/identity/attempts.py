@@ -48,7 +48,9 @@ class Attempts:
         if wait > 0:
             minutes = ceil(wait / 60)
             raise Exhausted(
-                "Too many attempts.", hint=f"Try again in {minutes} minute{'s' if minutes > 1 else ''}."
+                "Too many attempts.",
+                hint=f"Try again in {minutes} minute{'s' if minutes > 1 else ''}.",
+                wait=wait,
             )
         self._accounts.take(names[0], now)
         self._sources.take(names[1], now)

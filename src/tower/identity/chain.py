@@ -92,8 +92,8 @@ class Chain:
     def _patience(self, guesses: Guesses, offered: Sequence[Offer], presented: Presented) -> None:
         """Raise Exhausted where an unknown credential is not to be looked at now."""
         values = [offer.value for offer in offered if offer.source is not Source.SOCKET]
-        if values and guesses.wait(source=presented.source, values=values, keys=_ids(values)) > 0:
-            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+        if values:
+            guesses.check(source=presented.source, values=values, keys=_ids(values))
 
     def _note(self, offered: Sequence[Offer], presented: Presented, fault: Fault) -> None:
         """Count a refusal. Only what may be a guess makes its source wait, not what has ended."""
@@ -108,6 +108,33 @@ class Chain:
                 keys=ids,
                 throttled=isinstance(fault, Exhausted),
             )
+
+    def check(self, value: str, *, key: str, source: str, door: str) -> bool:
+        """Before a door looks at a key that it was shown in a form of its own: whether that has held before.
+
+        `key` is its public id, "" where it has none. Raises Exhausted, and counts it, where an unknown one is not to be looked at now.
+        """
+        if self.guesses is None:
+            return False
+        try:
+            self.guesses.check(source=source, values=[value], keys=_named(key))
+        except Exhausted:
+            if self._refused is not None:
+                self._refused(source=source, door=door, keys=_named(key), throttled=True)
+            raise
+        return self.guesses.knows(value)
+
+    def failed(self, value: str, *, key: str, source: str, door: str, guess: bool) -> None:
+        """Count such a key that did not hold; one that was right and has ended is no `guess`."""
+        if self.guesses is not None and guess:
+            self.guesses.failed(source=source, values=[value], keys=_named(key))
+        if self._refused is not None:
+            self._refused(source=source, door=door, keys=_named(key), throttled=False)
+
+    def held(self, value: str) -> None:
+        """Remember such a key that held."""
+        if self.guesses is not None and not self.guesses.knows(value):
+            self.guesses.held(value)
 
     async def _name(self, offered: tuple[Offer, ...], presented: Presented) -> Principal:
         if not offered:
@@ -141,6 +168,10 @@ class Chain:
         return NoCredential(
             "This call carries no credential.", hint="Send 'authorization: Bearer <API key>'."
         )
+
+
+def _named(key: str) -> tuple[str, ...]:
+    return (key,) if key else ()
 
 
 def _ids(values: Sequence[str]) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tower.clock import Clock
+from tower.errors import Exhausted
 from tower.identity.attempts import network
 
 
@@ -56,6 +57,14 @@ class Guesses:
         self._look()
         return max(names)
 
+    def check(self, *, source: str, values: Iterable[str], keys: Iterable[str] = ()) -> None:
+        """Raise Exhausted, with the time to wait, where these credentials are not to be looked at now."""
+        wait = self.wait(source=source, values=list(values), keys=keys)
+        if wait > 0:
+            raise Exhausted(
+                "Too many credentials failed from your address.", hint="Wait a moment.", wait=wait
+            )
+
     def failed(self, *, source: str, values: Iterable[str], keys: Iterable[str] = ()) -> None:
         """Count credentials that did not hold."""
         now = self._clock.now()
@@ -64,6 +73,10 @@ class Guesses:
         for key in keys:
             self._keys.take(self._name(key), now)
         self._look()
+
+    def knows(self, value: str) -> bool:
+        """Whether this credential held before, and not failed since."""
+        return hash(value) in self.good
 
     def held(self, value: str) -> None:
         """Remember a credential that held; for the hot path, who is in `good` already is not told again."""

@@ -16,7 +16,7 @@ import structlog
 
 from tower.control.agents import Agents, Held, Over
 from tower.direct import Answer, Direct
-from tower.errors import HTTP_STATUS, Code, Counterfeit, Exhausted, Fault, Invalid
+from tower.errors import HTTP_STATUS, Code, Counterfeit, Exhausted, Fault, Invalid, retry_after
 from tower.identity.chain import Refused
 from tower.identity.guesses import Guesses
 from tower.possession import PEER_HEADER, PROOF_HEADER, TOKEN_HEADER, TOKEN_PATH, public_key
@@ -98,8 +98,8 @@ class NodesDoor:
     def _patience(self, scope: Scope, token: str) -> None:
         """Raise Exhausted where nothing unknown is looked at now."""
         guesses = self._guesses
-        if guesses is not None and guesses.busy and guesses.wait(source=_source(scope), values=[token]) > 0:
-            raise Exhausted("Too many credentials failed from your address.", hint="Wait a moment.")
+        if guesses is not None and guesses.busy:
+            guesses.check(source=_source(scope), values=[token])
 
     def _note(self, scope: Scope, fault: Fault) -> None:
         counterfeit = isinstance(fault, Counterfeit)
@@ -188,7 +188,9 @@ async def _refuse(send: Send, fault: Fault, request_id: str, *headers: tuple[byt
     content: dict[str, Any] = {"code": fault.code.value, "message": message}
     if isinstance(fault, Over):
         content["over"] = True
-    await _answer(send, HTTP_STATUS[fault.code], content, request_id, *headers)
+    wait = retry_after(fault)
+    more = ((b"retry-after", wait.encode()),) if wait else ()
+    await _answer(send, HTTP_STATUS[fault.code], content, request_id, *headers, *more)
 
 
 async def _answer(

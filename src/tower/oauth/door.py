@@ -18,7 +18,7 @@ from starlette.routing import Route
 from tower.arrival import Arrival
 from tower.control.access import Access
 from tower.control.oauth import Authorisations, Devices, Refusal, Tokens, discovery
-from tower.errors import Code, Exhausted, Fault
+from tower.errors import Code, Exhausted, Fault, retry_after
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
 from tower.identity.outside import OutsideRing
@@ -146,8 +146,11 @@ class Door:
         if fault.code is Code.UNAUTHENTICATED:  # of a bearer, RFC 6750 section 3.1
             headers = {"www-authenticate": 'Bearer error="invalid_token"'}
             return refused("invalid_token", fault.public, status=401, headers=headers)
-        error = "slow_down" if isinstance(fault, Exhausted) else "invalid_request"
-        return refused(error, fault.public, status=_STATUS.get(fault.code, 400))
+        # "slow_down" is for devices that poll (RFC 8628 section 3.5); how long to wait is told by RFC 6585
+        error = "temporarily_unavailable" if isinstance(fault, Exhausted) else "invalid_request"
+        wait = retry_after(fault)
+        later = {"retry-after": wait} if wait else {}
+        return refused(error, fault.public, status=_STATUS.get(fault.code, 400), headers=later)
 
     async def _absent(self, request: Request, error: HTTPException) -> Response:
         return refused("invalid_request", str(error.detail), status=error.status_code, headers=error.headers)

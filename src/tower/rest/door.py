@@ -22,16 +22,18 @@ from tower.control.accounts import Accounts
 from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
 from tower.control.logins import Logins
+from tower.control.schedules import Schedules
 from tower.control.signingkeys import SigningKeys
 from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
-from tower.errors import Code, Fault, Invalid
+from tower.errors import Code, Fault, Invalid, retry_after
 from tower.identity.chain import Chain, Presented
 from tower.identity.workload import Workload, WorkloadKind
 from tower.policy.actions import ROUTES, Action
 from tower.rest import accounts as account_routes
 from tower.rest import description, faults, grants, rules, shapes, trail
 from tower.rest import secrets as secret_routes
+from tower.rest import triggers as trigger_routes
 from tower.rest import webhooks as webhook_routes
 from tower.rest import workload as workload_routes
 from tower.rest.routes import Call, Confidences, Governance, Rooms, router
@@ -58,6 +60,7 @@ _ROUTERS = (
     webhook_routes.router,
     secret_routes.router,
     workload_routes.router,
+    trigger_routes.router,
 )
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _log = structlog.get_logger("tower.rest")
@@ -77,6 +80,7 @@ def build(
     accounts: Accounts,
     signing_keys: SigningKeys,
     standing_grants: StandingGrants,
+    schedules: Schedules,
     governance: Governance,
     webhooks: Webhooks,
     confidences: Confidences,
@@ -92,6 +96,7 @@ def build(
         accounts=accounts,
         signing_keys=signing_keys,
         standing_grants=standing_grants,
+        schedules=schedules,
         governance=governance,
         webhooks=webhooks,
         confidences=confidences,
@@ -141,7 +146,7 @@ class Door:
             _log.info("rest.cancelled", request_id=request_id, path=scope["path"])
         except Fault as fault:
             _note(fault, request_id)
-            await _respond(answering, *faults.answer(fault, request_id=request_id))
+            await _respond(answering, *faults.answer(fault, request_id=request_id), wait=retry_after(fault))
         except Exception:  # noqa: BLE001  (the boundary: nothing private may pass it)
             _log.exception("rest.broken", request_id=request_id, path=scope["path"])
             if not started:
@@ -206,7 +211,9 @@ def _application() -> FastAPI:
         request_id = request.scope["tower.rest.request_id"]
         _note(error, request_id)
         status, content = faults.answer(error, request_id=request_id)
-        return Response(content, status, media_type="application/json")
+        wait = retry_after(error)
+        headers = {"retry-after": wait} if wait else None
+        return Response(content, status, headers=headers, media_type="application/json")
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
@@ -282,11 +289,11 @@ def _note(fault: Fault, request_id: str) -> None:
         _log.info("rest.fault", request_id=request_id, message=fault.message, cause=fault.cause)
 
 
-async def _respond(send: Send, status: int, content: bytes) -> None:
+async def _respond(send: Send, status: int, content: bytes, *, wait: str = "") -> None:
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     if status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if status == 429:
-        headers.append((b"retry-after", b"5"))
+    if wait:
+        headers.append((b"retry-after", wait.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

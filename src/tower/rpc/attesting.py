@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from tower.control.attesting import Attesting
-from tower.errors import Code, Fault
+from tower.errors import Code, Fault, retry_after
 from tower.identity.chain import Chain, Presented
 from tower.rpc.codes import HTTP, WIRE
 
@@ -53,16 +53,18 @@ class AttestedDoor:
         except Fault as fault:
             broken = fault.code is Code.INTERNAL
             _log.info("run token refused", code=fault.code.value, cause=fault.cause)
-            await self._answer(send, HTTP[WIRE[fault.code]], b"" if broken else fault.public.encode())
+            told = b"" if broken else fault.public.encode()
+            await self._answer(send, HTTP[WIRE[fault.code]], told, wait=retry_after(fault))
             return
         await self._answer(send, 200, token.encode())
 
-    async def _answer(self, send: Send, status: int, body: bytes) -> None:
+    async def _answer(self, send: Send, status: int, body: bytes, *, wait: str = "") -> None:
         headers = [
             (b"content-type", b"text/plain; charset=utf-8"),
             (b"content-length", str(len(body)).encode()),
             (b"cache-control", b"no-store"),
             (b"x-tower", self._version),
+            *([(b"retry-after", wait.encode())] if wait else []),
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -21,7 +21,7 @@ from connectrpc.errors import ConnectError
 from google.protobuf import descriptor_pool
 
 from tower.direct import Answer
-from tower.errors import Unsupported
+from tower.errors import Unsupported, retry_after
 from tower.identity.chain import Chain, Presented
 from tower.identity.principal import Principal
 from tower.policy.actions import METHODS, Action, Row, check_complete
@@ -363,12 +363,15 @@ class _Request:
 
     def _signed(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """The headers of an answer, with those that every answer has."""
-        return [*headers, (b"x-request-id", self.exchange.request_id.encode()), self.door._version]
+        signed = [*headers, (b"x-request-id", self.exchange.request_id.encode()), self.door._version]
+        if self.exchange.wait:
+            signed.append((b"retry-after", self.exchange.wait.encode()))
+        return signed
 
     def _refusal(self, error: Exception) -> Answer:
         """The answer to a call that failed: what may be said of it."""
         translated = public(error, method=self.exchange.method, request_id=self.exchange.request_id)
-        self.exchange.fault = translated.code.value
+        self.exchange.fault, self.exchange.wait = translated.code.value, retry_after(error)
         stream = self.content_type in wire.STREAM
         status, content_type, body = wire.answer(translated, stream=stream, content_type=self.content_type)
         headers = [(b"content-type", content_type.encode())]

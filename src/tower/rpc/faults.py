@@ -15,7 +15,7 @@ from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 
 from tower.errors import Code as Class
-from tower.errors import Fault
+from tower.errors import Fault, retry_after
 from tower.rpc.codes import broken, connect_error
 
 _log = structlog.get_logger("tower.rpc")
@@ -34,6 +34,8 @@ class Exchange:
     """Raises Unauthenticated when the caller is no longer who they were; only while a stream is open."""
     fault: str = ""
     left: bool = False
+    wait: str = ""
+    """The value of the header `retry-after` of a refusal."""
     _waiter: asyncio.Event | None = None
 
     def leave(self) -> None:
@@ -122,5 +124,5 @@ class Faults:
     def _translate(error: Exception) -> ConnectError:
         state = exchange.get()
         translated = public(error, method=state.method, request_id=state.request_id)
-        state.fault = translated.code.value
+        state.fault, state.wait = translated.code.value, retry_after(error)
         return translated

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 from typing import Any
 from urllib.parse import quote_plus
 
 import httpx
 import pytest
-from tests.tower.oauth.conftest import Server
+from tests.identity_world import HOST
+from tests.tower.oauth.conftest import ORIGIN, Server
 
 from tower.errors import Exhausted, NotFound, Unauthenticated
 from tower.identity.authenticators import MACHINE
+from tower.identity.chain import Presented
 from tower.identity.principal import Kind
 
 DEVICE_CODE = "urn:ietf:params:oauth:grant-type:device_code"
@@ -185,6 +188,67 @@ async def test_t36_every_wrong_client_gets_the_same_answer_and_guessing_is_throt
     server.world.clock.time += 3600.0
     right = await server.token("client_credentials", client_id=client, client_secret=secret)
     assert right.status_code == 200
+
+
+async def ask(server: Server, client: str, secret: str, *, source: str) -> httpx.Response:
+    """Client credentials shown from an address."""
+    transport = httpx.ASGITransport(app=server.world.oauth.door, client=(source, 50000))
+    fields = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
+    async with httpx.AsyncClient(transport=transport, base_url=ORIGIN) as http:
+        return await http.post("/oauth2/token", data=fields)
+
+
+async def test_t36_whoever_fails_makes_no_neighbour_wait(server: Server) -> None:
+    """A program with a wrong secret behind the same address; a guesser at the client id elsewhere."""
+    broken, _ = await halves(server, "broken")
+    client, secret = await halves(server)
+    other, its_secret = await halves(server, "other")
+    for number in range(30):
+        failed = await ask(server, broken, f"{number:043}", source="192.0.2.7")
+    assert failed.status_code == 429
+    told = failed.json()
+    assert told["error"] == "temporarily_unavailable"
+    assert 1 <= int(failed.headers["retry-after"]) <= 30
+    # the first time that they are shown there, behind the same address
+    assert (await ask(server, client, secret, source="192.0.2.7")).status_code == 200
+    for number in range(300):
+        await ask(server, client, f"{number:043}", source=f"198.51.100.{number % 250}")
+    assert (await ask(server, client, "0" * 43, source="203.0.113.1")).status_code == 429
+    assert (await ask(server, client, secret, source="203.0.113.1")).status_code == 200, "it held before"
+    # as many failures of the address as at any door make what is new there wait, and no one else
+    for number in range(300):
+        await ask(server, f"{number:012}", "0" * 43, source="192.0.2.7")
+    assert (await ask(server, other, its_secret, source="192.0.2.7")).status_code == 429
+    assert (await ask(server, client, secret, source="192.0.2.7")).status_code == 200
+    assert (await ask(server, other, its_secret, source="203.0.113.9")).status_code == 200
+
+
+async def test_t36_failures_at_the_token_endpoint_count_at_the_other_doors_and_are_on_record(
+    server: Server,
+) -> None:
+    client, secret = await halves(server)
+    for number in range(400):
+        await ask(server, f"{number:012}", "0" * 43, source="192.0.2.7")
+    guess = (b"authorization", f"Bearer twr_{client}_{'A' * 43}".encode())
+    shown = Presented(headers=(guess,), host=HOST, audience="rpc", client="192.0.2.7")
+    with pytest.raises(Exhausted) as waiting:
+        await server.world.chain.authenticate(shown)
+    assert waiting.value.wait > 0
+    await server.world.access.settle()
+    [entry] = await server.world.records(event="auth.refuse")
+    detail = json.loads(entry.detail)
+    assert (detail["source"], detail["doors"], detail["count"]) == ("192.0.2.7", ["oauth", "rpc"], 401)
+    assert secret not in entry.detail
+
+
+async def test_a_right_secret_of_a_key_that_has_ended_is_no_guess(server: Server) -> None:
+    client, secret = await halves(server)
+    other, its_secret = await halves(server, "other")
+    await server.world.api_keys.set_disabled(MACHINE, "robot", disabled=True)
+    for _ in range(300):
+        refused = await ask(server, client, secret, source="192.0.2.7")
+    assert refused.status_code in {401, 429}
+    assert (await ask(server, other, its_secret, source="192.0.2.7")).status_code == 200
 
 
 async def test_client_credentials_come_from_one_place(server: Server) -> None:

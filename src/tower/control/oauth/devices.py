@@ -70,7 +70,9 @@ class Devices:
 
         def write(tx: Transaction) -> None:
             if oauth.waiting_devices(tx, tx.now) >= MAX_WAITING:
-                raise Exhausted("Too many devices wait for an answer.", hint="Try again in some minutes.")
+                raise Exhausted(
+                    "Too many devices wait for an answer.", hint="Try again in some minutes.", wait=120.0
+                )
             row = DeviceRow(
                 user_code=shown,
                 client=client,

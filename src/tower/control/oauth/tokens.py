@@ -14,7 +14,7 @@ from tower.control.oauth.refusals import Refusal, invalid_client, invalid_grant,
 from tower.errors import Denied, Fault, NotFound, Unauthenticated
 from tower.identity import keys
 from tower.identity.accesstokens import AUDIENCE, LOGIN_PREFIX, AccessTokens
-from tower.identity.attempts import Attempts
+from tower.identity.attempts import Attempts, network
 from tower.identity.authenticators import owner_of_key
 from tower.identity.chain import Chain, Presented
 from tower.identity.clients import Scope
@@ -61,20 +61,33 @@ class Tokens:
         self._attempts = Attempts(clock=clock)
 
     async def authenticate_client(self, client: str, secret: str, *, source: str) -> KeyFacts:
-        """The API key that a client id and secret are (RFC 6749 section 2.3.1). Raises Refusal, Exhausted."""
-        self._attempts.begin(account=client, source=source)
-        facts = await self._directory.key(client) if len(client) == keys.ID_LENGTH else None
+        """The API key that a client id and secret are (RFC 6749 section 2.3.1). Raises Refusal, Exhausted.
+
+        Failures are counted for the client at its address, and together with those at the other doors for the
+        address and for the client. Who has shown this secret before waits for nobody else's.
+        """
+        shown = keys.ApiKey(client, secret).text
+        name = client if keys.parse(shown) is not None else ""
+        pair = f"{client[:64]} {network(source)}"
+        known = self._chain.check(shown, key=name, source=source, door="oauth")
+        if not known:
+            self._attempts.begin(account=pair, source=pair)
+        facts = await self._directory.key(client) if name else None
         genuine = keys.matches(secret, _NO_SUCH_KEY if facts is None else facts.hash)
-        if facts is None or not genuine or facts.off:
+        if facts is None or not genuine or not await self._holds(facts):
+            self._chain.failed(shown, key=name, source=source, door="oauth", guess=not genuine)
             raise invalid_client()
-        if facts.expires_at is not None and facts.expires_at <= self._clock.now():
-            raise invalid_client()
-        owner = await self._directory.subject(facts.subject)
-        if owner is None or owner.disabled:
-            raise invalid_client()
-        self._attempts.succeeded(account=client, source=source)
+        if not known:
+            self._attempts.succeeded(account=pair, source=pair)
+        self._chain.held(shown)
         self._directory.used(facts.id)
         return facts
+
+    async def _holds(self, facts: KeyFacts) -> bool:
+        if facts.off or (facts.expires_at is not None and facts.expires_at <= self._clock.now()):
+            return False
+        owner = await self._directory.subject(facts.subject)
+        return owner is not None and not owner.disabled
 
     async def of_client(self, key: KeyFacts, *, scope: str, issuer: str, request_id: str = "") -> Issued:
         """A token for a program itself (RFC 6749 section 4.4), with the limits of its key. Raises Refusal."""
