@@ -18,6 +18,7 @@ from tower.cli.administration import JSON, Administration, composition_root, fau
 @click.option("--ca-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM to trust.")
 @click.option("--with-key", is_flag=True, help="Try a key at --endpoint: asked for, or on standard input.")
 @click.option("--app", metavar="URL", help="Also look whether this app lets strangers in.")
+@click.option("--full", is_flag=True, help="Prove every record of the audit, not only those since the last signature.")
 @JSON
 @click.pass_obj
 @faults
@@ -28,6 +29,7 @@ def doctor(
     ca_file: Path | None,
     with_key: bool,
     app: str | None,
+    full: bool,
     output: str,
 ) -> None:
     """Check this Tower and say what to do. Changes nothing. Ends with status 1 when a check fails."""
@@ -40,7 +42,7 @@ def doctor(
     from tower.main import checkup
     from tower.main.outside import Outside
 
-    findings = [*checkup.home(tower.home), checkup.server(running=runs_over(tower.home))]
+    findings = [*checkup.home(tower.home, full=full), checkup.server(running=runs_over(tower.home))]
     outside = Outside(ca_file)
     if endpoint is not None:
         findings += outside.endpoint(endpoint.rstrip("/"), _key() if with_key else None)

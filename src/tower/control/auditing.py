@@ -12,12 +12,12 @@ import contextlib
 import json
 import os
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
 
-from tower.audit import Checkpoint, Entry, Event
+from tower.audit import Break, Checkpoint, Damage, Entry, Event
 from tower.clock import Clock
 from tower.control.access import Access
 from tower.control.provenance import Tracing
@@ -27,6 +27,7 @@ from tower.control.proving import (
     checkpoint_line,
     header,
     prove,
+    prove_since,
     record_line,
     sign,
     signed_by_us,
@@ -281,6 +282,22 @@ def prove_home(
     if genuine is None:
         genuine = signed_by_us(SigningKey.load_or_create(home / "signing.key"), vouched(home))
     return _prove(reader, genuine, kept, tracing)
+
+
+def prove_end(home: Path, reader: Reader, *, genuine: Genuine) -> Proof:
+    """Look at the end of the chain in a home: from the last checkpoint on, and whether any number is missing.
+
+    That takes no longer as the trail grows. What lies before the checkpoint is looked at by `prove_home`.
+    """
+    kept = _kept(home / HEAD_FILE)
+    last = store.last_checkpoint(reader)
+    if last is None:
+        return _prove(reader, genuine, kept)
+    proof = prove_since(last, store.whole(reader, after=last.seq - 1), kept=kept, genuine=genuine)
+    missing = store.gap(reader)
+    if missing is not None and (proof.broken is None or missing < proof.broken.seq):
+        proof = replace(proof, broken=Break(missing, Damage.MISSING))
+    return proof
 
 
 def _prove(

@@ -127,6 +127,42 @@ def prove(
     return Proof(look.records, look.first, look.last.seq, look.signed, broken)
 
 
+def prove_since(
+    checkpoint: Checkpoint, entries: Iterable[Entry], *, kept: Checkpoint | None, genuine: Genuine
+) -> Proof:
+    """Look at the end of a chain: the record that a checkpoint is about, and those `entries` behind it.
+
+    `entries` begin with that record. `kept` is a checkpoint from outside the store, where there is one.
+    """
+    first, signed = checkpoint.seq, checkpoint.seq
+
+    def found(records: int, last: int, broken: Break | None) -> Proof:
+        return Proof(records, first, last, signed, broken)
+
+    for each in (checkpoint, *(() if kept is None else (kept,))):
+        if not genuine(each):
+            return found(0, 0, Break(each.seq, Damage.FORGED))
+    source = iter(entries)
+    begin = next(source, None)
+    if begin is None or begin.seq != checkpoint.seq:
+        return found(0, 0, Break(checkpoint.seq, Damage.MISSING))
+    if begin.hash != checkpoint.hash:
+        return found(0, 0, Break(begin.seq, Damage.REPLACED))
+    seen = [begin.seq]
+
+    def along() -> Iterator[Entry]:
+        yield begin
+        for entry in source:
+            seen.append(entry.seq)
+            yield entry
+
+    head = None if kept is None or kept.seq < begin.seq else kept.head
+    broken = verify(along(), head=head, after=Head(begin.seq - 1, begin.previous))
+    if head is not None:
+        signed = head.seq
+    return found(len(seen), seen[-1], broken)
+
+
 class _Look:
     """One walk along a chain."""
 

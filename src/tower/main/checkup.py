@@ -17,11 +17,12 @@ from pathlib import Path
 from cryptography import x509
 
 from tower.clock import SystemClock
+from tower.control.proving import Proof
 from tower.errors import Fault
 from tower.executors.process.isolation import Mode, Wanted, choose
 from tower.identity.signing import SigningKey
 from tower.main.oauth import FOLDER
-from tower.main.proof import prove
+from tower.main.proof import prove, prove_end
 from tower.settings import Settings
 from tower.store.condition import condition
 from tower.store.database import Database
@@ -46,13 +47,13 @@ class Finding:
     remedy: str = ""
 
 
-def home(folder: Path) -> list[Finding]:
-    """Everything about one home; nothing is changed."""
+def home(folder: Path, *, full: bool = False) -> list[Finding]:
+    """Everything about one home; nothing is changed. With `full` every record of the audit is looked at."""
     if not folder.is_dir():
         remedy = "Start `tower up` once, or name another one with --home."
         return [Finding("home", FAIL, f"{folder} is not there", remedy)]
     checks: tuple[Callable[[Path], Iterator[Finding]], ...] = (
-        _modes, _space, _database, _chain, _keys, _certificate, _uv, _isolation,
+        _modes, _space, _database, _audit_full if full else _audit, _keys, _certificate, _uv, _isolation,
     )  # fmt: skip
     return [finding for check in checks for finding in _guarded(check, folder)]
 
@@ -66,7 +67,7 @@ def server(*, running: bool) -> Finding:
 
 def _guarded(check: Callable[[Path], Iterator[Finding]], folder: Path) -> Iterator[Finding]:
     """A check that cannot be made is a finding, too."""
-    name = check.__name__.removeprefix("_")
+    name = check.__name__.removeprefix("_").removesuffix("_full")
     try:
         yield from check(folder)
     except Fault as fault:
@@ -141,15 +142,25 @@ def _database(folder: Path) -> Iterator[Finding]:
         yield Finding("clock", OK, "it is not behind what was recorded")
 
 
-def _chain(folder: Path) -> Iterator[Finding]:
+def _audit(folder: Path) -> Iterator[Finding]:
+    yield from _chain(folder, prove_end, "; --full looks at what is older, too")
+
+
+def _audit_full(folder: Path) -> Iterator[Finding]:
+    yield from _chain(folder, lambda home: prove(home)[0], "")
+
+
+def _chain(folder: Path, look: Callable[[Path], Proof], unseen: str) -> Iterator[Finding]:
     if not Settings(home=folder).database.exists():
         return
-    proof, _ = prove(folder)
+    proof = look(folder)
     if proof.broken is not None:
         remedy = "Keep the database as evidence and look at `tower audit verify`."
         yield Finding("audit", FAIL, f"the chain is broken at {proof.broken}", remedy)
-    else:
-        yield Finding("audit", OK, f"whole through record {proof.last}, signed through {proof.signed}")
+        return
+    since = f" from record {proof.first}" if proof.first > 1 else ""
+    told = f"whole{since} through record {proof.last}, signed through {proof.signed}"
+    yield Finding("audit", OK, told + (unseen if since else ""))
 
 
 def _keys(folder: Path) -> Iterator[Finding]:

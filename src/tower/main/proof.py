@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tower.clock import SystemClock
+from tower.control import auditing
 from tower.control.auditing import HEAD_FILE, prove_home
 from tower.control.provenance import Tracing, document
 from tower.control.proving import (
@@ -31,7 +32,7 @@ from tower.settings import Settings
 from tower.store import audit
 from tower.store.database import Database
 
-__all__ = ["HEAD_FILE", "exported", "prove"]
+__all__ = ["HEAD_FILE", "exported", "prove", "prove_end"]
 
 
 def prove(
@@ -60,6 +61,16 @@ def prove(
             asyncio.run(database.close())
     found = None if tracing is None else tracing.found()
     return proof, None if found is None else document(found, signed=proof.signed)
+
+
+def prove_end(home: Path) -> Proof:
+    """Look at the end of the chain of a home, from its last checkpoint on."""
+    genuine = _genuine(home, None, vouched(home))
+    database = _open(home)
+    try:
+        return database.read_now(lambda reader: auditing.prove_end(home, reader, genuine=genuine))
+    finally:
+        asyncio.run(database.close())
 
 
 def _genuine(home: Path, key: Path | None, keys: Iterable[Vouched]) -> Genuine:

@@ -129,9 +129,41 @@ def prune(tx: Transaction, through: Checkpoint) -> int:
     return tx.execute(audit.delete().where(audit.c.seq <= through.seq)).rowcount
 
 
-def whole(reader: Reader) -> Iterator[Entry]:
-    """Every record in the order of the chain, a part at a time; one that cannot be read as one of no hash."""
-    return _whole(reader)
+def whole(reader: Reader, *, after: int = 0) -> Iterator[Entry]:
+    """Every record behind `after` in the order of the chain, a part at a time.
+
+    One that cannot be read comes as one of no hash.
+    """
+    return _whole(reader, after)
+
+
+def last_checkpoint(reader: Reader) -> Checkpoint | None:
+    """The newest checkpoint."""
+    query = select(audit_checkpoints).order_by(audit_checkpoints.c.seq.desc()).limit(1)
+    row = reader.execute(query).first()
+    return None if row is None else Checkpoint(**row._mapping)
+
+
+def gap(reader: Reader) -> int | None:
+    """The first number that no record has, between records or before the first; None where all are there.
+
+    Records that were pruned are none that is missing: the checkpoint behind the last of them is kept.
+    """
+    first, last, count = reader.execute(
+        select(func.min(audit.c.seq), func.max(audit.c.seq), func.count())
+    ).one()
+    if first is None:
+        return None
+    anchored = select(audit_checkpoints.c.seq).where(audit_checkpoints.c.seq == first - 1)
+    if first > 1 and reader.execute(anchored).first() is None:
+        return 1
+    if count == last - first + 1:
+        return None
+    behind = audit.alias()
+    before = select(func.min(audit.c.seq)).where(
+        audit.c.seq < last, ~select(behind.c.seq).where(behind.c.seq == audit.c.seq + 1).exists()
+    )
+    return int(reader.execute(before).scalar_one()) + 1
 
 
 def check(reader: Reader, *, kept: Head | None = None) -> Break | None:
@@ -139,11 +171,11 @@ def check(reader: Reader, *, kept: Head | None = None) -> Break | None:
 
     `kept` is a head from an earlier look. A record that cannot even be read is named as edited.
     """
-    return verify(_whole(reader), head=kept)
+    return verify(_whole(reader, 0), head=kept)
 
 
-def _whole(reader: Reader) -> Iterator[Entry]:
-    after, limit = 0, 1000
+def _whole(reader: Reader, after: int) -> Iterator[Entry]:
+    limit = 1000
     while True:
         try:
             part = chain(reader, after=after, limit=limit)
