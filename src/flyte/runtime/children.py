@@ -36,8 +36,8 @@ _ABORT_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """A call that is ready to be asked for: `local` is the task if its code is here."""
+class Call:
+    """A call of a task that is ready to be asked for: `local` is the task if its code is here."""
 
     identity: task_definition_pb2.TaskIdentifier
     interface: Interface
@@ -76,6 +76,10 @@ class Children:
             raise NotInitializedError
         local = isinstance(task, Task)
         call = _local(task, args, kwargs) if local else await _remote(session, task, args, kwargs)
+        return await self.ask(session, call)
+
+    async def ask(self, session: Session, call: Call) -> Any:
+        """`submit` for a call that is ready, over this session."""
         number = self._count(call)
         updates = self._following(session)
         name = await self._choose(updates, call, number)
@@ -92,24 +96,32 @@ class Children:
         outputs = await updates.outputs(update, task=call.identity.name)
         return call.interface.result(outputs)
 
-    def _count(self, call: _Call) -> int:
+    def close(self) -> None:
+        """Hear of nothing any more on the running loop."""
+        with self._lock:
+            updates = self._updates.pop(asyncio.get_running_loop(), None)
+        if updates is not None:
+            updates.close()
+
+    def _count(self, call: Call) -> int:
         with self._lock:
             number = self._asked[call.key]
             self._asked[call.key] += 1
             return number
 
-    async def _choose(self, updates: Updates, call: _Call, number: int) -> str:
+    async def _choose(self, updates: Updates, call: Call, number: int) -> str:
         """The name: that of what a former attempt asked for, unless that has failed by then."""
         if self._attempt == 1:
-            return self._name(call, number, 0)
+            return self.name(call, number)
         before = await updates.before()
         for turn in range(self._attempt):
-            name = self._name(call, number, turn)
+            name = self.name(call, number, turn)
             if name not in before or not updates.has_failed(before[name]):
                 break
         return name
 
-    def _name(self, call: _Call, number: int, turn: int) -> str:
+    def name(self, call: Call, number: int, turn: int = 0) -> str:
+        """The name of the action for a call that was made so often before, and failed in so many attempts."""
         text = "\0".join((self._parent, call.key, str(number), str(turn)))
         value = int.from_bytes(hashlib.sha256(text.encode()).digest(), "big")
         digits = []
@@ -127,7 +139,7 @@ class Children:
                 updates = self._updates[loop] = Updates(session, parent)
             return updates
 
-    async def _enqueue(self, session: Session, name: str, call: _Call) -> None:
+    async def _enqueue(self, session: Session, name: str, call: Call) -> None:
         request = actions.EnqueueRequest()
         action = request.action
         action.action_id.run.CopyFrom(self._run)
@@ -167,14 +179,14 @@ class Children:
                 await session.unary(f"{_SERVICE}Abort", request, actions.AbortResponse, idempotent=True)
 
 
-def _local(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
+def _local(task: Task[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     """A task of this code: where it is deployed and in which version, the platform knows from the parent."""
     inputs = task.interface.encode_inputs(args, **kwargs)
     identity = task_definition_pb2.TaskIdentifier(name=task.name)
-    return _Call(identity, task.interface, _packed(inputs), task)
+    return Call(identity, task.interface, _packed(inputs), task)
 
 
-async def _remote(session: Session, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Call:
+async def _remote(session: Session, task: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
     from flyte.remote import Task as RemoteTask
     from flyte.remote import _task
 
@@ -186,7 +198,7 @@ async def _remote(session: Session, task: Any, args: tuple[Any, ...], kwargs: Ma
         details = await _task.details(session, task)
     inputs = details.interface.encode_inputs((), **kwargs)
     identity = _task.identifier(_task.key_of(session, task), task.version or "")
-    return _Call(identity, details.interface, _packed(inputs), None)
+    return Call(identity, details.interface, _packed(inputs), None)
 
 
 def _packed(inputs: common_pb2.Inputs) -> bytes:

@@ -78,6 +78,11 @@ class Updates:
         else:
             future.cancel()
 
+    def close(self) -> None:
+        """Read no further."""
+        if self._reading is not None:
+            self._reading.cancel()
+
     async def outputs(self, update: Any, *, task: str) -> common_pb2.Outputs:
         """The outputs of a child that has ended. Raises the error that says why there are none."""
         phase = Phase.of(update.phase)

@@ -24,6 +24,7 @@ from typing import Any
 
 from flyte.runtime import child
 from flyte.runtime.preload import OTHER_ENVIRONMENT, Preload, threads
+from flyte.runtime.rehearsal import rehearse
 from flyte.runtime.start import MessageError, Start
 
 _DESCRIPTORS = child.MOST_DESCRIPTORS
@@ -57,6 +58,7 @@ class Worker:
 
     def serve(self) -> None:
         """Fork attempts until the other side closes the socket, then end what still runs."""
+        rehearse()
         self._preload.baseline(self._control.fileno(), self._selector_descriptor())
         self._tell(event="ready", done=True)
         while self._turn():

@@ -8,30 +8,46 @@ import socket as sockets
 import ssl
 import threading
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from typing import Literal
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Literal, Protocol
 
 import httpcore
 
 from flyte.errors import InitializationError
+from flyte.transport._local import LocalPool
 
 Kind = Literal["unary", "stream"]
 
 CONNECT_SECONDS = 30.0
-_UNARY_CONNECTIONS = 50
-_STREAM_CONNECTIONS = 1000
+_LIMITS: Mapping[str, int] = {"unary": 50, "stream": 1000}
 _IDLE_CONNECTIONS = 20
 _IDLE_SECONDS = 30.0
+
+
+class Answer(Protocol):
+    """What connections give for a request; `httpcore.Response` is one."""
+
+    @property
+    def status(self) -> int:
+        """The status of HTTP."""
+
+    @property
+    def headers(self) -> Sequence[tuple[bytes, bytes]]:
+        """As they came."""
+
+    def aiter_stream(self) -> AsyncIterator[bytes]:
+        """The body in pieces, as they come."""
 
 
 class Pools:
     """The connections of one session: a pool for calls and one for streams, on each loop that asks.
 
-    Streams are held open for hours; in a pool of their own they never keep a call waiting.
+    Streams are held open for hours; in a pool of their own they never keep a call waiting. To the socket of
+    the agent (`uds`) both go by a client of their own.
     """
 
     def __init__(self, *, uds: str | None = None, ca_file: str | None = None) -> None:
-        self._uds = uds
+        self._local = None if uds is None else LocalPool(uds, limits=_LIMITS)
         self._ca_file = ca_file
         self._lock = threading.Lock()
         self._tls: ssl.SSLContext | None = None
@@ -49,8 +65,20 @@ class Pools:
         headers: Sequence[tuple[bytes, bytes]],
         content: bytes | AsyncIterator[bytes],
         read_seconds: float | None,
-    ) -> AsyncGenerator[httpcore.Response, None]:
+    ) -> AsyncGenerator[Answer, None]:
         """One request; gives the answer, whose body is read inside the block. Raises httpcore's errors."""
+        if self._local is not None:
+            async with self._local.request(
+                kind,
+                method,
+                url,
+                headers=headers,
+                content=content,
+                connect_seconds=CONNECT_SECONDS,
+                read_seconds=read_seconds,
+            ) as local:
+                yield local
+            return
         kept = await self._kept(kind)
         timeouts = {"connect": CONNECT_SECONDS, "pool": None, "write": read_seconds, "read": read_seconds}
         # The pool's own queue is walked at each request, so waiting happens here.
@@ -68,7 +96,7 @@ class Pools:
             kept = self._keepers.get(loop, {}).get(kind)
         if kept is not None:
             return kept
-        limit = _STREAM_CONNECTIONS if kind == "stream" else _UNARY_CONNECTIONS
+        limit = _LIMITS[kind]
         kept = _Kept(self._open(limit), limit)
         # First step of the generator, on this loop: the loop closes it when it ends, and so the connections.
         await kept.start()
@@ -80,6 +108,8 @@ class Pools:
 
     async def aclose(self) -> None:
         """Close the connections of the running loop."""
+        if self._local is not None:
+            await self._local.aclose()
         loop = asyncio.get_running_loop()
         with self._lock:
             kinds = self._keepers.pop(loop, {})
@@ -92,13 +122,10 @@ class Pools:
             max_connections=limit,
             max_keepalive_connections=_IDLE_CONNECTIONS,
             keepalive_expiry=_IDLE_SECONDS,
-            uds=self._uds,
-            socket_options=None if self._uds else [(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)],
+            socket_options=[(sockets.SOL_SOCKET, sockets.SO_KEEPALIVE, 1)],
         )
 
-    def _context(self) -> ssl.SSLContext | None:
-        if self._uds is not None:
-            return None
+    def _context(self) -> ssl.SSLContext:
         if self._tls is None:
             # The system's store, or what SSL_CERT_FILE names; ca_file is trusted besides.
             context = ssl.create_default_context()

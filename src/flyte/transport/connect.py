@@ -29,7 +29,7 @@ from flyte.errors import (
     UploadError,
 )
 from flyte.transport import _envelope
-from flyte.transport._pool import Pools
+from flyte.transport._pool import Answer, Pools
 
 if TYPE_CHECKING:
     from flyte.transport.credentials import Header
@@ -276,7 +276,7 @@ class Connect:
     def _url(self, path: str) -> str:
         return self._base + path
 
-    def _fields(self, answer: httpcore.Response) -> dict[bytes, bytes]:
+    def _fields(self, answer: Answer) -> dict[bytes, bytes]:
         fields = {name.lower(): value for name, value in answer.headers}
         self.answered = True
         # Kept once seen: an answer of a proxy in front of the server does not have it.
@@ -362,7 +362,7 @@ def _agent_header(uds: str | None) -> tuple[Header, ...]:
     return ((b"x-flyte-agent", b"1"),) if uds is not None else ()
 
 
-async def _read(answer: httpcore.Response, limit: int) -> bytes:
+async def _read(answer: Answer, limit: int) -> bytes:
     received = bytearray()
     async for chunk in answer.aiter_stream():
         received += chunk

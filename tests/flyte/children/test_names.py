@@ -31,7 +31,7 @@ def names(made: Children, calls: list[tuple[int, str]], turn: int = 0) -> list[s
     found = []
     for x, text in calls:
         call = _local(one, (), {"x": x, "text": text})
-        found.append(made._name(call, made._count(call), turn))
+        found.append(made.name(call, made._count(call), turn))
     return found
 
 
@@ -55,13 +55,13 @@ def test_the_order_of_different_calls_does_not_matter(calls: list[tuple[int, str
 
 def test_everything_that_makes_a_call_another_one_changes_the_name() -> None:
     call = _local(one, (1,), {})
-    same = children()._name(call, 0, 0)
+    same = children().name(call, 0, 0)
     assert _local(one, (), {"x": 1, "text": ""}).key == call.key
     others = {
-        children("c1")._name(call, 0, 0),
-        children()._name(call, 1, 0),
-        children()._name(call, 0, 1),
-        children()._name(_local(two, (1,), {}), 0, 0),
-        children()._name(_local(one, (2,), {}), 0, 0),
+        children("c1").name(call, 0, 0),
+        children().name(call, 1, 0),
+        children().name(call, 0, 1),
+        children().name(_local(two, (1,), {}), 0, 0),
+        children().name(_local(one, (2,), {}), 0, 0),
     }
     assert len(others | {same}) == 6
