@@ -6,14 +6,17 @@ from tests.identity_world import HOST, World
 
 from tower.control.definitions import Definitions
 from tower.control.events import Events
+from tower.control.inputs import Inputs
 from tower.control.projects import Projects
 from tower.control.redaction import Redaction
+from tower.control.schedules import Schedules
 from tower.control.standinggrants import StandingGrants
 from tower.control.webhooks import Webhooks
 from tower.identity.outside import OutsideRing
 from tower.identity.signing import SigningKey
 from tower.main.confidences import confidences
 from tower.rest.door import Door, build
+from tower.store.blobs import Blobs
 
 
 def rest_door(world: World) -> Door:
@@ -29,6 +32,16 @@ def rest_door(world: World) -> Door:
         signing_keys=world.oauth.signing_keys,
         standing_grants=StandingGrants(
             db=db, clock=clock, access=access, events=Events(), settings=world.settings
+        ),
+        schedules=Schedules(
+            db=db,
+            clock=clock,
+            access=access,
+            events=Events(),
+            definitions=Definitions(db=db),
+            inputs=Inputs(blobs=Blobs(world.home / "blobs", db=db), limit=world.settings.max_inputs),
+            projects=Projects(db=db, access=access),
+            settings=world.settings,
         ),
         governance=world.governance,
         webhooks=Webhooks(db=db, access=access, directory=world.directory, key=SigningKey.generate()),

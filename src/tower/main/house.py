@@ -266,6 +266,16 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
         key=key,
         ring=ring,
     )
+    schedules = Schedules(
+        db=db,
+        clock=clock,
+        access=access,
+        events=events,
+        definitions=definitions,
+        inputs=inputs,
+        projects=projects,
+        settings=settings,
+    )
     standing_grants = StandingGrants(db=db, clock=clock, access=access, events=events, settings=settings)
     return House(
         settings=settings,
@@ -302,16 +312,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
         watching=watching,
         waiting=waiting,
         runs=runs,
-        schedules=Schedules(
-            db=db,
-            clock=clock,
-            access=access,
-            events=events,
-            definitions=definitions,
-            inputs=inputs,
-            projects=projects,
-            settings=settings,
-        ),
+        schedules=schedules,
         firing=Firing(db=db, clock=clock, access=access, directory=directory, runs=runs, settings=settings),
         subactions=SubActions(
             db=db,
@@ -368,6 +369,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
             accounts=signing_in.accounts,
             signing_keys=signing_in.signing_keys,
             standing_grants=standing_grants,
+            schedules=schedules,
             governance=rules,
             webhooks=webhooks,
             confidences=confiding,

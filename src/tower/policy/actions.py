@@ -316,6 +316,12 @@ ROUTES: dict[str, Row] = {
     "rest POST /api/v1/signing-keys/rotate": _effect(Action.USER_MANAGE),
     "rest GET /api/v1/grants": _read(Action.KEY_MANAGE_OWN),
     "rest DELETE /api/v1/grants/{project}/{domain}/{run}": _effect(Action.KEY_MANAGE_OWN),
+    "rest GET /api/v1/triggers": _read(Action.TASK_VIEW),
+    "rest GET /api/v1/triggers/{project}/{domain}/{task}/{name}": _read(Action.TASK_VIEW),
+    # who changes somebody else's needs project:manage besides
+    "rest POST /api/v1/triggers/{project}/{domain}/{task}/{name}/activate": _effect(Action.TASK_REGISTER),
+    "rest POST /api/v1/triggers/{project}/{domain}/{task}/{name}/pause": _effect(Action.TASK_REGISTER),
+    "rest DELETE /api/v1/triggers/{project}/{domain}/{task}/{name}": _effect(Action.TASK_REGISTER),
     # who may have a token is decided by the grant: a code, a device code, a refresh token or a key's secret
     "oauth GET /.well-known/oauth-authorization-server": _ANONYMOUS,
     "oauth GET /.well-known/openid-configuration": _ANONYMOUS,

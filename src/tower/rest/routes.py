@@ -20,6 +20,7 @@ from tower.control.logins import SIGN_IN_PATH, Logins
 from tower.control.outside import Outside
 from tower.control.policies import Policies
 from tower.control.redaction import Redaction
+from tower.control.schedules import Schedules
 from tower.control.secrets import Secrets
 from tower.control.secretuse import SecretUse
 from tower.control.signingkeys import SigningKeys
@@ -66,6 +67,7 @@ class Rooms:
     accounts: Accounts
     signing_keys: SigningKeys
     standing_grants: StandingGrants
+    schedules: Schedules
     governance: Governance
     webhooks: Webhooks
     confidences: Confidences
