@@ -48,7 +48,9 @@ def cli() -> None:
 )
 @click.option("--public-url", metavar="URL", default="", help="Where people reach it: https://NAME[:PORT].")
 @click.option(
-    "--apps-domain", default="apps.localhost", show_default=True, help="Each app has a host below this name."
+    "--apps-domain",
+    default=AS_FITS,
+    help="Each app has a host below this name. [default: localhost; with TLS apps.localhost]",
 )
 @click.option(
     "--behind-proxy",
@@ -96,6 +98,27 @@ def cli() -> None:
     multiple=True,
     help="A folder that every task and app may read, besides the system's own. May be repeated.",
 )
+@click.option(
+    "--max-triggers",
+    type=click.IntRange(0, 1_000_000),
+    default=500,
+    show_default=True,
+    help="Schedules in each domain of a project; 0 offers none.",
+)
+@click.option(
+    "--shortest-interval",
+    metavar="SPAN",
+    default="1m",
+    show_default=True,
+    help="Between two runs that a schedule starts, at least; of schedules that are set from now on.",
+)
+@click.option(
+    "--catch-up",
+    metavar="SPAN",
+    default="1h",
+    show_default=True,
+    help="A run that was due while Tower was down is made up for within that time.",
+)
 @click.option("--audit-retention", metavar="SPAN", help="Prune older audit records: 365d. Default: never.")
 @HOME
 @click.pass_obj
@@ -118,6 +141,9 @@ def up(
     max_grant: str,
     isolation: str,
     visible: tuple[Path, ...],
+    max_triggers: int,
+    shortest_interval: str,
+    catch_up: str,
     audit_retention: str | None,
 ) -> None:
     """Start everything in one process. Prints `ready URL` once it answers."""
@@ -136,6 +162,9 @@ def up(
         drain_seconds=span(drain, "--drain") or 0.0,
         agent=agents,
         max_grant=span(max_grant, "--max-grant") or 0.0,
+        max_triggers=max_triggers,
+        shortest_interval=span(shortest_interval, "--shortest-interval") or 0.0,
+        catch_up=span(catch_up, "--catch-up") or 0.0,
         audit_retention=span(audit_retention, "--audit-retention"),
         isolation=isolation,
         visible=visible,
