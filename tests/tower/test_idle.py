@@ -9,9 +9,11 @@ import pytest
 
 _STARTED = """
 import sys
-from tower.cli.administration import composition_root
-composition_root()
+from tower.cli.administration import composition_root, without
+with without("pydantic.v1"):
+    composition_root()
 print(*sorted({name.partition('.')[0] for name in sys.modules}))
+print(*sorted(sys.modules))
 """
 
 
@@ -21,7 +23,19 @@ def loaded() -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize("name", ["aiohttp", "rich", "alembic", "httpx", "jinja2", "prometheus_client"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aiohttp",
+        "rich",
+        "alembic",
+        "httpx",
+        "jinja2",
+        "prometheus_client",
+        "pydantic.v1",
+        "sqlalchemy.dialects.postgresql",
+    ],
+)
 def test_an_idle_server_does_without(loaded: set[str], name: str) -> None:
     assert "tower" in loaded
     assert name not in loaded

@@ -9,7 +9,7 @@ from typing import Any
 import rich_click as click
 
 from tower import issuers
-from tower.cli.administration import EPILOG, HOME, Administration, composition_root, faults, span
+from tower.cli.administration import EPILOG, HOME, Administration, composition_root, faults, span, without
 from tower.cli.agent import agent
 from tower.cli.audit import audit
 from tower.cli.doctor import doctor
@@ -172,7 +172,8 @@ def up(
     )
     settings.validate()
     tower.found()
-    composition_root().up(settings)
+    with without("pydantic.v1"):  # FastAPI looks whether a model is one of those, and none is
+        composition_root().up(settings)
 
 
 for group in (users, keys, policy, audit, webhooks, secrets, doctor):

@@ -216,14 +216,20 @@ async def _drive(settings: Settings, method: str, path: str, content: bytes) -> 
 
 def composition_root() -> Any:
     """`tower.main`, loaded only by the commands that need the server's rooms: it is heavy."""
-    # structlog's console renderer, which is not used here, would load rich: megabytes of an idle server
-    modules: dict[str, Any] = sys.modules
-    loaded = modules.setdefault("rich", None)  # None makes an import of it fail
-    try:
+    with without("rich"):  # structlog's console renderer would load it, and is not used here
         return import_module("tower.main")
+
+
+@contextlib.contextmanager
+def without(name: str) -> Iterator[None]:
+    """Do without a module that something tries to load and can do without: megabytes of an idle server."""
+    modules: dict[str, Any] = sys.modules
+    loaded = modules.setdefault(name, None)  # None makes an import of it fail
+    try:
+        yield
     finally:
         if loaded is None:
-            del modules["rich"]
+            del modules[name]
 
 
 def fail(message: str, code: int) -> NoReturn:
