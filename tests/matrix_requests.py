@@ -170,7 +170,7 @@ _SPECIAL: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "gateway ANY <app host>/{path}": [
         ("", {"path": "/x", "host": "{closed_host}"}),
         ("POST", {"method": "POST", "path": "/x", "host": "{closed_host}"}),
-        ("an app that is not there", {"path": "/x", "host": "absent.apps.localhost:8080"}),
+        ("an app that is not there", {"path": "/x", "host": "absent.localhost:8080"}),
         ("a public path", {"path": "/public", "host": "{closed_host}"}),
         ("a path of a webhook", {"method": "POST", "path": "/hook", "host": "{closed_host}", "body": {}}),
         ("an app for everybody", {"path": "/x", "host": "{open_host}"}),

@@ -189,7 +189,7 @@ class Matrix:
         }
         for name, more in (("closed", {"config": config}), ("open", {"requires_auth": False})):
             row = await house.apps.create(MACHINE, apps.message(name, desired=1, **more), request_id="q")
-            self.known[f"{name}_host"] = f"{row.host}.apps.localhost:8080"
+            self.known[f"{name}_host"] = f"{row.host}.localhost:8080"
         place = ("flytesnacks", "development", "closed")
         await house.webhooks.set(
             MACHINE, place, "/hook", scheme=Scheme.HMAC, secret=SECRET.decode(), subject="service"

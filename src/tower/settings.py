@@ -13,6 +13,14 @@ from tower.issuers import IssuerSettings, check_all
 ISOLATION = ("required", "preferred", "off")
 """How much isolation an operator may ask for."""
 
+AS_FITS = "*.localhost"
+"""For `Settings.apps_domain`: the hosts of apps are below `localhost` itself over plain HTTP.
+
+No site may set cookies for all of `localhost`, so that no app can plant one that goes to its siblings (T19).
+Over TLS the cookies have the `__Host-` prefix, which no sibling can plant, and browsers take no certificate
+for all names below `localhost`: there it is `apps.localhost`.
+"""
+
 DOMAINS = ("development", "staging", "production")
 """The domains that every project has."""
 
@@ -27,7 +35,8 @@ class Settings:
     tls: bool = False
     tls_cert: Path | None = None
     tls_key: Path | None = None
-    apps_domain: str = "apps.localhost"
+    apps_domain: str = AS_FITS
+    """Each app has a host below this name."""
     public_url: str = ""
     """Where people reach this Tower, when that is not where it listens: `https://tower.example.org`."""
     behind_proxy: bool = False
@@ -118,6 +127,11 @@ class Settings:
         )
     )
     """Names that neither a task, an app nor a run may set (T9). FLYTE_ENDPOINT is not among them."""
+
+    def __post_init__(self) -> None:
+        if self.apps_domain == AS_FITS:
+            encrypted = self.tls or self.behind_proxy
+            object.__setattr__(self, "apps_domain", "apps.localhost" if encrypted else "localhost")
 
     @property
     def database(self) -> Path:

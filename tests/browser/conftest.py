@@ -148,7 +148,7 @@ def lobby(town: Tower, tmp_path_factory: pytest.TempPathFactory) -> str:
     file = tmp_path_factory.mktemp("lobby") / "lobby.py"
     file.write_text(textwrap.dedent(APP))
     town.flyte("serve", str(file), "env")
-    return f"http://lobby-flytesnacks-development.apps.localhost:{town.url.rpartition(':')[2]}"
+    return f"http://lobby-flytesnacks-development.localhost:{town.url.rpartition(':')[2]}"
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def webhook(tower: Tower, tmp_path_factory: pytest.TempPathFactory) -> Webhook:
     return Webhook(
         tower=tower,
         path="/apps/flytesnacks/development/webhook-runner",
-        host="webhook-runner-flytesnacks-development.apps.localhost",
+        host="webhook-runner-flytesnacks-development.localhost",
     )
 
 

@@ -38,7 +38,7 @@ async def test_t15_an_app_cannot_harvest_credentials(street: Street) -> None:
         seen = (await client.get("/", headers={"x-api-key": street.alice})).json()
     token = dict(seen["headers"])["authorization"]
     assert street.alice not in str(seen)
-    other = f"other-flytesnacks-development.apps.localhost:{street.port}"
+    other = f"other-flytesnacks-development.localhost:{street.port}"
     async with street.client(host=other) as client:
         assert (await client.get("/", headers={"authorization": token})).status_code == 401
 
@@ -47,7 +47,7 @@ async def test_t18_a_foreign_page_posts_nothing(street: Street) -> None:
     async with street.client(**await street.browser()) as client:
         form = {"content-type": "application/x-www-form-urlencoded", "origin": "https://evil.example"}
         assert (await client.post("/", content=b"a=1", headers=form)).status_code == 403
-        sibling = {"origin": f"http://other-flytesnacks-development.apps.localhost:{street.port}"}
+        sibling = {"origin": f"http://other-flytesnacks-development.localhost:{street.port}"}
         assert (await client.post("/", headers=sibling)).status_code == 403
     assert street.echo.seen == []
 
@@ -56,7 +56,7 @@ async def test_t19_a_sibling_plants_no_session(street: Street) -> None:
     good = (await street.browser())["cookie"]
     async with street.client(street.alice) as client:
         cookies = (await client.get("/cookies")).headers.get_list("set-cookie")
-    assert not [cookie for cookie in cookies if "tower_" in cookie or "apps.localhost; " in cookie]
+    assert not [cookie for cookie in cookies if "tower_" in cookie or "localhost; " in cookie]
     async with street.client(cookie=f"{good}; tower_session={'A' * 43}") as client:
         assert (await client.get("/")).status_code == 401
 
@@ -129,7 +129,7 @@ async def test_t26_a_websocket_needs_a_credential(street: Street) -> None:
 async def test_t27_a_thousand_spellings_of_a_public_path_open_no_other(street: Street) -> None:
     await street.house.deploy("part", config={"flyte.public_paths": ["/health"]})
     street.house.processes.sockets["flytesnacks/development/part"] = street.house.settings.home / "echo.sock"
-    host = f"part-flytesnacks-development.apps.localhost:{street.port}"
+    host = f"part-flytesnacks-development.localhost:{street.port}"
     chance = random.Random(27)
     pieces = [
         "health",
@@ -160,7 +160,7 @@ async def test_t43_hidden_and_absent_apps_are_the_same(street: Street) -> None:
     mallory = await street.house.person("mallory", None)
     answers = []
     for label in ("echo", "absent"):
-        host = f"{label}-flytesnacks-development.apps.localhost:{street.port}"
+        host = f"{label}-flytesnacks-development.localhost:{street.port}"
         async with street.client(mallory, host=host) as client:
             answers.append(await client.get("/x"))
     assert answers[0].status_code == answers[1].status_code == 404

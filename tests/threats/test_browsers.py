@@ -39,7 +39,7 @@ class Browser(httpx.Client):
 
     def app(self, lab: Lab, name: str = "probe") -> str:
         """Sign in to an app's own host by the way over the console; the host."""
-        host = f"{name}-{PROJECT}-{DOMAIN}.apps.localhost:{urlsplit(self.home).port}"
+        host = f"{name}-{PROJECT}-{DOMAIN}.localhost:{urlsplit(self.home).port}"
         page = {"accept": "text/html", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
         answer = self.get(f"http://{host}/headers", headers=page)
         while answer.is_redirect:
@@ -57,7 +57,7 @@ def alice(lab: Lab) -> Browser:
 def test_t18_a_foreign_page_changes_nothing(lab: Lab, alice: Browser) -> None:
     host = alice.app(lab)
     attacks: list[dict[str, str]] = [{}]
-    attacks += [{"origin": origin} for origin in (*EVIL, f"http://other-{PROJECT}-{DOMAIN}.apps.localhost")]
+    attacks += [{"origin": origin} for origin in (*EVIL, f"http://other-{PROJECT}-{DOMAIN}.localhost")]
     attacks += [{"origin": f"http://{host}", "sec-fetch-site": site} for site in ("cross-site", "same-site")]
     for headers in attacks:
         assert alice.post(f"http://{host}/headers", headers=headers).status_code == 403, headers
@@ -92,7 +92,7 @@ def test_t19_no_app_plants_a_session(lab: Lab, alice: Browser) -> None:
     assert "clear-site-data" not in by_path.headers
     assert any("sandbox" in value for value in by_path.headers.get_list("content-security-policy"))
     mine = next(each.value for each in alice.cookies.jar if each.domain == "127.0.0.1")
-    other = f"other-{PROJECT}-{DOMAIN}.apps.localhost:{urlsplit(alice.home).port}"
+    other = f"other-{PROJECT}-{DOMAIN}.localhost:{urlsplit(alice.home).port}"
     console = {"cookie": f"tower_session={mine}"}
     assert lab.client.get(f"http://{other}/headers", headers=console).status_code == 401
     assert lab.client.get("/", headers=console).status_code == 200
@@ -352,9 +352,9 @@ def test_t41_signing_in_leads_to_no_other_place(lab: Lab, alice: Browser) -> Non
         assert "evil" not in done.headers.get("location", "") + done.text, target
         lab.client.cookies.clear()
     page = {"accept": "text/html", "sec-fetch-mode": "navigate"}
-    for host in ("evil.example", "evil.apps.localhost", "probe.evil.example", f"x@{PROJECT}.apps.localhost"):
+    for host in ("evil.example", "evil.localhost", "probe.evil.example", f"x@{PROJECT}.localhost"):
         assert alice.get("/apps-login", params={"host": host, "next": "/"}, headers=page).status_code == 404
-    real = f"probe-{PROJECT}-{DOMAIN}.apps.localhost:{urlsplit(lab.tower.url).port}"
+    real = f"probe-{PROJECT}-{DOMAIN}.localhost:{urlsplit(lab.tower.url).port}"
     for target in NEXT:
         answer = alice.get("/apps-login", params={"host": real, "next": target, "state": "s"}, headers=page)
         location = urlsplit(answer.headers["location"])

@@ -57,7 +57,7 @@ PROXY_HEADERS = (
 
 def everywhere(lab: Lab, headers: dict[str, str]) -> list[int]:
     """What a program gets at each door: RPC, REST, console, gateway by path and by host."""
-    host = f"probe-{PROJECT}-{DOMAIN}.apps.localhost:{httpx.URL(lab.tower.url).port}"
+    host = f"probe-{PROJECT}-{DOMAIN}.localhost:{httpx.URL(lab.tower.url).port}"
     proto = {"content-type": "application/proto", **headers}
     with lab.elsewhere() as client:
         return [

@@ -18,7 +18,7 @@ from tower.cli.policy import policy
 from tower.cli.secrets import secrets
 from tower.cli.users import users
 from tower.cli.webhooks import webhooks
-from tower.settings import ISOLATION, Settings
+from tower.settings import AS_FITS, ISOLATION, Settings
 
 
 class _Group(click.RichGroup):

@@ -175,7 +175,8 @@ class Outside:
         except ValueError:
             return "://" in audience  # a broken URL may be read as ours by somebody else
         apps = self._settings.apps_domain.lower()
-        if host == apps or host.endswith(f".{apps}"):
+        # other programs of this machine are no apps of ours
+        if host.endswith(f".{apps}") or (host == apps and apps != "localhost"):
             return True
         port = port or (443 if parts.scheme.lower() == "https" else 80)
         public = urlsplit(self._settings.public_url)

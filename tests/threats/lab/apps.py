@@ -118,7 +118,7 @@ def build() -> FastAPI:
             "<script>parent.document.cookie</script>",
             media_type="text/html",
             headers={
-                "set-cookie": "tower_session=planted; Domain=apps.localhost; Path=/",
+                "set-cookie": "tower_session=planted; Domain=localhost; Path=/",
                 "x-seen": "1",
                 "content-security-policy": "default-src *",
                 "clear-site-data": '"*"',

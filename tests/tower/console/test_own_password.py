@@ -83,7 +83,7 @@ async def test_guessing_the_current_password_is_throttled(town: Town, here: str)
     "headers",
     [
         {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
-        {"origin": "http://app-flytesnacks-development.apps.localhost", "sec-fetch-site": "same-site"},
+        {"origin": "http://app-flytesnacks-development.localhost", "sec-fetch-site": "same-site"},
         {"origin": "null"},
     ],
 )

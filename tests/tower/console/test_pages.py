@@ -194,7 +194,7 @@ async def test_the_app_page_tells_state_address_and_revisions(town: Town) -> Non
         async with client.stream("GET", f"{page}/events") as answer:
             stream = events(answer)
             seen = [await asyncio.wait_for(anext(stream), 5) for _ in range(3)]
-    url = f"http://echo-flytesnacks-development.apps.localhost:{town.port}"
+    url = f"http://echo-flytesnacks-development.localhost:{town.port}"
     for told in ("FAILED", "exit status 3", url, "The app echo", "Revisions"):
         assert told in text
     assert url in listed

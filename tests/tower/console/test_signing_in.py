@@ -139,7 +139,7 @@ async def test_a_disabled_person_is_out_at_once(town: Town) -> None:
 
 async def test_the_session_is_carried_over_to_an_app_that_the_person_may_use(town: Town) -> None:
     await town.house.deploy("echo")
-    host = f"echo-flytesnacks-development.apps.localhost:{town.port}"
+    host = f"echo-flytesnacks-development.localhost:{town.port}"
     asked = {"host": host, "state": "s1", "next": "/page?x=1"}
     async with town.client(await town.session("alice")) as client:
         answer = await client.get("/apps-login", params=asked)
@@ -155,15 +155,15 @@ async def test_the_session_is_carried_over_to_an_app_that_the_person_may_use(tow
 async def test_no_session_is_carried_to_any_other_place(town: Town) -> None:
     await town.house.deploy("echo")
     await town.house.person("mallory", None)
-    host = f"echo-flytesnacks-development.apps.localhost:{town.port}"
+    host = f"echo-flytesnacks-development.localhost:{town.port}"
     places = [
         "evil.example",
-        "evil.example#.apps.localhost",
+        "evil.example#.localhost",
         f"x@{host}",
         f"{host}.evil.example",
-        f"echo-flytesnacks-development.apps.localhost:{town.port + 1}",
-        "echo-flytesnacks-development.apps.localhost",
-        f"nothing-flytesnacks-development.apps.localhost:{town.port}",
+        f"echo-flytesnacks-development.localhost:{town.port + 1}",
+        "echo-flytesnacks-development.localhost",
+        f"nothing-flytesnacks-development.localhost:{town.port}",
         "",
     ]
     async with town.client(await town.session("alice")) as client:

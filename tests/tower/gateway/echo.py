@@ -76,9 +76,9 @@ class Echo:
             "__Host-tower_session=planted; Path=/; Secure",
             "Tower_Session=planted",
             "=tower_session=planted",
-            "wide=1; Domain=apps.localhost",
+            "wide=1; Domain=localhost",
             "wide2=1; path=/; DOMAIN=.localhost",
-            "own=1; Domain=echo-flytesnacks-development.apps.localhost",
+            "own=1; Domain=echo-flytesnacks-development.localhost",
             "tower_hop=planted",
         ):
             answer.raw_headers.append((b"set-cookie", cookie.encode()))

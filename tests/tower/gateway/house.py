@@ -31,7 +31,7 @@ from tower.store import logs
 from tower.store.apps import AppRow
 from tower.store.audit import page as audit_page
 
-DOMAIN = "apps.localhost"
+DOMAIN = "localhost"
 
 
 @dataclass

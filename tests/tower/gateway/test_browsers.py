@@ -93,7 +93,7 @@ async def test_a_session_of_one_host_is_none_at_another(street: Street) -> None:
     await street.house.deploy("other")
     street.house.processes.sockets["flytesnacks/development/other"] = street.house.settings.home / "echo.sock"
     cookie = await street.browser()
-    other = f"other-flytesnacks-development.apps.localhost:{street.port}"
+    other = f"other-flytesnacks-development.localhost:{street.port}"
     async with street.client(host=other, **cookie) as client:
         assert (await client.get("/")).status_code == 401
     async with street.client(host=f"127.0.0.1:{street.port}", **cookie) as client:
@@ -177,7 +177,7 @@ async def test_the_path_form_sends_a_browser_to_the_apps_own_host(street: Street
             assert answer.status_code == 303
             assert (
                 answer.headers["location"]
-                == f"http://{name}-flytesnacks-development.apps.localhost:{street.port}/x?y=1"
+                == f"http://{name}-flytesnacks-development.localhost:{street.port}/x?y=1"
             )
         bare = await client.get("/apps/flytesnacks/development/echo")
         assert (bare.status_code, bare.headers["location"]) == (308, "/apps/flytesnacks/development/echo/")
@@ -192,4 +192,4 @@ async def test_a_browser_behind_a_forwarded_port_stays_at_that_port(street: Stre
             f"http://127.0.0.1:{street.port}/apps/flytesnacks/development/none/x",
             headers={"host": "localhost:9999"},
         )
-        assert by_path.headers["location"].partition("/x")[0].endswith(".apps.localhost:9999")
+        assert by_path.headers["location"].partition("/x")[0].endswith(".localhost:9999")

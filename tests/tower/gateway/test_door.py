@@ -11,7 +11,7 @@ from tower.identity.authenticators import MACHINE
 from tower.identity.guesses import SOURCE
 
 ID = "flytesnacks/development/echo"
-UNKNOWN = "nothing-flytesnacks-development.apps.localhost"
+UNKNOWN = "nothing-flytesnacks-development.localhost"
 
 
 async def test_without_a_credential_nothing_reaches_the_app_nor_wakes_it(street: Street) -> None:
@@ -38,7 +38,7 @@ FALSE = [
 async def test_a_credential_that_does_not_hold_is_refused_everywhere(street: Street) -> None:
     await street.house.deploy("open", requires_auth=False)
     street.house.processes.sockets["flytesnacks/development/open"] = street.house.settings.home / "echo.sock"
-    for host in (street.host, f"open-flytesnacks-development.apps.localhost:{street.port}"):
+    for host in (street.host, f"open-flytesnacks-development.localhost:{street.port}"):
         async with street.client(host=host) as client:
             for value in FALSE:
                 answer = await client.get("/", headers={"authorization": value})
@@ -69,7 +69,7 @@ async def test_a_deleted_key_is_refused_at_the_next_call(street: Street) -> None
 async def test_an_open_app_gets_anonymous_requests_without_any_authorization(street: Street) -> None:
     await street.house.deploy("open", requires_auth=False)
     street.house.processes.sockets["flytesnacks/development/open"] = street.house.settings.home / "echo.sock"
-    host = f"open-flytesnacks-development.apps.localhost:{street.port}"
+    host = f"open-flytesnacks-development.localhost:{street.port}"
     async with street.client(host=host) as client:
         anonymous = await client.get("/")
         named = await client.get("/", headers={"authorization": f"Bearer {street.alice}"})
@@ -81,7 +81,7 @@ async def test_an_open_app_gets_anonymous_requests_without_any_authorization(str
 async def test_public_paths_are_open_and_exact(street: Street) -> None:
     await street.house.deploy("part", config={"flyte.public_paths": ["/health"]})
     street.house.processes.sockets["flytesnacks/development/part"] = street.house.settings.home / "echo.sock"
-    host = f"part-flytesnacks-development.apps.localhost:{street.port}"
+    host = f"part-flytesnacks-development.localhost:{street.port}"
     async with street.client(host=host) as client:
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/health?x=1")).status_code == 200
@@ -208,5 +208,5 @@ async def test_a_preflight_of_an_open_app_is_the_apps_to_answer(street: Street) 
     await street.house.deploy("open", requires_auth=False)
     street.house.processes.sockets["flytesnacks/development/open"] = street.house.settings.home / "echo.sock"
     asked = {"origin": "https://evil.example", "access-control-request-method": "POST"}
-    async with street.client(host=f"open-flytesnacks-development.apps.localhost:{street.port}") as client:
+    async with street.client(host=f"open-flytesnacks-development.localhost:{street.port}") as client:
         assert (await client.options("/", headers=asked)).json()["method"] == "OPTIONS"

@@ -151,7 +151,7 @@ async def test_head_and_compressed_answers_pass_untouched(street: Street) -> Non
 async def test_an_app_that_is_not_up_is_a_503_with_a_time(street: Street) -> None:
     await street.house.deploy("asleep")
     async with street.client(
-        street.alice, host=f"asleep-flytesnacks-development.apps.localhost:{street.port}"
+        street.alice, host=f"asleep-flytesnacks-development.localhost:{street.port}"
     ) as client:
         answer = await client.get("/")
     assert answer.status_code == 503
@@ -163,7 +163,7 @@ async def test_a_socket_that_nobody_listens_on_is_a_503(street: Street) -> None:
     await street.house.deploy("gone")
     street.house.processes.sockets["flytesnacks/development/gone"] = street.house.settings.home / "no.sock"
     async with street.client(
-        street.alice, host=f"gone-flytesnacks-development.apps.localhost:{street.port}"
+        street.alice, host=f"gone-flytesnacks-development.localhost:{street.port}"
     ) as client:
         answer = await client.get("/")
     assert answer.status_code == 503
@@ -187,7 +187,7 @@ async def test_a_process_that_just_ended_is_asked_for_again(street: Street) -> N
 async def test_raw_passthrough_forwards_the_original(street: Street) -> None:
     await street.house.deploy("raw", config={"flyte.passthrough": "raw"})
     street.house.processes.sockets["flytesnacks/development/raw"] = street.house.settings.home / "echo.sock"
-    host = f"raw-flytesnacks-development.apps.localhost:{street.port}"
+    host = f"raw-flytesnacks-development.localhost:{street.port}"
     async with street.client(street.alice, host=host) as client:
         answer = await client.get("/")
     assert header(answer, "authorization") == [f"Bearer {street.alice}"]

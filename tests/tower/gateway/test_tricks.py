@@ -128,7 +128,7 @@ SMUGGLED = [
     ["x: a\r\n folded"],
     ["x: a\x00b"],
     ["x\x00: a"],
-    ["host: other.apps.localhost"],
+    ["host: other.localhost"],
     ["authorization: Bearer {key}"],
     ["Authorization: Bearer {key}"],
     ["authorization: Bearer other"],
@@ -177,8 +177,8 @@ HOSTS = [
     "evil.com#." + HOST,
     "a.b." + HOST,
     HOST + ".evil.com",
-    "ECHO-flytesnacks-development.apps.localhost.evil",
-    "echo_flytesnacks_development.apps.localhost",
+    "ECHO-flytesnacks-development.localhost.evil",
+    "echo_flytesnacks_development.localhost",
     "[::1",
 ]
 

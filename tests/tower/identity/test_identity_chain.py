@@ -149,7 +149,7 @@ async def test_a_session_is_good_for_its_own_host_and_kind_of_connection_only(wo
     await world.person("alice")
     cookie = await world.cookie("alice")
     assert (await world.who(cookie=cookie, audience="console")).credential.kind is CredentialKind.SESSION
-    for wrong in ("127.0.0.1:9999", "hook-flytesnacks-development.apps.localhost:8080", "tower.example.org"):
+    for wrong in ("127.0.0.1:9999", "hook-flytesnacks-development.localhost:8080", "tower.example.org"):
         with pytest.raises(Unauthenticated):
             await world.who(cookie=cookie, host=wrong, audience="gateway")
     # over TLS only the __Host- cookie counts, in plain HTTP only the other one
@@ -202,13 +202,13 @@ async def test_a_session_ends_by_time_by_signing_out_and_with_its_person(world: 
 
 async def test_a_session_carried_over_to_an_app_ends_with_the_one_it_came_from(world: World) -> None:
     await world.person("alice")
-    host = "hook-flytesnacks-development.apps.localhost:8080"
+    host = "hook-flytesnacks-development.localhost:8080"
     console = await world.who(cookie=await world.cookie("alice"), audience="console")
     code = await world.logins.create_handover(console, host)
     with pytest.raises(Unauthenticated):
         await world.logins.sign_in(code, host=HOST)  # not a console code
     with pytest.raises(Unauthenticated):
-        await world.logins.sign_in(code, host="other.apps.localhost:8080", handover=True)
+        await world.logins.sign_in(code, host="other.localhost:8080", handover=True)
     signed_in = await world.logins.sign_in(code, host=host, handover=True)
     assert signed_in.row.expires_at <= world.clock.now() + world.settings.session_life
     with pytest.raises(Unauthenticated):
@@ -216,7 +216,7 @@ async def test_a_session_carried_over_to_an_app_ends_with_the_one_it_came_from(w
     at_app = await world.who(cookie=signed_in.text, host=host, audience="gateway")
     assert at_app.subject == "alice"
     with pytest.raises(Denied):
-        await world.logins.create_handover(at_app, "third.apps.localhost:8080", request_id="q")
+        await world.logins.create_handover(at_app, "third.localhost:8080", request_id="q")
     [told] = await world.records(event="access.refuse")
     assert (told.subject, told.request_id, told.decision) == ("alice", "q", "console-session-only")
     await world.logins.sign_out(console)

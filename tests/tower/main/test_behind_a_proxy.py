@@ -54,6 +54,17 @@ def test_what_is_safe_is_taken(right: dict[str, Any]) -> None:
     Settings(home=Path("/nowhere"), **right).validate()
 
 
+def test_hosts_of_apps_share_no_domain_that_takes_cookies_over_plain_http() -> None:
+    """T19. Over TLS their cookies have a prefix that no sibling can plant, and a certificate needs it."""
+    home = Path("/nowhere")
+    assert Settings(home=home).apps_domain == "localhost"
+    assert Settings(home=home, tls=True).apps_domain == "apps.localhost"
+    proxied = Settings(home=home, behind_proxy=True, public_url=PUBLIC)
+    assert proxied.apps_domain == "apps.localhost"
+    for tls in (False, True):
+        assert Settings(home=home, tls=tls, apps_domain="a.example.org").apps_domain == "a.example.org"
+
+
 @pytest.mark.parametrize(
     ("forwarded", "address"),
     [

@@ -154,8 +154,8 @@ async def test_keys_change_and_older_tokens_hold(den: Den, verifier: Verifier) -
         "http://0x7f000001:8080",
         "http://[::ffff:127.0.0.1]:8080",
         "http://0.0.0.0:8080",
-        "http://hook-flytesnacks-development.apps.localhost:8080/",
-        "hook.apps.localhost",
+        "http://hook-flytesnacks-development.localhost:8080/",
+        "hook.localhost",
     ],
 )
 async def test_what_is_no_audience(den: Den, audience: str) -> None:
@@ -167,7 +167,8 @@ async def test_what_is_no_audience(den: Den, audience: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "audience", ["sts.amazonaws.com", "http://127.0.0.1:8200", "urn:x:y", "//iam.example/p"]
+    "audience",
+    ["sts.amazonaws.com", "http://127.0.0.1:8200", "http://localhost:8200", "urn:x:y", "//iam.example/p"],
 )
 async def test_what_is_an_audience(den: Den, verifier: Verifier, audience: str) -> None:
     await den.deploy("alice")
