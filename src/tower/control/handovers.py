@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
+from tower.control.grounded import NEW, PLAIN, below, give
 from tower.errors import Exhausted, Invalid, Unavailable
 from tower.store.runs import ActionRow
 
@@ -64,10 +65,8 @@ class Handovers:
         if said.scheme not in {"", "file"} or said.netloc or Path(said.path) != folder / RUN / child / INPUTS:
             raise Invalid("The inputs of the action are not where this run keeps them.")
         try:
-            with _inside(folder, RUN, child) as place:
-                descriptor = os.open(
-                    INPUTS, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=place
-                )
+            with below(folder, RUN, _named(child)) as place:
+                descriptor = os.open(INPUTS, PLAIN, dir_fd=place)
                 with os.fdopen(descriptor, "rb") as file:
                     facts = os.fstat(descriptor)
                     if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
@@ -89,16 +88,11 @@ class Handovers:
         if change is not None:
             data = await change(data)
         try:
-            with _inside(folder, RESULTS, row.action, make=True) as place:
+            with below(folder, RESULTS, _named(row.action), make=True) as place:
                 # a fresh file each time: one that is there may be a link, or somebody's open file
                 draft = f".{OUTPUTS}.draft"
                 _remove(draft, place)
-                descriptor = os.open(
-                    draft,
-                    os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC,
-                    0o600,
-                    dir_fd=place,
-                )
+                descriptor = os.open(draft, NEW, 0o600, dir_fd=place)
                 with os.fdopen(descriptor, "wb") as file:
                     file.write(data)
                 give(draft, place)
@@ -115,32 +109,11 @@ class Handovers:
         return folder
 
 
-@contextmanager
-def _inside(folder: Path, *steps: str, make: bool = False) -> Iterator[int]:
-    """A descriptor of a folder below `folder`, reached without a link. Raises OSError, Invalid."""
-    if not all(_STEP.fullmatch(step) for step in steps):
+def _named(step: str) -> str:
+    """The name of an action as a step of a path. Raises Invalid."""
+    if not _STEP.fullmatch(step):
         raise Invalid("That is no name for an action.")
-    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(folder, flags)
-    try:
-        for step in steps:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(step, 0o700, dir_fd=descriptor)
-                    give(step, descriptor)
-            below = os.open(step, flags, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def give(name: str, place: int) -> None:
-    """Make what was made in a folder its owner's: where Tower is root, the attempt is somebody else."""
-    owner = os.fstat(place)
-    if owner.st_uid != os.geteuid():
-        os.chown(name, owner.st_uid, owner.st_gid, dir_fd=place, follow_symlinks=False)
+    return step
 
 
 def _remove(name: str, place: int) -> None:

@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from flyteidl2.core import literals_pb2
 from flyteidl2.task import common_pb2
 
 from tower.control.access import Access
-from tower.control.handovers import give
+from tower.control.grounded import FOLDER, NEW, PLAIN, below, give
 from tower.control.runs import run_resource
 from tower.errors import Exhausted, Invalid, NotFound, Unavailable
 from tower.identity.directory import Attempts
@@ -41,9 +41,6 @@ _CHUNK = 1 << 20
 _MOST_FILES = 10_000
 _DEEPEST = 32
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}")
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-_FOLDER = _FLAGS | os.O_DIRECTORY
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +127,7 @@ class RawData:
         return (await self._access.check(principal, Action.RUN_VIEW, thing)).allowed
 
     async def _keep(self, key: str, folder: Path, steps: tuple[str, ...], file: _File) -> None:
-        with _opened(folder, steps) as descriptor:
+        with below(folder, *steps) as descriptor:
 
             async def chunks() -> AsyncIterator[bytes]:
                 while chunk := await asyncio.to_thread(os.read, descriptor, _CHUNK):
@@ -183,7 +180,7 @@ def _look(folder: Path, steps: tuple[str, ...], left: int) -> list[_File]:
 
     def visit(parent: int, name: str, below: str, depth: int) -> None:
         nonlocal left
-        descriptor = os.open(name, _FLAGS, dir_fd=parent)
+        descriptor = os.open(name, PLAIN, dir_fd=parent)
         try:
             facts = os.fstat(descriptor)
             if stat.S_ISDIR(facts.st_mode) and depth < _DEEPEST:
@@ -202,7 +199,7 @@ def _look(folder: Path, steps: tuple[str, ...], left: int) -> list[_File]:
             os.close(descriptor)
 
     try:
-        with _opened(folder, steps[:-1]) as parent:
+        with below(folder, *steps[:-1]) as parent:
             visit(parent, steps[-1], "", 0)
     except OSError as error:
         raise Invalid("A file that a value names cannot be read.", cause=str(error)) from error
@@ -216,27 +213,9 @@ def _digest(found: list[_File]) -> str:
     return hashlib.sha256(listing.encode(errors="surrogateescape")).hexdigest()
 
 
-@contextmanager
-def _opened(folder: Path, steps: tuple[str, ...], *, make: bool = False) -> Iterator[int]:
-    """A descriptor of what stands below `folder` under these names, no link followed. Raises OSError."""
-    descriptor = os.open(folder, _FOLDER)
-    try:
-        for step in steps:
-            if make:
-                with suppress(FileExistsError):
-                    os.mkdir(step, 0o700, dir_fd=descriptor)
-                    give(step, descriptor)
-            below = os.open(step, _FLAGS, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _put(source: Path, folder: Path, steps: tuple[str, ...], name: str) -> None:
     """Copy a kept file, or a folder of them, below `folder`; what is there under its name stays as it is."""
-    with _opened(folder, steps, make=True) as place:
+    with below(folder, *steps, make=True) as place:
         _copy(source, place, name)
 
 
@@ -245,7 +224,7 @@ def _copy(source: Path, place: int, name: str) -> None:
         with suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=place)
             give(name, place)
-        inner = os.open(name, _FOLDER, dir_fd=place)
+        inner = os.open(name, FOLDER, dir_fd=place)
         try:
             for each in sorted(source.iterdir()):
                 _copy(each, inner, each.name)
@@ -254,7 +233,7 @@ def _copy(source: Path, place: int, name: str) -> None:
         return
     with source.open("rb") as file:
         try:
-            out = os.open(name, _NEW, 0o600, dir_fd=place)
+            out = os.open(name, NEW, 0o600, dir_fd=place)
         except FileExistsError:
             return
         with os.fdopen(out, "wb") as target:
