@@ -5,7 +5,8 @@ Three Towers in one run: as shipped; with a permissive stub in place of authenti
 They take turns, each round in another order, so that other work on the machine meets all alike. The added
 time is the difference of the 99th percentiles (the goal) and of the medians, and the median of the
 differences within a round, which suffers least from other work. How much the 99th percentile differs
-between the even and the odd rounds of one and the same Tower is told as `noise_p99_ms`.
+between the even and the odd rounds of one and the same Tower is told as `noise_p99_ms`: above the goal it
+decides nothing, and then the median within a round has to meet the goal as well.
 
     python -m bench identity
 """
@@ -149,7 +150,7 @@ def main() -> dict[str, Any]:
         "ratio": round(cost["p99_ms"] / GOAL_MS, 3),
         "goal": 1.0,
         "goal_ms": GOAL_MS,
-        "met": cost["p99_ms"] <= GOAL_MS,
+        "met": cost["p99_ms"] <= GOAL_MS and (noise <= GOAL_MS or cost["paired_ms"] <= GOAL_MS),
         "says": (
             f"adds {cost['p99_ms']:.2f} ms to the p99 (goal {GOAL_MS:.0f}; even and odd rounds differ by "
             f"{noise:.2f}), {cost['p50_ms']:.2f} to the p50, {cost['paired_ms']:.2f} within a round, "
