@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import secrets as randomness
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from sqlalchemy.exc import IntegrityError
@@ -22,6 +23,7 @@ from tower.errors import AlreadyExists, Denied, Exhausted, Invalid, Precondition
 from tower.identity.principal import Kind, Principal
 from tower.identity.sealing import Sealed, SealingKeys
 from tower.policy.actions import Action, Resource, ResourceType
+from tower.policy.engine import Decision
 from tower.settings import DOMAINS
 from tower.store import secrets as store
 from tower.store.database import Database, Transaction
@@ -87,17 +89,11 @@ class Secrets:
         self, principal: Principal, place: SecretPlace, value: bytes, *, request_id: str = ""
     ) -> SecretRow:
         """Keep a new secret. Raises AlreadyExists when there is one at this place."""
-        place = self._place(principal, place)
         _check_value(value)
-        decision = await self._access.require(
-            principal,
-            Action.SECRET_CREATE,
-            resource(place),
-            request_id=request_id,
-            view=Action.SECRET_LIST,
-        )
+        place, decision = await self._may(principal, Action.SECRET_CREATE, place, request_id=request_id)
         if place.project:
             self._projects.open_for_work(place.project)
+        note = self._noting(principal, decision, request_id)
 
         def write(tx: Transaction) -> SecretRow:
             if store.at(tx, place) is not None:
@@ -121,14 +117,7 @@ class Secrets:
             )
             row = self._seal(row, value)
             store.insert(tx, row)
-            self._access.record(
-                tx,
-                principal,
-                decision,
-                event=Event.SECRET_CREATE,
-                request_id=request_id,
-                detail=told(row),
-            )
+            note(tx, Event.SECRET_CREATE, row)
             return row
 
         try:
@@ -140,15 +129,9 @@ class Secrets:
         self, principal: Principal, place: SecretPlace, value: bytes, *, request_id: str = ""
     ) -> SecretRow:
         """Put another value in place of the one there is, which is gone then. Raises NotFound."""
-        place = self._place(principal, place)
         _check_value(value)
-        decision = await self._access.require(
-            principal,
-            Action.SECRET_CREATE,
-            resource(place),
-            request_id=request_id,
-            view=Action.SECRET_LIST,
-        )
+        place, decision = await self._may(principal, Action.SECRET_CREATE, place, request_id=request_id)
+        note = self._noting(principal, decision, request_id)
 
         def write(tx: Transaction) -> SecretRow:
             row = store.at(tx, place)
@@ -157,42 +140,22 @@ class Secrets:
             row = replace(row, version=row.version + 1, updated_at=tx.now, updated_by=principal.subject)
             row = self._seal(row, value)
             store.replace(tx, row)
-            self._access.record(
-                tx,
-                principal,
-                decision,
-                event=Event.SECRET_UPDATE,
-                request_id=request_id,
-                detail=told(row),
-            )
+            note(tx, Event.SECRET_UPDATE, row)
             return row
 
         return await self._db.write(write)
 
     async def delete(self, principal: Principal, place: SecretPlace, *, request_id: str = "") -> None:
         """Forget a secret. Work that has it keeps it; nothing gets it from now on. Raises NotFound."""
-        place = self._place(principal, place)
-        decision = await self._access.require(
-            principal,
-            Action.SECRET_DELETE,
-            resource(place),
-            request_id=request_id,
-            view=Action.SECRET_LIST,
-        )
+        place, decision = await self._may(principal, Action.SECRET_DELETE, place, request_id=request_id)
+        note = self._noting(principal, decision, request_id)
 
         def write(tx: Transaction) -> None:
             row = store.at(tx, place)
             if row is None:
                 raise not_found(resource(place))
             store.remove(tx, place)
-            self._access.record(
-                tx,
-                principal,
-                decision,
-                event=Event.SECRET_DELETE,
-                request_id=request_id,
-                detail=told(row),
-            )
+            note(tx, Event.SECRET_DELETE, row)
 
         await self._db.write(write)
 
@@ -271,6 +234,25 @@ class Secrets:
     def _seal(self, row: SecretRow, value: bytes) -> SecretRow:
         made = self._keys.seal(value, context=context(row))
         return replace(row, key_id=made.key_id, wrapped=made.wrapped, content=made.content)
+
+    async def _may(
+        self, principal: Principal, action: Action, place: SecretPlace, *, request_id: str
+    ) -> tuple[SecretPlace, Decision]:
+        """The place after all checks, and that the caller may do this there. Raises Denied and NotFound."""
+        place = self._place(principal, place)
+        return place, await self._access.require(
+            principal, action, resource(place), request_id=request_id, view=Action.SECRET_LIST
+        )
+
+    def _noting(
+        self, principal: Principal, decision: Decision, request_id: str
+    ) -> Callable[[Transaction, Event, SecretRow], None]:
+        """Records what becomes of a secret in the transaction of that."""
+
+        def note(tx: Transaction, event: Event, row: SecretRow) -> None:
+            self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=told(row))
+
+        return note
 
     @staticmethod
     def _place(principal: Principal, place: SecretPlace) -> SecretPlace:
