@@ -29,9 +29,18 @@ _BACKLOG = 128
 _LONGEST_PATH = 107
 _LARGEST_EARLY = 1 << 20
 _SECONDS_TO_READ = 1.0
+MOST_CONNECTIONS = 256
+"""Open at a time for one workload: each takes one of the descriptors that there are for everybody."""
+
+_MOST_REFUSED = 32
+_SECONDS_BETWEEN_LINES = 1.0
 _REFUSED = (
     b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 38\r\n"
     b"connection: close\r\n\r\nThis socket belongs to another process"
+)
+_CROWDED = (
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain\r\ncontent-length: 30\r\n"
+    b"retry-after: 1\r\nconnection: close\r\n\r\nToo many connections are open."
 )
 
 Message = MutableMapping[str, Any]
@@ -54,11 +63,12 @@ class Kind(StrEnum):
 
 
 class Refusals(StrEnum):
-    """Why a connection or request was turned away."""
+    """Why a connection or request was turned away; `CROWDED`: the workload has too many open."""
 
     STRANGER = "stranger"
     UNREGISTERED = "unregistered"
     HEADER = "header"
+    CROWDED = "crowded"
 
 
 class AgentSockets:
@@ -145,6 +155,9 @@ class _Door:
         self.state = ServerState()
         self.registered = asyncio.Event()
         self.transports: set[asyncio.Transport] = set()
+        self.admitted = 0
+        self.turned_away = 0
+        self._said: dict[Refusals, tuple[float, int]] = {}
         self._root: Birth | None = None
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
@@ -184,6 +197,25 @@ class _Door:
             return False
         return server is None or descends(caller.pid, server) or hosted(caller.pid)
 
+    def refused(self, reason: Refusals, caller: Peer) -> None:
+        """Count a refusal. A line a second tells of all of them: whoever knocks fills no log."""
+        self.owner.counts[reason] += 1
+        REFUSALS[reason.value].inc()
+        now = asyncio.get_running_loop().time()
+        last, silent = self._said.get(reason, (-_SECONDS_BETWEEN_LINES, 0))
+        if now - last < _SECONDS_BETWEEN_LINES:
+            self._said[reason] = last, silent + 1
+            return
+        self._said[reason] = now, 0
+        log.warning(
+            "connection refused",
+            reason=str(reason),
+            workload=self.workload_id,
+            peer_pid=caller.pid,
+            peer_uid=caller.uid,
+            **({"more": silent} if silent else {}),
+        )
+
     def workload(self, caller: Peer) -> object:
         return self.owner.name(self.kind, self.workload_id, caller.pid)
 
@@ -207,7 +239,7 @@ class _Attested(Bounded):
         super().__init__(config=door.owner.config, server_state=door.state, app_state={})
         self._door = door
         self._waiting: asyncio.Task[None] | None = None
-        self._accepted = False
+        self._accepted = self._turned_away = False
         self._early = bytearray()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -220,7 +252,9 @@ class _Attested(Bounded):
             transport.abort()
             return
         allowed = self._door.judge(caller)
-        if allowed is None:
+        if allowed is None and len(self._door.transports) > MOST_CONNECTIONS:
+            transport.abort()
+        elif allowed is None:
             self._waiting = asyncio.get_running_loop().create_task(self._wait(transport, caller))
         else:
             self._decide(transport, caller, allowed, Refusals.STRANGER)
@@ -229,7 +263,9 @@ class _Attested(Bounded):
         if self._waiting is not None:
             self._waiting.cancel()
         self._door.transports.discard(self.transport)
+        self._door.turned_away -= self._turned_away
         if self._accepted:
+            self._door.admitted -= 1
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -256,22 +292,22 @@ class _Attested(Bounded):
             super().data_received(bytes(self._early))
 
     def _decide(self, transport: asyncio.Transport, caller: Peer, allowed: bool, reason: Refusals) -> None:
+        if allowed and self._door.admitted >= MOST_CONNECTIONS:
+            allowed, reason = False, Refusals.CROWDED
         if allowed:
             self.app_state = {"workload": self._door.workload(caller)}
             self._accepted = True
+            self._door.admitted += 1
             super().connection_made(transport)
             return
-        self._door.owner.counts[reason] += 1
-        REFUSALS[reason.value].inc()
-        log.warning(
-            "connection refused",
-            reason=str(reason),
-            workload=self._door.workload_id,
-            peer_pid=caller.pid,
-            peer_uid=caller.uid,
-        )
+        self._door.refused(reason, caller)
+        if self._door.turned_away >= _MOST_REFUSED:
+            transport.abort()
+            return
+        self._turned_away = True
+        self._door.turned_away += 1
         # closing with the request unread would reset the connection before the answer is seen
-        transport.write(_REFUSED)
+        transport.write(_CROWDED if reason is Refusals.CROWDED else _REFUSED)
         self.loop.call_later(_SECONDS_TO_READ, transport.close)
 
 

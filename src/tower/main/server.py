@@ -45,7 +45,6 @@ from tower.control.reconcile import (
     ScheduleLoop,
 )
 from tower.control.reconcile import Parts as ReconcileParts
-from tower.direct import Piecewise
 from tower.errors import Unavailable
 from tower.executors.process import ProcessExecutor
 from tower.executors.process.isolation import Isolation, Mode, Wanted, choose
@@ -53,6 +52,7 @@ from tower.gateway.door import ROUTES as GATEWAY_ROUTES
 from tower.gateway.door import Gateway, Parts
 from tower.identity.workload import Workload, WorkloadKind
 from tower.images.venv import VenvBuilder
+from tower.main import crowd
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.guards import GUARDS, Guards
 from tower.main.house import VERSION, House, compose
@@ -98,7 +98,8 @@ async def _up(settings: Settings, guards: Guards) -> None:
             if settings.behind_proxy:
                 public = BehindProxy(public, settings.public_url)
                 agents = BehindProxy(agents, settings.public_url)
-            config = _config(public, certificate=certificate)
+            http = crowd.of_at_most(crowd.room())
+            config = _config(public, certificate=certificate, http=http)
             server = _Server(config, on_stop=running.rest)
             _spare_the_collector()
             log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
@@ -107,7 +108,7 @@ async def _up(settings: Settings, guards: Guards) -> None:
             await server.serve(sockets=[listener.dup() if beside else listener])
             log.info("draining")
             if beside:
-                async with lingering(listener, _config(agents, certificate=certificate)):
+                async with lingering(listener, _config(agents, certificate=certificate, http=http)):
                     await running.drain()
 
 
@@ -347,10 +348,10 @@ class _Server(uvicorn.Server):
         print(f"ready {scheme}://{name}:{port}", flush=True)  # noqa: T201
 
 
-def _config(app: App, *, certificate: tls.Certificate | None) -> uvicorn.Config:
+def _config(app: App, *, certificate: tls.Certificate | None, http: type[asyncio.Protocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Piecewise,
+        http=http,
         ws="websockets-sansio",
         loop="none",
         lifespan="off",
