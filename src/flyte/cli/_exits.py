@@ -90,8 +90,7 @@ class Failed(click.ClickException):
             message, _, log = message.partition("\n")
         if message[-1] not in ".!?":
             message += "."
-        line = f"{message} {_REMEDY.get(status) or error.hint}"
-        return cls(_ARGUMENT.sub(_option, line), status, log=log)
+        return cls(in_options(f"{message} {_REMEDY.get(status) or error.hint}"), status, log=log)
 
     @classmethod
     def in_user_code(cls, error: Exception, file: str) -> Failed:
@@ -110,5 +109,6 @@ class Failed(click.ClickException):
             click.echo(f"  {cell(line)}".rstrip(), file=file, err=file is None)
 
 
-def _option(argument: re.Match[str]) -> str:
-    return f"--{argument[1].replace('_', '-')}"
+def in_options(text: str) -> str:
+    """What the SDK says of its arguments, said of options."""
+    return _ARGUMENT.sub(lambda found: f"--{found[1].replace('_', '-')}", text)

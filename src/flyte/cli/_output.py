@@ -100,7 +100,7 @@ def cell(value: Any) -> str:
 
 def _shown(name: str, value: Any) -> str:
     """A field; a time of the administration interface, a text in ISO 8601, as people read it."""
-    if name.endswith("_at") and isinstance(value, str):
+    if (name == "at" or name.endswith("_at")) and isinstance(value, str):
         try:
             value = dt.datetime.fromisoformat(value)
         except ValueError:

@@ -122,8 +122,14 @@ def _value(file: Path | None) -> str:
 
 async def _ask(method: str, path: str, body: Any = None) -> Any:
     from flyte._init import current_session
+    from flyte.errors import RemoteNotFoundError
 
-    return await current_session().json(method, path, body)
+    try:
+        return await current_session().json(method, path, body)
+    except RemoteNotFoundError as error:
+        # a name says nothing without its place, and no setting adds one
+        hint = "Say where it is by --project, with --domain, or --personal; `flyte get secret` lists them."
+        raise RemoteNotFoundError(error.message, code=error.code, hint=hint) from error
 
 
 async def _listed(scope: dict[str, Any]) -> list[dict[str, Any]]:

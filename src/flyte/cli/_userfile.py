@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
-from ._exits import Failed
+from ._exits import Exit, Failed
 
 if TYPE_CHECKING:
     from flyte._deploy import Loaded
@@ -26,7 +26,9 @@ def load(path: Path) -> Loaded:
         cause = error.__cause__
         if isinstance(cause, Exception) and not isinstance(cause, FlyteError):
             raise Failed.in_user_code(cause, str(path.absolute())) from error
-        raise
+        failed = Failed.of(error)
+        failed.status = Exit.USAGE
+        raise failed from error
 
 
 def task(loaded: Loaded, name: str) -> Any:

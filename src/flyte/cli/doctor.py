@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import rich_click as click
 
 from ._command import Target, narrowed, options
-from ._exits import Exit
+from ._exits import Exit, in_options
 from ._output import print_json
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def doctor(context: click.Context, /, **given: Any) -> None:
     for finding in findings if target.output != "json" else ():
         click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.what}: {finding.told}")
         if not finding.well and finding.remedy:
-            click.echo(f"     {finding.remedy}")
+            click.echo(f"     {in_options(finding.remedy)}")
     if not all(finding.well for finding in findings):
         context.exit(Exit.FAILURE)
 

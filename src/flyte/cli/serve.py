@@ -37,8 +37,13 @@ def serve(context: click.Context, /, file: Path, env: str, **given: Any) -> None
 
     ENV is the variable that holds the app's environment, or its name.
     """
+    from flyte.app._environment import AppEnvironment
+
     loaded = load(file)
-    given |= {"loaded": loaded, "environment": loaded.environment(env)}
+    environment = loaded.environment(env)
+    if not isinstance(environment, AppEnvironment):
+        raise click.UsageError(f"{env} is no app; its tasks are deployed by `flyte deploy {file} {env}`.")
+    given |= {"loaded": loaded, "environment": environment}
     enter(context, _serve, given)
 
 

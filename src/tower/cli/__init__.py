@@ -7,9 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import rich_click as click
+from click.exceptions import Exit
 
 from tower import issuers
-from tower.cli.administration import EPILOG, HOME, Administration, composition_root, faults, span, without
+from tower.cli.administration import (
+    EPILOG,
+    HOME,
+    Administration,
+    composition_root,
+    fail,
+    faults,
+    span,
+    without,
+)
 from tower.cli.agent import agent
 from tower.cli.audit import audit
 from tower.cli.doctor import doctor
@@ -26,12 +36,27 @@ class _Group(click.RichGroup):
         """Without the boxes that rich_click draws around errors: a line can be searched for."""
         return click.Group.main(self, *args, **kwargs)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a bug in one is a line of its own. The server's is in its log, in full."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.Abort, Exit, BrokenPipeError):
+            raise
+        except Exception as error:
+            if ctx.invoked_subcommand == "up" or os.environ.get("TOWER_DEBUG"):
+                raise
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            fail(f"It failed unexpectedly: {what}. TOWER_DEBUG=1 shows where.", 1)
+
 
 @click.group(cls=_Group, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="flyte-tower")
 @HOME
 def cli() -> None:
-    """Tower: an identity-aware control plane for Flyte tasks and apps."""
+    """Tower: an identity-aware control plane for Flyte tasks and apps.
+
+    `tower up` starts it. The other commands administer it on the machine itself, also while it runs.
+    """
 
 
 @cli.command()

@@ -61,7 +61,7 @@ def test(
             print(f"{case.name}: {found} by {', '.join(decision.policies) or 'no policy'}")
     if wrong:
         fail(f"{wrong} of {len(listed)} cases came out otherwise.", DIFFERS)
-    print(f"{len(listed)} cases as expected, revision {engine.revision}")
+    print(f"{len(listed)} {'case' if len(listed) == 1 else 'cases'} as expected, revision {engine.revision}")
 
 
 def _in_force(tower: Administration) -> Rulebook:

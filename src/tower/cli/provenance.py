@@ -57,7 +57,10 @@ def _link(link: dict[str, Any], *, depth: int) -> Iterator[str]:
     yield f"{inner}allowed by  {policies}, policy revision {link['policy_revision']}"
     yield f"{inner}code        {link['code_digest'] or 'part of the image'}"
     yield f"{inner}inputs      {link['inputs']}"
-    ended = "not ended" if end is None else f"{end['outcome']} at {_time(end['at'])}, record {end['record']}"
+    ended = "not ended"
+    if end is not None:
+        outcome = "succeeded" if end["outcome"] == "allowed" else end["outcome"]
+        ended = f"{outcome} at {_time(end['at'])}, record {end['record']}"
     yield f"{inner}asked       {_time(link['at'])}; {ended}"
     for each in link["below"]:
         yield from _link(each, depth=depth + 1)

@@ -156,3 +156,24 @@ def test_a_log_gets_no_colours(program: str, vendor: str) -> None:
             [BIN / program, *arguments], env=environment, capture_output=True, check=False, timeout=60
         )
         assert b"\x1b" not in done.stdout + done.stderr, arguments
+
+
+def test_a_file_that_cannot_be_loaded_is_wrong_usage(tmp_path: Path) -> None:
+    path = tmp_path / "sched.py"
+    path.write_text("import flyte\n")
+    done = run("deploy", str(path), "env")
+    assert done.exit_code == 2
+    assert "Rename the file." in done.stderr
+
+
+def test_serve_names_the_command_for_tasks(file: str) -> None:
+    done = run("serve", file, "env")
+    assert done.exit_code == 2
+    assert f"env is no app; its tasks are deployed by `flyte deploy {file} env`." in done.stderr
+
+
+def test_doctor_speaks_of_options(tmp_path: Path) -> None:
+    done = run("doctor", HOME=str(tmp_path), FLYTE_HOME=str(tmp_path))
+    assert done.exit_code == 1
+    assert "--endpoint" in done.stdout + done.stderr
+    assert "endpoint=" not in done.stdout + done.stderr

@@ -70,3 +70,18 @@ def test_wrong_usage_is_a_line_and_no_box(run: Run) -> None:
     assert done.exit_code == 2
     assert "Error: Missing argument 'NAME'." in done.stderr
     assert "─" not in done.stderr
+
+
+def test_a_bug_is_a_line_as_well(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise LookupError("nothing there")
+
+    monkeypatch.setattr(administration.Administration, "call", broken)
+    done = run("--home", str(tmp_path), "users", "list")
+    assert done.exit_code == 1
+    assert (
+        done.stderr
+        == "tower: It failed unexpectedly: LookupError: nothing there. TOWER_DEBUG=1 shows where.\n"
+    )
+    monkeypatch.setenv("TOWER_DEBUG", "1")
+    assert isinstance(run("--home", str(tmp_path), "users", "list").exception, LookupError)
