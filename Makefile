@@ -4,9 +4,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ARGS   ?=
+SLOW   := tests/threats tests/suites tests/official tests/tower/whole
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test browser check format bench fuzz clean
+.PHONY: help setup demo test slow browser check format bench fuzz clean
 
 help:  ## Show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,7 +24,10 @@ demo: $(READY)  ## Start Tower, deploy the webhook, call it as two people (ARGS=
 	@$(BIN)/python -m examples.demo $(ARGS)
 
 test: $(READY)  ## Run the tests
-	@$(BIN)/python -m pytest -n auto --dist loadgroup --ignore=tests/browser $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadgroup --ignore=tests/browser $(SLOW:%=--ignore=%) $(ARGS)
+
+slow: $(READY)  ## Run the suites of minutes: threats, kills and restarts, whole servers, the official SDK
+	@$(BIN)/python -m pytest -n auto --dist loadgroup $(SLOW) $(ARGS)
 
 browser: $(READY)  ## Run the tests of the console in a real Chromium
 	@VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/uv sync --active --quiet --locked --extra server --group dev --group browser --inexact
