@@ -17,6 +17,8 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from tower.control.oauth.discovery import GRANTS, TOKEN_EXCHANGE
 
+WEBSOCKET = "WEBSOCKET"
+"""In the place of a method: the handshake of a websocket."""
 JSON, FORM = b"application/json", b"application/x-www-form-urlencoded"
 PLACE = {
     "project": "flytesnacks",
@@ -166,6 +168,8 @@ _SPECIAL: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("a path of a webhook", {"method": "POST", "path": f"/apps/{_APPS}/closed/hook", "body": {}}),
         ("another path of a webhook", {"method": "POST", "path": f"/apps/{_APPS}/closed/other", "body": {}}),
         ("an app for everybody", {"path": f"/apps/{_APPS}/open/x"}),
+        ("a websocket", {"method": WEBSOCKET, "path": f"/apps/{_APPS}/closed/ws"}),
+        ("a websocket of an app for everybody", {"method": WEBSOCKET, "path": f"/apps/{_APPS}/open/ws"}),
     ],
     "gateway ANY <app host>/{path}": [
         ("", {"path": "/x", "host": "{closed_host}"}),
@@ -174,14 +178,26 @@ _SPECIAL: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("a public path", {"path": "/public", "host": "{closed_host}"}),
         ("a path of a webhook", {"method": "POST", "path": "/hook", "host": "{closed_host}", "body": {}}),
         ("an app for everybody", {"path": "/x", "host": "{open_host}"}),
+        ("a websocket", {"method": WEBSOCKET, "path": "/ws", "host": "{closed_host}"}),
+        (
+            "a websocket of an app that is not there",
+            {"method": WEBSOCKET, "path": "/ws", "host": "absent.localhost:8080"},
+        ),
+        ("a websocket of an app for everybody", {"method": WEBSOCKET, "path": "/ws", "host": "{open_host}"}),
     ],
     "gateway GET <app host>/.tower/session": [
         ("", {"path": "/.tower/session?code=x&state=y", "host": "{closed_host}"}),
+        ("a websocket", {"method": WEBSOCKET, "path": "/.tower/session", "host": "{closed_host}"}),
     ],
     "data PUT /data/upload/{ticket}": [
         ("a made-up ticket", {"path": "/data/upload/x"}),
         ("a ticket for downloads", {"path": "/data/upload/{download}"}),
         ("a ticket", {"path": "/data/upload/{upload}"}),
+    ],
+    "data HEAD /data/download/{ticket}": [
+        ("a made-up ticket", {"path": "/data/download/x"}),
+        ("a ticket for uploads", {"path": "/data/download/{upload}"}),
+        ("a ticket", {"path": "/data/download/{download}"}),
     ],
     "data GET /data/download/{ticket}": [
         ("a made-up ticket", {"path": "/data/download/x"}),

@@ -28,7 +28,7 @@ from tests.matrix_credentials import (
     delivery,
     provider,
 )
-from tests.matrix_requests import FORM, Ask, message
+from tests.matrix_requests import FORM, WEBSOCKET, Ask, message
 from tests.tower.gateway import house as apps
 from tests.tower.gateway.echo import Echo
 from tests.tower.identity.test_webhook_signatures import SECRET
@@ -335,6 +335,11 @@ class Matrix:
             "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 8080),
             "state": {} if caller.workload is None else {"workload": caller.workload},
         }  # fmt: skip
+        if ask.method == WEBSOCKET:
+            scope |= {"type": "websocket", "scheme": "wss" if caller.secure else "ws", "subprotocols": []}
+            scope["extensions"] = {"websocket.http.response": {}}
+            scope["headers"] = [(b"host", host), *headers]
+            del scope["method"]
         self._location = ""
         status: list[int] = []
         content: list[bytes] = []
@@ -345,12 +350,18 @@ class Matrix:
             nonlocal given
             if not given:
                 given = True
+                if ask.method == WEBSOCKET:
+                    return {"type": "websocket.connect"}
                 return {"type": "http.request", "body": body, "more_body": False}
             await asyncio.Event().wait()
             return {"type": "http.disconnect"}
 
         async def send(message: Any) -> None:
-            if message["type"] == "http.response.start":
+            kind = message["type"].removeprefix("websocket.")
+            if kind in {"accept", "close"}:  # a close before the acceptance is a refusal without more
+                status.append(101 if kind == "accept" else 403)
+                answered.set()
+            elif kind == "http.response.start":
                 status.append(message["status"])
                 self._location = dict(message.get("headers", ())).get(b"location", b"").decode()
             elif message.get("body") or not message.get("more_body"):

@@ -42,16 +42,12 @@ from tower.identity.offers import KEY_HEADERS, Presented
 from tower.identity.principal import CredentialKind, Principal
 from tower.identity.sessions import set_cookie
 from tower.policy.actions import Action
+from tower.routes import Table
 from tower.settings import Settings
 
 if TYPE_CHECKING:
     from tower.gateway.forwarding import Forwarding
 
-ROUTES = (
-    "gateway ANY /apps/{project}/{domain}/{name}/{path}",
-    "gateway ANY <app host>/{path}",
-    "gateway GET <app host>/.tower/session",
-)
 WAKE_SECONDS = 30.0
 
 _NAMING = frozenset({b"authorization", b"cookie", *(name.encode() for name in KEY_HEADERS)})
@@ -247,28 +243,33 @@ class Gateway:
                 await redirect(scope, send, f"{request.prefix}/", status=308)
                 return True
         elif not request.prefix and request.target.path.startswith(hop.RESERVED):
-            if request.target.path != hop.RETURN or request.method != "GET" or request.websocket:
+            found = None if request.websocket else _RESERVED.find(request.method, request.target.path)
+            if found is None:
                 raise NotFound("There is nothing here.")
-            self._patience(request, request.target.query)
-            try:
-                following, cookies = await hop.finish(
-                    request.target,
-                    request.headers,
-                    host=request.host,
-                    secure=request.secure,
-                    logins=self._parts.logins,
-                    request_id=request.id,
-                )
-            except (Denied, NotFound, Unauthenticated):
-                self._failed(request, request.target.query)
-                raise
-            await redirect(scope, send, following, headers=cookies)
+            await found[0](self, request, scope, send)
             return True
         if origins.preflight(request.headers, method=request.method) and not self._public(request):
             # no credential comes with a preflight and none is needed to say that we grant nothing (T49)
             await respond(scope, send, 204, b"", [(b"vary", b"Origin"), (b"cache-control", b"no-store")])
             return True
         return False
+
+    async def _finish(self, request: Request, scope: Scope, send: Send) -> None:
+        """A browser comes back from the console with a code for this host."""
+        self._patience(request, request.target.query)
+        try:
+            following, cookies = await hop.finish(
+                request.target,
+                request.headers,
+                host=request.host,
+                secure=request.secure,
+                logins=self._parts.logins,
+                request_id=request.id,
+            )
+        except (Denied, NotFound, Unauthenticated):
+            self._failed(request, request.target.query)
+            raise
+        await redirect(scope, send, following, headers=cookies)
 
     async def _name(self, request: Request) -> Principal | None:
         """The caller, or None for a request without any credential."""
@@ -471,6 +472,16 @@ def _with(fault: Fault, request: Request | None) -> list[tuple[bytes, bytes]]:
     ):
         found.append((b"set-cookie", set_cookie("", secure=request.secure, max_age=0).encode()))
     return found
+
+
+_RESERVED = Table("gateway", [("GET", hop.RETURN, Gateway._finish)])
+"""What an app's host serves itself; everything else there, and at an app's path, goes to the app."""
+
+ROUTES = (
+    f"gateway ANY {paths.TEMPLATE}",
+    "gateway ANY <app host>/{path}",
+    *(name.replace(" /", " <app host>/") for name in _RESERVED.names),
+)
 
 
 def build(parts: Parts) -> Gateway:

@@ -14,6 +14,7 @@ from tower.errors import Invalid
 
 MAX_TARGET = 16 * 1024
 PREFIX = b"/apps/"
+TEMPLATE = "/apps/{project}/{domain}/{name}/{path}"
 
 _ALLOWED = re.compile(rb"/(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(rb"[\x21-\x7e]*")

@@ -20,6 +20,7 @@ from tower.errors import HTTP_STATUS, Code, Counterfeit, Exhausted, Fault, Inval
 from tower.identity.chain import Refused
 from tower.identity.guesses import Guesses
 from tower.possession import PEER_HEADER, PROOF_HEADER, TOKEN_HEADER, TOKEN_PATH, public_key
+from tower.routes import Table
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -27,7 +28,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-ROUTES = (f"nodes POST {TOKEN_PATH}",)
 MAX_BODY = 8192
 _REFUSED = (TOKEN_HEADER, b"refused")
 """Tells the agent that an answer is about its token, and not the task's business."""
@@ -60,8 +60,13 @@ class NodesDoor:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] == "http":
-            if scope["path"] == TOKEN_PATH:
-                await self._token(scope, receive, send)
+            if methods := _TABLE.methods(scope["path"]):
+                found = _TABLE.find(scope["method"], scope["path"])
+                if found is None:
+                    fault = Invalid(f"This is asked for with {methods[0]}.")
+                    await _refuse(send, fault, _request_id(scope))
+                else:
+                    await found[0](self, scope, receive, send)
                 return
             for name, _ in scope["headers"]:
                 if name == TOKEN_HEADER:
@@ -111,8 +116,6 @@ class NodesDoor:
     async def _token(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = _request_id(scope)
         try:
-            if scope["method"] != "POST":
-                raise Invalid("Tokens of agents are asked for with POST.")
             body = await _whole(receive)
             # tickets and proofs are no guesses' prey, and those who have one must not wait for others
             held = await self._give(scope, body, request_id)
@@ -140,6 +143,10 @@ class NodesDoor:
         except (ValueError, RecursionError) as error:
             raise Invalid("The request is no JSON object as it should be.") from error
         return await self._agents.exchange(ticket, half, proof, body, request_id=request_id)
+
+
+_TABLE = Table("nodes", [("POST", TOKEN_PATH, NodesDoor._token)])
+ROUTES = _TABLE.names
 
 
 def _source(scope: Scope) -> str:

@@ -341,6 +341,7 @@ ROUTES: dict[str, Row] = {
     # a ticket in the path names one object and nobody: what it allows was decided when it was made
     "data PUT /data/upload/{ticket}": _ANONYMOUS,
     "data GET /data/download/{ticket}": _ANONYMOUS,
+    "data HEAD /data/download/{ticket}": _ANONYMOUS,
     # on the sockets of attempts alone
     "agent POST /agent/token": _SELF,
     "console GET /": _read(Action.RUN_VIEW),

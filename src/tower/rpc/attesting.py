@@ -11,6 +11,7 @@ import structlog
 from tower.control.attesting import Attesting
 from tower.errors import Code, Fault, retry_after
 from tower.identity.chain import Chain, Presented
+from tower.routes import Table
 from tower.rpc.codes import HTTP, WIRE
 
 Scope = MutableMapping[str, Any]
@@ -20,7 +21,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 PREFIX = "/agent/"
 TOKEN = "/agent/token"  # noqa: S105  (a path)
-ROUTES = (f"agent POST {TOKEN}",)
 _log = structlog.get_logger("tower.rpc")
 
 
@@ -36,12 +36,13 @@ class AttestedDoor:
         """Serve one request."""
         if scope["type"] != "http":
             raise RuntimeError("The door of attested processes serves HTTP only.")
-        if scope["path"] != TOKEN:
-            await self._answer(send, 404, b"")
+        found = _TABLE.find(scope["method"], scope["path"])
+        if found is None:
+            await self._answer(send, 405 if _TABLE.methods(scope["path"]) else 404, b"")
             return
-        if scope["method"] != "POST":
-            await self._answer(send, 405, b"")
-            return
+        await found[0](self, scope, send)
+
+    async def _token(self, scope: Scope, send: Send) -> None:
         presented = Presented(
             headers=tuple(scope["headers"]),
             workload=(scope.get("state") or {}).get("workload"),
@@ -68,3 +69,7 @@ class AttestedDoor:
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+_TABLE = Table("agent", [("POST", TOKEN, AttestedDoor._token)])
+ROUTES = _TABLE.names

@@ -18,6 +18,7 @@ import structlog
 from tower.arrival import Arrival
 from tower.control.data import Data
 from tower.errors import Code, Exhausted, Fault, Invalid
+from tower.routes import Table
 from tower.rpc.codes import HTTP, WIRE
 
 Scope = MutableMapping[str, Any]
@@ -27,7 +28,6 @@ Send = Callable[[Message], Awaitable[None]]
 
 UPLOAD = "/data/upload/"
 DOWNLOAD = "/data/download/"
-ROUTES = ("data PUT /data/upload/{ticket}", "data GET /data/download/{ticket}")
 _log = structlog.get_logger("tower.rpc")
 
 
@@ -49,20 +49,21 @@ class Transfer:
         if scope["type"] != "http":
             raise RuntimeError("The data door serves HTTP only.")
         path, method = scope["path"], scope["method"]
+        found = _TABLE.find(method, path)
         try:
-            if path.startswith(UPLOAD) and method == "PUT":
-                await self._upload(path.removeprefix(UPLOAD), scope, receive)
-                await self._answer(send, 200)
-            elif path.startswith(DOWNLOAD) and method in {"GET", "HEAD"}:
-                await self._download(path.removeprefix(DOWNLOAD), send, body=method == "GET")
+            if found is None:
+                allowed = ", ".join(_TABLE.methods(path))
+                await self._answer(
+                    send, 405, problem="Only uploads by PUT and downloads by GET.", allowed=allowed
+                )
             else:
-                await self._answer(send, 405, problem="Only uploads by PUT and downloads by GET.")
+                await found[0](self, found[1], scope, receive, send)
         except _Gone:
             _log.info("transfer", method=method, outcome="cancelled")
         except Fault as fault:
             await self._refuse(fault, send, method=method)
 
-    async def _upload(self, ticket: str, scope: Scope, receive: Receive) -> None:
+    async def _upload(self, ticket: str, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"").decode("latin-1")
         arrival = Arrival(scope, receive)
@@ -77,8 +78,9 @@ class Transfer:
             if arrival.waited_for:
                 await self._data.gave_up(ticket, size=arrival.size, request_id=secrets.token_hex(16))
             raise
+        await self._answer(send, 200)
 
-    async def _download(self, ticket: str, send: Send, *, body: bool) -> None:
+    async def _download(self, ticket: str, scope: Scope, receive: Receive, send: Send) -> None:
         name, size, chunks = await self._data.send(ticket)
         headers = [
             (b"content-type", b"application/octet-stream"),
@@ -90,7 +92,7 @@ class Transfer:
             (b"x-tower", self._version),
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        if body:
+        if scope["method"] != "HEAD":
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
@@ -106,15 +108,27 @@ class Transfer:
         _log.info("transfer", method=method, outcome="fault", code=fault.code.value, cause=fault.cause)
         await self._answer(send, status, problem=problem)
 
-    async def _answer(self, send: Send, status: int, *, problem: str = "") -> None:
+    async def _answer(self, send: Send, status: int, *, problem: str = "", allowed: str = "") -> None:
         body = json.dumps({"detail": problem}).encode() if problem else b""
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
             (b"x-tower", self._version),
+            *([(b"allow", allowed.encode())] if allowed else []),
         ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+_TABLE = Table(
+    "data",
+    [
+        ("PUT", UPLOAD + "{ticket}", Transfer._upload),
+        ("GET", DOWNLOAD + "{ticket}", Transfer._download),
+        ("HEAD", DOWNLOAD + "{ticket}", Transfer._download),
+    ],
+)
+ROUTES = _TABLE.names
 
 
 async def _body(receive: Receive) -> AsyncIterator[bytes]:

@@ -10,21 +10,47 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.matrix_doors import mounted
-from tests.matrix_requests import Ask, asked, rpc
+from tests.matrix_requests import WEBSOCKET, Ask, asked, rpc
 from tests.matrix_world import DEAD, ORDER, Matrix, opened
 
 from tower.policy.actions import METHODS, ROUTES, AuditLevel, Row
+from tower.store import audit
 
 FOLDER = Path(__file__).parents[2] / "cases" / "matrix"
 DOORS = ("gateway", "data", "agent", "nodes", "oauth", "rpc", "rest", "console")
 """In the order in which they are asked: those first that need what others delete."""
 LAST = "console POST /signout"
 OTHERS = "others"
+
+WHO: dict[str, tuple[str, str, bool, list[str]]] = {
+    "nobody": ("nobody", "api_key", False, []),
+    "viewer": ("viewer", "api_key", False, []),
+    "limited key of root": ("root", "api_key", False, []),
+    "token of an issuer": ("corp|maker", "oidc_token", False, []),
+    "contributor": ("contributor", "api_key", False, []),
+    "service": ("service", "api_key", False, []),
+    "keeper": ("keeper", "api_key", False, []),
+    "app token of root over TLS": ("root", "app_token", False, ["app"]),
+    "app of root": ("root", "app_token", True, ["app"]),
+    "run token of root": ("root", "workload", False, ["run"]),
+    "agent of a task of root": ("root", "workload", True, ["run"]),
+    "task of root": ("root", "workload", True, ["run"]),
+    "access token of root": ("root", "access_token", False, []),
+    "session of root": ("root", "session", False, []),
+    "root": ("root", "api_key", False, []),
+    "machine": ("machine", "machine", True, []),
+}
+"""Person, kind of credential, whether the kernel vouches, the kinds of actors on the way."""
+
+HEADS_THAT_DO_LESS = ("console GET /signin/{code}", "console GET /signin/with/{alias}")
+"""A HEAD of a mail scanner uses up no sign-in link and begins no sign-in."""
+UNSERVED = {400, 401, 403, 404, 405}
 
 Cells = dict[str, str]
 """What each caller is answered."""
@@ -110,6 +136,76 @@ async def test_who_is_answered_what_is_what_the_files_say(matrix: Matrix) -> Non
         expected = read(door)
         assert cells.keys() == expected.keys()
         assert cells == expected
+
+
+async def test_a_head_is_answered_as_its_get(matrix: Matrix) -> None:
+    """Where it is served; and nowhere does it let in more than the GET, or do what that would."""
+    served = {*METHODS, *ROUTES}
+    for name in ("anonymous", "nobody", "root", "session of root"):
+        caller = matrix.callers[name]
+        for ask in rows({route for route in served if " GET " in route or route.startswith("gateway ANY")}):
+            if ask.method != "GET" or "/events" in ask.path or ask.row.endswith("/logs"):
+                continue
+            got = await matrix.answer(caller, ask)
+            status, _ = await matrix.call(caller, replace(ask, method="HEAD"))
+            if route_of(ask.row).startswith(HEADS_THAT_DO_LESS):
+                assert status == 200, ask.row
+            elif "openapi" not in ask.row and (door_of(ask.row) == "rest" or "/.tower/" in ask.row):
+                # it is not served there
+                assert status in {401, 404, 405}, ask.row
+            else:
+                assert str(status) == got.partition(" ")[0], (name, ask.row)
+
+
+async def test_no_method_but_those_of_the_table_is_served_to_anybody(matrix: Matrix) -> None:
+    table = {route_of(ask.row): ask for ask in rows({*METHODS, *ROUTES})}
+    before = await matrix.house.db.read(lambda reader: audit.head(reader).seq)
+    for route, ask in table.items():
+        if route.startswith("gateway ANY"):
+            continue  # whatever the app says
+        path = ask.path.partition("?")[0]
+        of_path = {
+            each.method
+            for each in table.values()
+            if (each.path.partition("?")[0], each.host) == (path, ask.host)
+        }
+        for method in {"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"} - of_path:
+            for name in ("anonymous", "root", "machine", "task of root"):
+                status, _ = await matrix.call(matrix.callers[name], replace(ask, method=method))
+                assert status in UNSERVED, (route, method, name, status)
+    events = await matrix.house.db.read(lambda reader: audit.page(reader, limit=500))
+    new = {each.event for each in events if each.seq > before}
+    assert new <= {"access.refuse", "auth.refuse", "app.use"}, new
+
+
+async def test_each_caller_is_told_who_they_are_and_nothing_of_what_they_showed(matrix: Matrix) -> None:
+    """`whoami` for everybody who is somebody: as whom they act, what they showed, who vouches, through what."""
+    [ask] = rows({"rest GET /api/v1/whoami"})
+    told = {}
+    for name, caller in matrix.callers.items():
+        status, body = await matrix.call(caller, ask)
+        assert status in {200, 401}, name
+        if status == 200:
+            who = json.loads(body)
+            told[name] = (
+                who["subject"],
+                who["credential"]["kind"],
+                who["credential"]["attested"],
+                [each.partition(":")[0] for each in who["actors"]],
+            )
+            secret = caller.key or dict(caller.headers).get(b"cookie", b"\0").decode()
+            assert secret not in body.decode(), name
+            assert not who["actors"] or who["via_app"] or "run" in told[name][3], name
+    assert told == WHO
+
+
+async def test_no_door_but_the_gateway_accepts_a_websocket(matrix: Matrix) -> None:
+    for ask in rows({*METHODS, *ROUTES}):
+        if door_of(ask.row) == "gateway":
+            continue
+        for name in ("anonymous", "root", "session of root", "machine", "task of root"):
+            status, _ = await matrix.call(matrix.callers[name], replace(ask, method=WEBSOCKET))
+            assert status == 403, (ask.row, name)
 
 
 def everything() -> dict[str, Cells]:
