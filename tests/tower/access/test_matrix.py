@@ -179,7 +179,7 @@ async def test_no_method_but_those_of_the_table_is_served_to_anybody(matrix: Mat
 
 
 async def test_each_caller_is_told_who_they_are_and_nothing_of_what_they_showed(matrix: Matrix) -> None:
-    """`whoami` for everybody who is somebody: as whom they act, what they showed, who vouches, through what."""
+    """`whoami` of everybody who is somebody: as whom they act, what they showed, who vouches for it."""
     [ask] = rows({"rest GET /api/v1/whoami"})
     told = {}
     for name, caller in matrix.callers.items():
