@@ -33,7 +33,7 @@ MOST_CONNECTIONS = 256
 """Open at a time for one workload: each takes one of the descriptors that there are for everybody."""
 
 _MOST_REFUSED = 32
-_SECONDS_BETWEEN_LINES = 1.0
+_MOST_LINES = 10
 _REFUSED = (
     b"HTTP/1.1 403 Forbidden\r\ncontent-type: text/plain\r\ncontent-length: 38\r\n"
     b"connection: close\r\n\r\nThis socket belongs to another process"
@@ -157,7 +157,7 @@ class _Door:
         self.transports: set[asyncio.Transport] = set()
         self.admitted = 0
         self.turned_away = 0
-        self._said: dict[Refusals, tuple[float, int]] = {}
+        self._second, self._lines = 0.0, 0
         self._root: Birth | None = None
         self._server: asyncio.AbstractServer | None = None
         self._path: Path | None = None
@@ -198,22 +198,22 @@ class _Door:
         return server is None or descends(caller.pid, server) or hosted(caller.pid)
 
     def refused(self, reason: Refusals, caller: Peer) -> None:
-        """Count a refusal. A line a second tells of all of them: whoever knocks fills no log."""
+        """Count a refusal. Of many in a second only some have a line: whoever knocks fills no log."""
         self.owner.counts[reason] += 1
         REFUSALS[reason.value].inc()
         now = asyncio.get_running_loop().time()
-        last, silent = self._said.get(reason, (-_SECONDS_BETWEEN_LINES, 0))
-        if now - last < _SECONDS_BETWEEN_LINES:
-            self._said[reason] = last, silent + 1
+        if now - self._second >= 1.0:
+            self._second, self._lines = now, 0
+        self._lines += 1
+        if self._lines > _MOST_LINES:
             return
-        self._said[reason] = now, 0
         log.warning(
             "connection refused",
             reason=str(reason),
             workload=self.workload_id,
             peer_pid=caller.pid,
             peer_uid=caller.uid,
-            **({"more": silent} if silent else {}),
+            **({"more": "not logged"} if self._lines == _MOST_LINES else {}),
         )
 
     def workload(self, caller: Peer) -> object:

@@ -7,19 +7,15 @@ it comes a proof of possession (`tower.possession`) for this one call; numbers o
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
 from collections import OrderedDict
 from dataclasses import dataclass, field
-
-from joserfc import jws
-from joserfc.errors import JoseError
+from typing import Any
 
 from tower.clock import Clock
-from tower.errors import Counterfeit, Unauthenticated
+from tower.errors import Counterfeit
+from tower.identity.signed import SignedTokens
 from tower.identity.signing import Signing
-from tower.identity.tokens import ALGORITHM, SKEW_SECONDS, claims_shape, signer
 from tower.possession import Half, Proof, Secret, public_key, text_of
 
 TYPE = "tower-agent+jwt"
@@ -31,6 +27,7 @@ _WINDOW = 1024
 """How many calls may overtake one another."""
 
 _REMEMBERED = 16_384
+_HINT = "It is good for one attempt, from its own agent."
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +54,19 @@ class AgentTokens:
     """Makes tokens and checks calls. `secret` is Tower's half of the agreement, 32 bytes."""
 
     def __init__(self, *, keys: Signing, secret: bytes, clock: Clock, issuer: str) -> None:
-        self._keys = keys
         self._half = Half.of(secret)
         self._clock = clock
         self._issuer = issuer
-        self._known: OrderedDict[bytes, AgentClaims] = OrderedDict()
+        self._signed: SignedTokens[AgentClaims] = SignedTokens(
+            keys=keys,
+            clock=clock,
+            typ=TYPE,
+            parse=self._parse,
+            what="agent's token",
+            hint=_HINT,
+            expired="The agent renews it.",
+            remember=_REMEMBERED,
+        )
         self._secrets: OrderedDict[bytes, Secret] = OrderedDict()
         self._numbers: OrderedDict[bytes, _Numbers] = OrderedDict()
         self._floor = int(
@@ -87,11 +92,8 @@ class AgentTokens:
             "exp": claims.expires_at,
             "cnf": {"x25519": text_of(key)},
         }
-        signing = self._keys.current
-        header = {"alg": ALGORITHM, "typ": TYPE, "kid": signing.kid}
-        content = json.dumps(payload, separators=(",", ":")).encode()
-        token = jws.serialize_compact(header, content, signing.key, algorithms=[ALGORITHM])
-        self._store(token, claims)
+        token = self._signed.sign(payload)
+        self._signed.keep(token, claims)
         return token, claims
 
     def admit(self, token: str, proof: str, *, method: str, target: bytes) -> AgentClaims:
@@ -119,37 +121,19 @@ class AgentTokens:
 
     def verify(self, token: str) -> AgentClaims:
         """The claims of a genuine token that has not expired. Raises Unauthenticated for every other text."""
-        now = self._clock.now()
-        known = self._known.get(_hash(token))
-        if known is None:
-            known = self._read(token)
-            if known.issued_at > now + SKEW_SECONDS:
-                raise _refused("issued in the future")
-            self._store(token, known)
-        if known.expires_at <= now:
-            self._known.pop(_hash(token), None)
-            raise Unauthenticated("The agent's token has expired.", hint="The agent renews it.")
-        return known
+        return self._signed.verify(token)
 
-    def _read(self, token: str) -> AgentClaims:
-        key = signer(token, self._keys, typ=TYPE) if claims_shape(token) else None
-        if key is None:
-            raise _refused("foreign header")
-        try:
-            signed = jws.deserialize_compact(token, key.key, algorithms=[ALGORITHM])
-            found = json.loads(signed.payload or b"")
-            if found["iss"] != self._issuer or found["aud"] != AUDIENCE:
-                raise _refused("foreign issuer or audience")
-            return AgentClaims(
-                id=str(found["jti"]),
-                attempt=str(found["attempt"]),
-                subject=str(found["sub"]),
-                key=public_key(found["cnf"]["x25519"]),
-                issued_at=float(found["iat"]),
-                expires_at=float(found["exp"]),
-            )
-        except (JoseError, ValueError, KeyError, TypeError) as error:
-            raise _refused(repr(error)) from error
+    def _parse(self, payload: Any) -> AgentClaims:
+        if payload["iss"] != self._issuer or payload["aud"] != AUDIENCE:
+            raise ValueError("foreign issuer or audience")
+        return AgentClaims(
+            id=str(payload["jti"]),
+            attempt=str(payload["attempt"]),
+            subject=str(payload["sub"]),
+            key=public_key(payload["cnf"]["x25519"]),
+            issued_at=float(payload["iat"]),
+            expires_at=float(payload["exp"]),
+        )
 
     def _fresh(self, key: bytes, proof: Proof) -> bool:
         numbers = self._numbers.get(key)
@@ -180,19 +164,10 @@ class AgentTokens:
                 self._secrets.popitem(last=False)
         return known
 
-    def _store(self, token: str, claims: AgentClaims) -> None:
-        self._known[_hash(token)] = claims
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode(errors="replace")).digest()
-
 
 def _refused(cause: str) -> Counterfeit:
     return Counterfeit(
         "The agent's token does not hold.",
-        hint="It is good for one attempt, from its own agent.",
+        hint=_HINT,
         cause=cause,
     )

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 from tower.clock import Clock
 from tower.errors import Counterfeit, Unauthenticated
-from tower.identity import keys, sessions, tokens
+from tower.identity import keys, sessions, signed
 from tower.identity.directory import AppOwners, Attempts, KeyFacts, Keys, Parents, Sessions, SubjectFacts
 from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import (
@@ -163,7 +163,7 @@ class ExchangedTokens:
 
     async def authenticate(self, offer: Offer, presented: Presented) -> Principal | None:
         """The person the app acts for, with the app in the chain of actors."""
-        if offer.source is not Source.AUTHORIZATION or not tokens.claims_shape(offer.value):
+        if offer.source is not Source.AUTHORIZATION or not signed.claims_shape(offer.value):
             return None
         if presented.audience not in {"rpc", "rest"}:
             raise Unauthenticated(

@@ -9,23 +9,17 @@ of another machine.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import Any
 
-from joserfc import jws
-from joserfc.errors import JoseError
-
 from tower.clock import Clock
-from tower.errors import Counterfeit, Unauthenticated
+from tower.errors import Unauthenticated
 from tower.identity.directory import Attempts
 from tower.identity.offers import Offer, Presented, Source
 from tower.identity.principal import Principal
+from tower.identity.signed import SignedTokens, claims_shape, type_of
 from tower.identity.signing import Signing
-from tower.identity.tokens import ALGORITHM, SKEW_SECONDS, claims_shape, signer, type_of
 
 TYPE = "run+jwt"
 AUDIENCE = "tower"
@@ -46,11 +40,18 @@ class RunTokens:
     """Makes and reads run tokens. What was verified once is remembered by its hash until it expires."""
 
     def __init__(self, *, keys: Signing, clock: Clock, issuer: str, remember: int = 4096) -> None:
-        self._keys = keys
         self._clock = clock
         self._issuer = issuer
-        self._remember = remember
-        self._known: OrderedDict[bytes, RunClaims] = OrderedDict()
+        self._signed: SignedTokens[RunClaims] = SignedTokens(
+            keys=keys,
+            clock=clock,
+            typ=TYPE,
+            parse=self._parse,
+            what="run token",
+            hint="Ask the agent for another.",
+            expired="Ask the agent for another.",
+            remember=remember,
+        )
 
     def mint(self, *, subject: str, attempt: str, life: float) -> tuple[str, RunClaims]:
         """A token for an attempt that acts for `subject`, for `life` seconds at most."""
@@ -71,10 +72,7 @@ class RunTokens:
             "iat": claims.issued_at,
             "exp": claims.expires_at,
         }
-        key = self._keys.current
-        header = {"alg": ALGORITHM, "typ": TYPE, "kid": key.kid}
-        content = json.dumps(payload, separators=(",", ":")).encode()
-        return jws.serialize_compact(header, content, key.key, algorithms=[ALGORITHM]), claims
+        return self._signed.sign(payload), claims
 
     def recognises(self, text: str) -> bool:
         """Whether the text presents itself as a run token, genuine or not."""
@@ -82,42 +80,18 @@ class RunTokens:
 
     def verify(self, token: str) -> RunClaims:
         """The claims of a genuine token that has not expired. Raises Unauthenticated for every other text."""
-        key, now = _hash(token), self._clock.now()
-        known = self._known.get(key)
-        if known is None:
-            known = self._read(token)
-            if known.issued_at > now + SKEW_SECONDS:
-                raise _refused("issued in the future")
-            if known.expires_at > now:
-                self._known[key] = known
-                while len(self._known) > self._remember:
-                    self._known.popitem(last=False)
-        if known.expires_at <= now:
-            self._known.pop(key, None)
-            raise Unauthenticated("The run token has expired.", hint="Ask the agent for another.")
-        return known
+        return self._signed.verify(token)
 
-    def _read(self, token: str) -> RunClaims:
-        # the header is compared as a whole: no algorithm choice, no key from the token, no critical extension
-        key = signer(token, self._keys, typ=TYPE)
-        if key is None:
-            raise _refused("foreign header")
-        try:
-            signed = jws.deserialize_compact(token, key.key, algorithms=[ALGORITHM])
-            payload: Any = json.loads(signed.payload or b"")
-        except (JoseError, ValueError) as error:
-            raise _refused(repr(error)) from error
-        if not isinstance(payload, dict) or payload.get("aud") != AUDIENCE:
-            raise _refused("foreign audience")
-        if payload.get("iss") != self._issuer:
-            raise _refused("foreign issuer")
-        texts = [payload.get(name) for name in ("jti", "sub", "attempt")]
-        times = [payload.get("iat"), payload.get("exp")]
+    def _parse(self, payload: Any) -> RunClaims:
+        if payload["aud"] != AUDIENCE or payload["iss"] != self._issuer:
+            raise ValueError("foreign issuer or audience")
+        texts = [payload[name] for name in ("jti", "sub", "attempt")]
+        times = [payload["iat"], payload["exp"]]
         if not all(isinstance(text, str) and text for text in texts):
-            raise _refused("a claim is missing")
+            raise ValueError("a claim is missing")
         if not all(isinstance(time, int) and not isinstance(time, bool) for time in times):
-            raise _refused("a time is missing")
-        return RunClaims(*texts, *times)  # type: ignore[arg-type]  # checked above
+            raise ValueError("a time is missing")
+        return RunClaims(*texts, *times)
 
 
 class RunTokenBearers:
@@ -145,11 +119,3 @@ class RunTokenBearers:
             )
         credential = replace(principal.credential, attested=False, expires_at=float(claims.expires_at))
         return replace(principal, credential=credential)
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-def _refused(cause: str) -> Counterfeit:
-    return Counterfeit("The run token does not hold.", hint="Ask the agent for another.", cause=cause)

@@ -8,31 +8,18 @@ it is genuine, whoever calls it checks that parent and subject still hold.
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-import re
 import secrets
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from joserfc import jws
-from joserfc.errors import JoseError
-
 from tower.clock import Clock
-from tower.errors import Counterfeit, Unauthenticated
 from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind
-from tower.identity.signing import Signing, SigningKey
+from tower.identity.signed import SignedTokens
+from tower.identity.signing import Signing
 
-ALGORITHM = "Ed25519"
 TYPE = "at+jwt"
 AUDIENCE = "tower"
-SKEW_SECONDS = 5.0
 MAX_ACTORS = 8
-
-_SHAPE = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*\.[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +46,18 @@ class AppTokens:
     """Makes and reads app tokens. What was verified once is remembered by its hash until it expires."""
 
     def __init__(self, *, key: Signing, clock: Clock, issuer: str, remember: int = 4096) -> None:
-        self._key = key
         self._clock = clock
         self._issuer = issuer
-        self._remember = remember
-        self._known: OrderedDict[bytes, AppClaims] = OrderedDict()
+        self._signed: SignedTokens[AppClaims] = SignedTokens(
+            keys=key,
+            clock=clock,
+            typ=TYPE,
+            parse=self._parse,
+            what="app token",
+            hint="Call through the gateway again.",
+            expired="Call through the gateway again.",
+            remember=remember,
+        )
 
     def mint(
         self,
@@ -91,80 +85,16 @@ class AppTokens:
             issued_at=now,
             expires_at=now + life,
         )
-        key = self._key.current
-        header = {"alg": ALGORITHM, "typ": TYPE, "kid": key.kid}
-        payload = json.dumps(_to_json(claims, self._issuer), separators=(",", ":")).encode()
-        token = jws.serialize_compact(header, payload, key.key, algorithms=[ALGORITHM])
-        self._store(token, claims)
+        token = self._signed.sign(_to_json(claims, self._issuer))
+        self._signed.keep(token, claims)
         return token, claims
 
     def verify(self, token: str) -> AppClaims:
         """The claims of a genuine token that has not expired. Raises Unauthenticated for every other text."""
-        now = self._clock.now()
-        known = self._known.get(_hash(token))
-        if known is None:
-            known = self._read(token)
-            if known.issued_at > now + SKEW_SECONDS:
-                raise _refused("issued in the future")
-            self._store(token, known)
-        if known.expires_at <= now:
-            self._known.pop(_hash(token), None)
-            raise Unauthenticated("The app token has expired.", hint="Call through the gateway again.")
-        return known
+        return self._signed.verify(token)
 
-    def _read(self, token: str) -> AppClaims:
-        # the header is compared as a whole: no algorithm choice, no key from the token, no critical extension
-        key = signer(token, self._key)
-        if key is None:
-            raise _refused("foreign header")
-        try:
-            signed = jws.deserialize_compact(token, key.key, algorithms=[ALGORITHM])
-            claims = json.loads(signed.payload or b"")
-        except (JoseError, ValueError) as error:
-            raise _refused(repr(error)) from error
-        return _from_json(claims, self._issuer)
-
-    def _store(self, token: str, claims: AppClaims) -> None:
-        self._known[_hash(token)] = claims
-        while len(self._known) > self._remember:
-            self._known.popitem(last=False)
-
-
-def claims_shape(text: str) -> bool:
-    """Whether the text presents itself as a signed token, genuine or not."""
-    return _SHAPE.fullmatch(text) is not None
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
-
-
-def _refused(cause: str) -> Counterfeit:
-    return Counterfeit("The app token does not hold.", hint="Call through the gateway again.", cause=cause)
-
-
-def signer(token: str, keys: Signing, *, typ: str = TYPE) -> SigningKey | None:
-    """The key that a token of this type names, when its header is one of ours to the last member."""
-    header = _header(token)
-    kid = header.get("kid") if isinstance(header, dict) else None
-    if not isinstance(kid, str) or header != {"alg": ALGORITHM, "typ": typ, "kid": kid}:
-        return None
-    return keys.find(kid)
-
-
-def type_of(token: str) -> str:
-    """The `typ` that a token says it is of, unverified; "" for none."""
-    header = _header(token)
-    typ = header.get("typ") if isinstance(header, dict) else None
-    return typ if isinstance(typ, str) else ""
-
-
-def _header(token: str) -> object:
-    part = token.partition(".")[0]
-    try:
-        return json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
-    except (binascii.Error, ValueError):
-        return None
+    def _parse(self, payload: Any) -> AppClaims:
+        return _from_json(payload, self._issuer)
 
 
 _LISTS = ("actions", "projects", "tasks", "about")
@@ -245,30 +175,27 @@ def _to_json(claims: AppClaims, issuer: str) -> dict[str, Any]:
 
 
 def _from_json(claims: Any, issuer: str) -> AppClaims:
-    try:
-        if claims["iss"] != issuer or claims["aud"] != AUDIENCE:
-            raise _refused("foreign issuer or audience")
-        parent_kind, parent = claims["parent"]
-        actors = _actors(claims["act"])
-        if not actors or actors[-1] != Actor(ActorKind.APP, claims["app"]):
-            raise _refused("not bound to its actor")
-        texts = (claims["jti"], claims["sub"], parent, claims["root"])
-        if not all(isinstance(text, str) and text for text in texts):
-            raise _refused("empty claim")
-        return AppClaims(
-            id=claims["jti"],
-            subject=claims["sub"],
-            app=claims["app"],
-            actors=actors,
-            parent_kind=CredentialKind(parent_kind),
-            parent=parent,
-            root=claims["root"],
-            ceilings=tuple(ceiling_from_json(ceiling) for ceiling in claims["ceilings"]),
-            issued_at=float(claims["iat"]),
-            expires_at=float(claims["exp"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise _refused(repr(error)) from error
+    if claims["iss"] != issuer or claims["aud"] != AUDIENCE:
+        raise ValueError("foreign issuer or audience")
+    parent_kind, parent = claims["parent"]
+    actors = _actors(claims["act"])
+    if not actors or actors[-1] != Actor(ActorKind.APP, claims["app"]):
+        raise ValueError("not bound to its actor")
+    texts = (claims["jti"], claims["sub"], parent, claims["root"])
+    if not all(isinstance(text, str) and text for text in texts):
+        raise ValueError("empty claim")
+    return AppClaims(
+        id=claims["jti"],
+        subject=claims["sub"],
+        app=claims["app"],
+        actors=actors,
+        parent_kind=CredentialKind(parent_kind),
+        parent=parent,
+        root=claims["root"],
+        ceilings=tuple(ceiling_from_json(ceiling) for ceiling in claims["ceilings"]),
+        issued_at=float(claims["iat"]),
+        expires_at=float(claims["exp"]),
+    )
 
 
 def _actors(act: Any) -> tuple[Actor, ...]:

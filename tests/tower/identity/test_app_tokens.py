@@ -17,6 +17,7 @@ from tests.identity_world import FakeClock
 
 from tower.errors import Unauthenticated
 from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind
+from tower.identity.signed import type_of
 from tower.identity.signing import SigningKey
 from tower.identity.tokens import AppTokens
 
@@ -186,9 +187,18 @@ def test_what_is_remembered_still_expires_and_is_bounded() -> None:
         )[0]
         for _ in range(10)
     ]
-    assert len(made._known) == 4
+    assert len(made._signed._known) == 4
     assert len({made.verify(text).id for text in texts}) == 10
     clock.time += 300
     for text in texts:
         with pytest.raises(Unauthenticated, match="expired"):
             made.verify(text)
+
+
+@pytest.mark.parametrize("part", [b"[" * 90_000, b'{"a":' * 20_000, b"\xff\xfe", b"7", b"null"])
+def test_a_header_that_is_no_object_is_refused(part: bytes) -> None:
+    made = AppTokens(key=KEY, clock=FakeClock(), issuer="tower")
+    text = base64.urlsafe_b64encode(part).decode().rstrip("=") + ".e30.e30"
+    assert type_of(text) == ""
+    with pytest.raises(Unauthenticated, match="does not hold"):
+        made.verify(text)

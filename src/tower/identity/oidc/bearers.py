@@ -22,7 +22,7 @@ from tower.identity.oidc import claims as said
 from tower.identity.oidc.claims import Person
 from tower.identity.oidc.provider import Provider
 from tower.identity.principal import Actor, ActorKind, Credential, CredentialKind, Principal
-from tower.identity.tokens import claims_shape
+from tower.identity.signed import claims_shape
 from tower.identity.workload import WorkloadKind
 
 
