@@ -7,13 +7,13 @@ needs to manage its project, and it then runs as them: nobody is made to run wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 from flyteidl2.trigger import trigger_definition_pb2 as wire
 
-from tower.audit import Event, Outcome
+from tower.audit import Event
 from tower.clock import Clock
 from tower.control import triggers
 from tower.control.access import Access, not_found
@@ -23,33 +23,21 @@ from tower.control.inputs import Inputs
 from tower.control.projects import Projects
 from tower.control.runs import Launch
 from tower.control.tasks import resource as task_resource
+from tower.control.triggerchanges import CHANGED, Change, Changes, task_of
 from tower.control.triggerrows import check_person, declared_row, identity, same
 from tower.control.triggers import Checked, Declared
 from tower.control.triggerviews import Shown, TriggerViews
-from tower.errors import Denied, Exhausted, Precondition
+from tower.errors import Denied, Precondition
 from tower.identity.principal import Principal
-from tower.policy.actions import Action, Resource
+from tower.policy.actions import Action
 from tower.policy.engine import Decision
 from tower.settings import Settings
 from tower.store import schedules as store
-from tower.store.database import Database, Transaction
+from tower.store.database import Database
 from tower.store.definitions import TaskKey
 from tower.store.schedules import State, TriggerKey, TriggerRow
 
 __all__ = ["CHANGED", "Declared", "Schedules", "TriggerKey", "TriggerRow"]
-
-CHANGED = ("schedules",)
-"""The topic of whatever may change what is due next."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Change:
-    """A trigger as it is to be, and what is to be recorded about it."""
-
-    row: TriggerRow
-    action: int
-    event: Event
-    decision: Decision
 
 
 class Schedules:
@@ -70,7 +58,7 @@ class Schedules:
         self._db = db
         self._clock = clock
         self._access = access
-        self._events = events
+        self._changes = Changes(db=db, access=access, events=events, settings=settings)
         self._definitions = definitions
         self._inputs = inputs
         self._projects = projects
@@ -95,7 +83,7 @@ class Schedules:
             view=Action.TASK_VIEW,
         )
         if len(declared) > self._settings.max_task_triggers:
-            raise self._too_many_of_task()
+            raise self._changes.too_many_of_task()
         return [await self._check(principal, task, spec, each) for each in declared]
 
     async def deploy_all(
@@ -115,7 +103,7 @@ class Schedules:
             key = TriggerKey(*task, each.name)
             old = self._db.read_now(lambda reader, key=key: store.get(reader, key))  # type: ignore[misc]
             if old is not None and not await self._owns(principal, old):
-                await self._leave(principal, old, version, request_id=request_id)
+                await self._changes.leave(principal, old, version, request_id=request_id)
             else:
                 await self._set(principal, key, version, each, old, request_id=request_id)
 
@@ -168,16 +156,16 @@ class Schedules:
             else:
                 off = replace(row, state=State.INACTIVE, notice="", next_at=None)
                 action, event = wire.TRIGGER_REVISION_ACTION_DEACTIVATE, Event.TRIGGER_DEACTIVATE
-                made = _Change(off, action, event, decisions[row.key[:3]])
+                made = Change(off, action, event, decisions[row.key[:3]])
             if not same(made.row, row):
                 changes.append(made)
-        await self._write(principal, changes, request_id=request_id)
+        await self._changes.write(principal, changes, request_id=request_id)
 
     async def delete(self, principal: Principal, keys: Sequence[TriggerKey], *, request_id: str) -> None:
         """Delete triggers, all of them or none. Their revisions and runs stay on record."""
         await self._registering(principal, keys, request_id=request_id)
         changes = [
-            _Change(
+            Change(
                 replace(row, state=State.INACTIVE, next_at=None),
                 wire.TRIGGER_REVISION_ACTION_DELETE,
                 Event.TRIGGER_DELETE,
@@ -185,7 +173,7 @@ class Schedules:
             )
             for row in await self.views.rows(principal, keys, request_id=request_id)
         ]
-        await self._write(principal, changes, request_id=request_id)
+        await self._changes.write(principal, changes, request_id=request_id)
 
     async def by_hand(
         self, principal: Principal, key: TriggerKey, asked: Launch, *, given: bool, request_id: str
@@ -251,7 +239,7 @@ class Schedules:
         """Whether it is the caller's own, or in a project that they manage."""
         if row.owner == principal.subject:
             return True
-        return (await self._access.check(principal, Action.PROJECT_MANAGE, _task(row))).allowed
+        return (await self._access.check(principal, Action.PROJECT_MANAGE, task_of(row))).allowed
 
     async def _may_change(self, principal: Principal, row: TriggerRow, *, request_id: str) -> Decision:
         """Its own person with the right to register the task, or who manages the project (T40)."""
@@ -259,13 +247,13 @@ class Schedules:
         return await self._access.require(
             principal,
             action,
-            _task(row),
+            task_of(row),
             request_id=request_id,
             view=Action.TASK_VIEW,
             detail={"trigger": str(row.key), "owner": row.owner},
         )
 
-    async def _activated(self, principal: Principal, row: TriggerRow, *, request_id: str) -> _Change:
+    async def _activated(self, principal: Principal, row: TriggerRow, *, request_id: str) -> Change:
         """The trigger running as the caller. Raises Denied for who cannot stand for what runs later."""
         check_person(principal)
         self._projects.open_for_work(row.project)
@@ -273,7 +261,7 @@ class Schedules:
         right = await self._access.require(
             principal,
             Action.TASK_RUN,
-            _task(row),
+            task_of(row),
             request_id=request_id,
             view=Action.TASK_VIEW,
             author=self._author(row),
@@ -284,9 +272,7 @@ class Schedules:
         if row.state is not State.ACTIVE:
             table = triggers.table(on)
             on = replace(on, next_at=None if table is None else table.after(now))
-        return _Change(
-            on, wire.TRIGGER_REVISION_ACTION_ACTIVATE, Event.TRIGGER_ACTIVATE, decision.also(right)
-        )
+        return Change(on, wire.TRIGGER_REVISION_ACTION_ACTIVATE, Event.TRIGGER_ACTIVATE, decision.also(right))
 
     async def _set(
         self,
@@ -310,8 +296,8 @@ class Schedules:
             row, decision = made[0], decision.also(made[1]) if made[1] is not None else decision
         if old is not None and same(row, old):
             return
-        change = _Change(row, wire.TRIGGER_REVISION_ACTION_DEPLOY, Event.TRIGGER_DEPLOY, decision)
-        await self._write(principal, [change], request_id=request_id, new=old is None)
+        change = Change(row, wire.TRIGGER_REVISION_ACTION_DEPLOY, Event.TRIGGER_DEPLOY, decision)
+        await self._changes.write(principal, [change], request_id=request_id, new=old is None)
 
     async def _activated_by_deployment(
         self, principal: Principal, row: TriggerRow, *, request_id: str
@@ -322,7 +308,7 @@ class Schedules:
             check_person(principal)
         except Denied as fault:
             notice = f"Deployed inactive. {fault.message}"
-        right = await self._access.check(principal, Action.TASK_RUN, _task(row), author=self._author(row))
+        right = await self._access.check(principal, Action.TASK_RUN, task_of(row), author=self._author(row))
         if not notice and not right.allowed:
             notice = f"Deployed inactive: {principal.subject} may not run {row.task}."
         if notice:
@@ -337,96 +323,3 @@ class Schedules:
         """Who registered the version that it runs."""
         definition = self._definitions.find((row.project, row.domain, row.task), row.version)
         return "" if definition is None else definition.row.deployed_by
-
-    async def _leave(self, principal: Principal, row: TriggerRow, version: str, *, request_id: str) -> None:
-        """Say that a deployment by somebody else did not move the trigger."""
-        if version == row.version:
-            return
-        decision = await self._access.check(principal, Action.PROJECT_MANAGE, _task(row))
-        notice = (
-            f"{principal.subject} deployed the version {version}. This trigger stays at {row.version} until "
-            f"{row.owner}, or somebody who manages the project, deploys it."
-        )
-
-        def write(tx: Transaction) -> None:
-            if row.state is not State.SUSPENDED:
-                store.set_notice(tx, row.key, notice)
-            self._access.record(
-                tx,
-                principal,
-                decision,
-                event=Event.TRIGGER_DEPLOY,
-                outcome=Outcome.REFUSED,
-                request_id=request_id,
-                detail={
-                    "trigger": str(row.key),
-                    "version": row.version,
-                    "asked": version,
-                    "owner": row.owner,
-                },
-            )
-
-        await self._db.write(write)
-
-    async def _write(
-        self, principal: Principal, changes: Sequence[_Change], *, request_id: str, new: bool = False
-    ) -> None:
-        """Store changes of triggers that are still as they were read. Raises Precondition."""
-        if not changes:
-            return
-
-        def write(tx: Transaction) -> None:
-            for change in changes:
-                self._store(tx, principal, change, request_id=request_id, new=new)
-            tx.after_commit(lambda: self._events.publish(CHANGED))
-
-        await self._db.write(write)
-
-    def _store(
-        self, tx: Transaction, principal: Principal, change: _Change, *, request_id: str, new: bool
-    ) -> None:
-        row = change.row
-        there = store.get(tx, row.key)
-        if (there is None) is not new or (there is not None and there.revision != row.revision):
-            raise Precondition("The trigger was changed meanwhile.", hint="Look at it again.")
-        if new:
-            self._check_room(tx, row)
-        elif there is not None and row.next_at is not None and there.last_at != row.last_at:
-            # it fired meanwhile: it must not fire for that time again
-            row = replace(row, next_at=there.next_at, last_at=there.last_at, last_run=there.last_run)
-        row = replace(
-            row,
-            revision=store.next_revision(tx, row.key),
-            updated_by=principal.subject,
-            updated_at=tx.now,
-        )
-        put: Callable[..., None] = store.remove if change.event is Event.TRIGGER_DELETE else store.put
-        put(tx, row, action=change.action, by=principal.subject)
-        self._access.record(
-            tx,
-            principal,
-            change.decision,
-            event=change.event,
-            request_id=request_id,
-            detail={
-                "trigger": str(row.key),
-                "revision": row.revision,
-                "version": row.version,
-                "state": row.state.value,
-                "run_as": row.run_as,
-            },
-        )
-
-    def _check_room(self, tx: Transaction, row: TriggerRow) -> None:
-        if store.count(tx, project=row.project, domain=row.domain) >= self._settings.max_triggers:
-            raise Exhausted(f"There are at most {self._settings.max_triggers} triggers in a domain here.")
-        of_task = store.count(tx, project=row.project, domain=row.domain, task=row.task)
-        if of_task >= self._settings.max_task_triggers:
-            raise self._too_many_of_task()
-
-    def _too_many_of_task(self) -> Exhausted:
-        return Exhausted(f"A task has at most {self._settings.max_task_triggers} triggers here.")
-
-
-def _task(row: TriggerRow) -> Resource:
-    return task_resource((row.project, row.domain, row.task))
