@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 DEPLOYED = "deployed-task"
 _STANDS = {
-    "QUEUED": "QUEUED, waiting for its turn",
-    "INITIALIZING": "INITIALIZING, its environment is made: packages are installed where they are new",
+    "QUEUED": "QUEUED: it waits for its turn",
+    "INITIALIZING": "INITIALIZING: its environment is being made",
 }
 _WORDS = "flyte.cli.run.words"
 _ASKING = frozenset({"-h", "--help"})

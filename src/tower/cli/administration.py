@@ -94,8 +94,8 @@ class Administration:
         if status >= 400:
             error = parsed["error"]
             # nothing is hidden from the machine's own operator: what is not found is not there
-            hint = "" if error["code"] == Code.NOT_FOUND else error["hint"]
-            raise Refused(error["code"], f"{error['message']} {hint}".strip())
+            message = error["message"].replace(", or none that you may view.", ".")
+            raise Refused(error["code"], f"{message} {error['hint']}".strip())
         return parsed
 
     def _answer(self, method: str, path: str, content: bytes) -> tuple[int, bytes]:

@@ -10,7 +10,7 @@ from tower.policy.engine import Decision
 
 def not_found(resource: Resource) -> NotFound:
     """The one answer about a thing that is absent or hidden: use it for both, so that they cannot differ."""
-    return NotFound(f"There is no {spoken(resource)}.", hint="Or you may not view it.")
+    return NotFound(f"There is no {spoken(resource)}, or none that you may view.")
 
 
 def remedy(decision: Decision) -> str:
