@@ -109,6 +109,15 @@ class Room:
         print(json.dumps(["fail", text]), file=self._talk, flush=True)
         self.gone()
 
+    def nobody(self) -> None:
+        """Return once the process is gone, which nobody told to; until then it is nobody."""
+        try:
+            told = self.who()
+        except (OSError, ValueError):
+            told = "gone"
+        assert told.startswith(("401", "cut", "gone")), told
+        self.gone()
+
     def gone(self) -> None:
         """Return once the process is gone."""
         with suppress(ConnectionResetError):

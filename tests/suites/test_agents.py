@@ -201,17 +201,14 @@ def test_t07_disabled_while_it_runs(house: House) -> None:
     house.tower.tower("users", "disable", "bob")
     try:
         for each in (room, below):
-            assert each.who().startswith("401")
+            each.nobody()
     finally:
         house.tower.tower("users", "enable", "bob")
-    assert room.who() == "bob"
-    below.end()
-    room.end()
 
 
 @pytest.mark.parametrize("who", ["alice", "admin"])
 def test_a_grant_is_listed_and_revoked(house: House, who: str) -> None:
-    """By its person or an administrator, on the command line: the task and what it started are nobody."""
+    """By its person or an administrator: the task and what it started are nobody, and end."""
     room = house.room("alice")
     room.do(f'answer = flyte.run(remote.Task.get(name="room.stay"), port={house.port}, word="child").name')
     below = house.next()
@@ -225,11 +222,8 @@ def test_a_grant_is_listed_and_revoked(house: House, who: str) -> None:
     assert room.who() == "alice"
     house.tower.flyte(*scope, "delete", "grant", room.run, user=user)
     for each in (room, below):
-        told = each.who()
-        assert told.startswith(f"401 The grant of the run {room.run} was revoked by {who}"), told
+        each.nobody()
     assert house.lab.audit(event="grant.revoke")[0]["subject"] == who
-    below.end()
-    room.end()
 
 
 def test_t38_the_run_of_the_socket_is_the_parent(house: House) -> None:
