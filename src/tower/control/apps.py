@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
 from flyteidl2.app import app_definition_pb2 as pb
 
 from tower.audit import Event
-from tower.control import appspecs, secretuse
+from tower.control import approws, appspecs, secretuse
 from tower.control.access import Access, not_found
 from tower.control.appspecs import Declared
 from tower.control.events import Events
@@ -94,10 +93,11 @@ class Apps:
             if store.get(tx, declared.project, declared.domain, declared.name) is not None:
                 raise AlreadyExists(f"There is an app {declared.name} already.", hint="Update it instead.")
             revision = store.next_revision(tx, declared.project, declared.domain, declared.name)
-            row = self._row(tx, declared, code=code, principal=principal, revision=revision, before=None)
+            row = approws.row(tx, declared, code=code, principal=principal, revision=revision, before=None)
             store.insert(tx, row)
             secretuse.grant_app(tx, row, levels)
-            self._limit(tx, declared, by=principal.subject)
+            approws.limit(tx, declared, by=principal.subject)
+            tx.after_commit(self._access.forget)
             self._record(tx, principal, decision, Event.APP_DEPLOY, row, request_id=request_id)
             tx.after_commit(lambda: self._changed(row))
             return row
@@ -141,15 +141,16 @@ class Apps:
             row = current
             if deploys:
                 revision = store.next_revision(tx, current.project, current.domain, current.name)
-                row = self._row(
+                row = approws.row(
                     tx, declared, code=code, principal=principal, revision=revision, before=current
                 )
                 store.replace(tx, row)
                 secretuse.grant_app(tx, row, levels)
-                self._limit(tx, declared, by=principal.subject)
+                approws.limit(tx, declared, by=principal.subject)
+                tx.after_commit(self._access.forget)
                 self._record(tx, principal, decisions[0], Event.APP_DEPLOY, row, request_id=request_id)
             if moves:
-                row = self._move(tx, row, declared.desired, written=deploys)
+                row = approws.move(tx, row, declared.desired, written=deploys)
                 event = Event.APP_STOP if declared.desired is Desired.STOPPED else Event.APP_START
                 self._record(
                     tx, principal, decisions[-1], event, row, request_id=request_id, reason=reason[:500]
@@ -332,64 +333,6 @@ class Apps:
     async def _read(self, project: str, domain: str, name: str) -> AppRow | None:
         return await self._db.read(lambda connection: store.get(connection, project, domain, name))
 
-    def _row(
-        self,
-        tx: Transaction,
-        declared: Declared,
-        *,
-        code: str,
-        principal: Principal,
-        revision: int,
-        before: AppRow | None,
-    ) -> AppRow:
-        desired = declared.desired if before is None else before.desired
-        return AppRow(
-            project=declared.project,
-            domain=declared.domain,
-            name=declared.name,
-            host=self._host(tx, declared) if before is None else before.host,
-            revision=revision,
-            spec=declared.stored(revision=revision, creator=principal.subject),
-            digest=declared.digest,
-            code_digest=code,
-            description=declared.description,
-            requires_auth=declared.requires_auth,
-            desired=desired,
-            status=AppStatus.STOPPED if desired is Desired.STOPPED else AppStatus.PENDING,
-            message="",
-            deployed_by=principal.subject,
-            created_at=tx.now if before is None else before.created_at,
-            updated_at=tx.now,
-            started_at=None if before is None else before.started_at,
-        )
-
-    @staticmethod
-    def _host(tx: Transaction, declared: Declared) -> str:
-        plain = appspecs.label(declared.project, declared.domain, declared.name)
-        if not store.host_taken(tx, plain):
-            return plain
-        return appspecs.label(declared.project, declared.domain, declared.name, distinct=True)
-
-    @staticmethod
-    def _move(tx: Transaction, row: AppRow, desired: Desired, *, written: bool) -> AppRow:
-        """Want something else of the app: it winds down or starts, as the running side then reports."""
-        if desired is Desired.STOPPED:
-            status = AppStatus.SCALING_DOWN
-        elif row.desired is Desired.STOPPED or written:
-            status = AppStatus.PENDING
-        else:
-            status = row.status
-        moved = replace(
-            row,
-            desired=desired,
-            status=status,
-            message="",
-            updated_at=tx.now,
-            spec=appspecs.with_desired(row, desired),
-        )
-        store.set_desired(tx, moved)
-        return moved
-
     def _record(
         self,
         tx: Transaction,
@@ -405,16 +348,6 @@ class Apps:
         if reason:
             detail["reason"] = reason
         self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
-
-    def _limit(self, tx: Transaction, declared: Declared, *, by: str) -> None:
-        """What the app declares that it may do for people at most; what administrators say is besides it."""
-        place = (declared.project, declared.domain, declared.name)
-        if declared.ceiling:
-            row = limits.CeilingRow(*place, "deploy", declared.ceiling, tx.now, by)
-            limits.put_ceiling(tx, row)
-        else:
-            limits.remove_ceiling(tx, *place, source="deploy")
-        tx.after_commit(self._access.forget)
 
     def _changed(self, row: AppRow) -> None:
         self.places.put(row)
