@@ -32,6 +32,12 @@ class Doors:
         self._otherwise = otherwise
         self._claimed = claimed
         self._claimer = claimer
+        # by all that stands before the last slash: the first of the prefixes that is such a place has it
+        self._direct: dict[str, Direct] = {
+            prefix[:-1]: app.direct
+            for prefix, app in reversed(self._prefixes)
+            if prefix.endswith("/") and hasattr(app, "direct")
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -48,13 +54,10 @@ class Doors:
 
     def direct(self, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:
         """The same for a request that is here as a whole (`tower.direct`), where its door takes such."""
-        if self._claimed is not None and self._claimed(scope):
+        offered = self._direct.get(scope["path"].rpartition("/")[0])
+        if offered is None or (self._claimed is not None and self._claimed(scope)):
             return None
-        path: str = scope["path"]
-        for prefix, app in self._prefixes:
-            if path.startswith(prefix):
-                return direct(app, scope, body)
-        return None
+        return offered(scope, body)
 
 
 def direct(app: App, scope: Scope, body: bytes) -> Coroutine[Any, Any, Answer] | None:

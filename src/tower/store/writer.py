@@ -26,12 +26,19 @@ class Request:
 
     __slots__ = ("callbacks", "durable", "error", "function", "future", "loop", "result", "simple")
 
-    def __init__(self, function: Callable[[Transaction], Any], *, durable: bool, simple: bool) -> None:
+    def __init__(
+        self,
+        function: Callable[[Transaction], Any],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        durable: bool,
+        simple: bool,
+    ) -> None:
         self.function = function
         self.durable = durable
         self.simple = simple
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[Any] = self.loop.create_future()
+        self.loop = loop
+        self.future: asyncio.Future[Any] = loop.create_future()
         self.callbacks: list[Callable[[], object]] = []
         self.result: Any = None
         self.error: BaseException | None = None
@@ -62,6 +69,7 @@ class Writer:
         self._looked_at = 0
         self._busy = False
         self._home: asyncio.AbstractEventLoop | None = None
+        self._home_thread = 0
         self._durable = True
         self._session: Session | None = None
         self._memory: dict[str, Any] = {}
@@ -79,10 +87,13 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("The server is stopping.", hint="Try again in a moment.")
-        request = Request(function, durable=durable, simple=simple)
+        # to ask for the running loop is a call of the kernel (getpid), to ask for the thread is none
+        home = self._home if threading.get_ident() == self._home_thread else None
+        loop = home or asyncio.get_running_loop()
         if self._home is None:
-            self._home = request.loop
-        if request.loop is not self._home:
+            self._home, self._home_thread = loop, threading.get_ident()
+        request = Request(function, loop, durable=durable, simple=simple)
+        if loop is not self._home:
             self._queue.put([request])
             return request.future
         self._gathered.append(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import structlog
 
@@ -115,10 +116,15 @@ class Reconcile:
         self._woken.set()
 
     def _watch_deadlines(self) -> None:
-        """There is no room: see to those that wait too long. A look is a scan: one a second at most."""
+        """There is no room: see to those that wait too long.
+
+        A look is a scan of all that waits: one a second at most, and never more than one percent of the time.
+        """
         if self._look_later is None:
+            begun = time.thread_time()
             self._look()
-            self._look_later = self._parts.timers.later(_SECONDS_BETWEEN_LOOKS, self._look_again)
+            pause = max(_SECONDS_BETWEEN_LOOKS, 100 * (time.thread_time() - begun))
+            self._look_later = self._parts.timers.later(pause, self._look_again)
         else:
             self._look_due = True
 
