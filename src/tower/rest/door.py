@@ -31,7 +31,18 @@ from tower.identity.chain import Chain, Presented
 from tower.identity.workload import Workload, WorkloadKind
 from tower.policy.actions import ROUTES, Action
 from tower.rest import accounts as account_routes
-from tower.rest import description, faults, grants, rules, shapes, trail
+from tower.rest import (
+    ceilings,
+    description,
+    faults,
+    grants,
+    groups,
+    policies,
+    questions,
+    roles,
+    shapes,
+    trail,
+)
 from tower.rest import secrets as secret_routes
 from tower.rest import triggers as trigger_routes
 from tower.rest import webhooks as webhook_routes
@@ -54,7 +65,11 @@ _MAX_PATH = 200
 _ROUTERS = (
     router,
     account_routes.router,
-    rules.router,
+    questions.router,
+    roles.router,
+    groups.router,
+    policies.router,
+    ceilings.router,
     trail.router,
     grants.router,
     webhook_routes.router,

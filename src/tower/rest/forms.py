@@ -1,13 +1,19 @@
-"""The forms of texts as the description tells them. The use-cases check them, and say what is wrong."""
+"""The forms of what is sent, as the description tells them. The use-cases check it, and say what is wrong."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from tower.policy.actions import Action
 from tower.settings import DOMAINS
+
+
+class Request(BaseModel):
+    """What a caller sends: exactly these fields, of exactly these types."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, str_max_length=512)
 
 
 def _form(**schema: Any) -> Any:
