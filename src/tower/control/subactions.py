@@ -5,6 +5,7 @@ Parent, run and executor come from the credential of the attempt that calls, nev
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections import OrderedDict, defaultdict
@@ -36,7 +37,7 @@ from tower.identity.principal import Principal
 from tower.policy.actions import Action
 from tower.policy.engine import Decision
 from tower.settings import Settings
-from tower.store import family, runs
+from tower.store import attempts, family, runs
 from tower.store.database import Database, Transaction
 from tower.store.definitions import TaskKey
 from tower.store.runs import ROOT, ActionKey, ActionRow
@@ -395,10 +396,15 @@ class SubActions:
         request_id: str,
     ) -> None:
         parent = row.key._replace(action=row.parent or ROOT)
+        place = self._waiting.take(row.key)
 
         def write(tx: Transaction) -> None:
             self._inputs.store(tx, kept)
-            runs.insert(tx, row)
+            if place is None:
+                runs.insert(tx, row)
+            else:
+                leased = attempts.insert(tx, row)
+                tx.after_commit(lambda: place.begin(leased))
             self._access.record(
                 tx,
                 principal,
@@ -409,7 +415,18 @@ class SubActions:
             )
             tx.after_commit(lambda: self._accepted(row.key, parent))
 
-        await self._db.write(write, simple=True)
+        if place is None:
+            await self._db.write(write, simple=True)
+            return
+
+        def written(task: asyncio.Task[None]) -> None:
+            if task.cancelled() or task.exception() is not None:
+                place.give_back()
+
+        # also when the caller hangs up it is written, as a rule, and then the attempt starts
+        writing = asyncio.create_task(self._db.write(write, simple=True))
+        writing.add_done_callback(written)
+        await asyncio.shield(writing)
 
     def _accepted(self, key: ActionKey, parent: ActionKey) -> None:
         for follower in self._followers.get(parent, ()):

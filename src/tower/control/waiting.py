@@ -1,14 +1,32 @@
-"""Which attempts only wait: for what they asked for themselves, so that their place is free for it."""
+"""Places for attempts: which attempts only wait, so that theirs is free, and who can have one at once."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from tower.control.events import Events
 from tower.identity.principal import ActorKind, Principal
 from tower.store.runs import ActionKey, ActionRow
+
+
+class Place(Protocol):
+    """Room for one action, taken before the action is stored."""
+
+    def begin(self, row: ActionRow) -> None:
+        """The action is stored, its first attempt with it: start that. In the event loop."""
+
+    def give_back(self) -> None:
+        """The action was not stored. Nothing happens after `begin`."""
+
+
+class Places(Protocol):
+    """Gives out room; the loop of runs does."""
+
+    def take(self, key: ActionKey) -> Place | None:
+        """Room for an action that is about to be stored; None when it is to wait its turn like any other."""
 
 
 class Waiting:
@@ -21,6 +39,12 @@ class Waiting:
     def __init__(self, *, events: Events) -> None:
         self._events = events
         self._keys: Counter[ActionKey] = Counter()
+        self.places: Places | None = None
+        """Set by the loop of runs, once it starts any."""
+
+    def take(self, key: ActionKey) -> Place | None:
+        """Room to start an action at once, where there is some."""
+        return None if self.places is None else self.places.take(key)
 
     def among(self, keys: Container[ActionKey]) -> int:
         """How many of these actions wait."""

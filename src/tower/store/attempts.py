@@ -87,14 +87,30 @@ def lease(tx: Transaction, row: ActionRow) -> ActionRow | None:
     attempt = row.attempts + 1
     if not tx.execute(_LEASE, {**_where(row.key), "w_attempts": row.attempts, "attempts": attempt}).rowcount:
         return None
+    leased = replace(row, phase=Phase.INITIALIZING, attempts=attempt)
+    _begin(tx, leased)
+    return leased
+
+
+def insert(tx: Transaction, row: ActionRow) -> ActionRow:
+    """Add an action with its first attempt, leased from the beginning; answers the row as it is then.
+
+    Raises IntegrityError as `runs.insert` does.
+    """
+    leased = replace(row, phase=Phase.INITIALIZING, attempts=1)
+    runs.insert(tx, leased)
+    _begin(tx, leased)
+    return leased
+
+
+def _begin(tx: Transaction, leased: ActionRow) -> None:
     tx.insert(
         attempts,
-        **row.key._asdict(),
-        attempt=attempt,
+        **leased.key._asdict(),
+        attempt=leased.attempts,
         phase=int(Phase.INITIALIZING),
         created_at=tx.now,
     )
-    return replace(row, phase=Phase.INITIALIZING, attempts=attempt)
 
 
 def started(tx: Transaction, key: ActionKey, attempt: int, at: float) -> bool:

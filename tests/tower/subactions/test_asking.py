@@ -283,3 +283,63 @@ async def test_a_task_beside_the_parent_has_its_version(rpc: RpcWorld) -> None:
     assert family.row(await family.enqueue(beside)).task_version == "v1"
     latest = family.ask("c2", x=2)
     assert family.row(await family.enqueue(latest)).task_version == "v2"
+
+
+class Places:
+    """Room for one action, and what became of it."""
+
+    def __init__(self) -> None:
+        self.begun: list[ActionRow] = []
+        self.given_back = 0
+        self.taken = asyncio.Event()
+
+    def take(self, key: ActionKey) -> Places:
+        self.taken.set()
+        return self
+
+    def begin(self, row: ActionRow) -> None:
+        self.begun.append(row)
+
+    def give_back(self) -> None:
+        self.given_back += 1
+
+
+async def test_a_child_for_which_there_is_room_is_stored_with_its_first_attempt(rpc: RpcWorld) -> None:
+    family = await family_of(rpc)
+    family.waiting.places = places = Places()
+    key = await family.enqueue(family.ask())
+    row = family.row(key)
+    assert (row.phase, row.attempts) == (Phase.INITIALIZING, 1)
+    assert (places.begun, places.given_back) == ([row], 0)
+    (attempt,) = rpc.world.db.read_now(lambda reader: store.attempts_of(reader, key))
+    assert (attempt.attempt, attempt.phase) == (1, Phase.INITIALIZING)
+
+
+async def test_a_child_that_is_not_stored_gives_its_place_back(
+    rpc: RpcWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    family = await family_of(rpc)
+    family.waiting.places = places = Places()
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    with monkeypatch.context() as broke:
+        broke.setattr(rpc.world.access, "record", broken)
+        with pytest.raises(ZeroDivisionError):
+            await family.enqueue(family.ask())
+    assert (places.begun, places.given_back) == ([], 1)
+    assert family.row(await family.enqueue(family.ask())).attempts == 1
+
+
+async def test_a_child_whose_caller_hangs_up_starts_if_it_was_stored(rpc: RpcWorld) -> None:
+    family = await family_of(rpc)
+    family.waiting.places = places = Places()
+    asking = asyncio.create_task(family.enqueue(family.ask()))
+    await places.taken.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    await rpc.world.db.write(lambda _: None)  # behind it in the queue of the writer
+    (row,) = places.begun
+    assert (family.row(row.key), places.given_back) == (row, 0)

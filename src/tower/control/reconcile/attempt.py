@@ -49,7 +49,11 @@ class Why(Enum):
 class Attempt:
     """One attempt of one action. `run` returns when nothing of it is left."""
 
-    def __init__(self, parts: Parts, recording: Recording, key: ActionKey) -> None:
+    def __init__(
+        self, parts: Parts, recording: Recording, key: ActionKey, *, leased: ActionRow | None = None
+    ) -> None:
+        """`leased` is the row of an action that was stored together with this attempt."""
+        self._leased = leased
         self._parts = parts
         self._recording = recording
         self._key = key
@@ -74,16 +78,16 @@ class Attempt:
 
     async def run(self) -> None:
         """Lease the action and see its attempt through; nothing happens when it is not queued any more."""
-        row = self._parts.db.read_now(lambda reader: runs.get(reader, self._key))
+        row = self._leased or self._parts.db.read_now(lambda reader: runs.get(reader, self._key))
         if row is None or row.phase.terminal:
             return
-        self._number = row.attempts + 1
+        self._number = row.attempts if row is self._leased else row.attempts + 1
         self._id = "/".join((*self._key, str(self._number)))
         with (
             self._parts.events.subscribe(("action", *self._key)) as self._wake,
             self._parts.events.joined(TOPIC, self._doubt),
         ):
-            leasing = asyncio.ensure_future(self._recording.lease(row))
+            leasing = asyncio.ensure_future(self._lease(row))
             working = asyncio.ensure_future(self._work(row, leasing))
             working.add_done_callback(lambda _: self._wake.set())
             try:
@@ -99,6 +103,9 @@ class Attempt:
             finally:
                 if self._leaving is not None:
                     await self._leaving
+
+    async def _lease(self, row: ActionRow) -> ActionRow | None:
+        return row if row is self._leased else await self._recording.lease(row)
 
     async def _watch(self, working: asyncio.Future[bytes | Failure | None]) -> None:
         """Wait for the end of the work, or for a reason to end it; then the reason is in `_why`."""

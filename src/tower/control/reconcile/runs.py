@@ -10,9 +10,10 @@ import structlog
 from tower.control.reconcile.attempt import Attempt
 from tower.control.reconcile.parts import Handle, Parts
 from tower.control.reconcile.recording import Recording
+from tower.control.waiting import Place
 from tower.store import attempts as store
 from tower.store import runs
-from tower.store.runs import ActionKey
+from tower.store.runs import ActionKey, ActionRow
 
 log = structlog.get_logger("tower.reconcile")
 
@@ -26,6 +27,9 @@ class Reconcile:
         self._parts = parts
         self._recording = Recording(db=parts.db, events=parts.events)
         self._active: dict[ActionKey, tuple[Attempt, asyncio.Task[None]]] = {}
+        self._taken: set[ActionKey] = set()
+        self._none_taken = asyncio.Event()
+        self._none_taken.set()
         self._loop: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
         self._deadline: Handle | None = None
@@ -45,6 +49,29 @@ class Reconcile:
         if left:
             log.warning("attempts of a former process ended", actions=left)
         self._loop = asyncio.create_task(self._run())
+        if self._parts.waiting is not None:
+            self._parts.waiting.places = self
+
+    def take(self, key: ActionKey) -> Place | None:
+        """Room for an action that is about to be stored, if there is some now.
+
+        What waits is started as soon as there is room: where there is some, nothing waits.
+        """
+        if self._draining or key in self._active or key in self._taken or self._room() <= 0:
+            return None
+        self._taken.add(key)
+        self._none_taken.clear()
+        return _Place(self, key)
+
+    def settle(self, key: ActionKey, row: ActionRow | None) -> None:
+        """A taken place is used, by an action that is stored with its first attempt, or given back."""
+        self._taken.discard(key)
+        if row is not None:
+            self._launch(key, row)
+        else:
+            self._woken.set()
+        if not self._taken:
+            self._none_taken.set()
 
     def rest(self) -> None:
         """Start nothing more; what runs goes on. What is queued stays so for the next start of Tower."""
@@ -56,6 +83,7 @@ class Reconcile:
         self.rest()
         if self._loop is not None:
             await self._loop
+        await self._none_taken.wait()
         running = [task for _, task in self._active.values()]
         if not running:
             return
@@ -92,8 +120,7 @@ class Reconcile:
 
     def _fill(self) -> None:
         """Start what waits longest, as far as there is room."""
-        waiting = self._parts.waiting.among(self._active) if self._parts.waiting is not None else 0
-        room = self._parts.settings.parallel_attempts + waiting - len(self._active)
+        room = self._room()
         if room <= 0:
             self._watch_deadlines()
             return
@@ -101,12 +128,19 @@ class Reconcile:
         keys = self._parts.db.read_now(lambda reader: store.queued(reader, room + len(self._active)))
         queued = [key for key in keys if key not in self._active]
         for key in queued[:room]:
-            attempt = Attempt(self._parts, self._recording, key)
-            task = asyncio.create_task(attempt.run())
-            self._active[key] = attempt, task
-            task.add_done_callback(lambda task, key=key: self._done(key, task))  # type: ignore[misc]
+            self._launch(key)
         if len(queued) >= room:
             self._watch_deadlines()
+
+    def _room(self) -> int:
+        waiting = self._parts.waiting.among(self._active) if self._parts.waiting is not None else 0
+        return self._parts.settings.parallel_attempts + waiting - len(self._active) - len(self._taken)
+
+    def _launch(self, key: ActionKey, leased: ActionRow | None = None) -> None:
+        attempt = Attempt(self._parts, self._recording, key, leased=leased)
+        task = asyncio.create_task(attempt.run())
+        self._active[key] = attempt, task
+        task.add_done_callback(lambda task: self._done(key, task))
 
     def _done(self, key: ActionKey, task: asyncio.Task[None]) -> None:
         del self._active[key]
@@ -157,3 +191,23 @@ class Reconcile:
                 await self._recording.expire_queued(row, waited=row.queue_timeout or 0.0)
         self._look_due = True
         self._woken.set()
+
+
+class _Place:
+    """Room for one action; it is used, or given back, once."""
+
+    def __init__(self, owner: Reconcile, key: ActionKey) -> None:
+        self._owner = owner
+        self._key = key
+        self._settled = False
+
+    def begin(self, row: ActionRow) -> None:
+        self._settle(row)
+
+    def give_back(self) -> None:
+        self._settle(None)
+
+    def _settle(self, row: ActionRow | None) -> None:
+        if not self._settled:
+            self._settled = True
+            self._owner.settle(self._key, row)
