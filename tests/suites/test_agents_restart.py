@@ -8,14 +8,14 @@ import select
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.suites.rooms import House, Room, deploy
 from tests.threats.conftest import opened
-from tests.threats.victim import host_pid
+from tests.threats.victim import above, host_pid
 from tests.tower_process import Tower
 
 pytestmark = pytest.mark.xdist_group("agents-restart")
@@ -260,11 +260,16 @@ def test_during_the_drain_tasks_beside_call_on(stopped: Tower) -> None:
 
 
 def _set_free(room: Room) -> None:
-    """Take a task out of its control groups, by which the next Tower would end it; no task can."""
-    pid = str(host_pid(room.do("answer = os.getcwd()")))
+    """Keep a task from all that would end it with Tower or at its next start: more than it can do itself.
+
+    Its template is stopped, to be killed before it ends its children, and its control groups are left.
+    """
+    pid = host_pid(room.do("answer = os.getcwd()"))
     for members in Path("/sys/fs/cgroup").glob("**/tower-*/*/cgroup.procs"):
-        if pid in members.read_text().split():
-            (members.parents[2] / "cgroup.procs").write_text(pid)
+        with suppress(OSError):
+            if str(pid) in members.read_text().split():
+                (members.parents[2] / "cgroup.procs").write_text(str(pid))
+    os.kill(above(pid)[0], signal.SIGSTOP)
 
 
 def _tried(client: httpx.Client) -> httpx.Response | None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests import lesser
 from tests.threats.conftest import furnished, opened
-from tests.threats.victim import Victim, waiting
+from tests.threats.victim import Victim, above, waiting
 from tests.tower_process import Tower
 
 from tower.executors.process.isolation import Wanted, choose
@@ -106,15 +106,6 @@ def knowledge(victim: Victim, way: str) -> dict[str, Any]:
         # where nothing but a list of paths keeps them apart, names can be seen
         "listed": "namespaces" not in way,
     }
-
-
-def above(pid: int) -> list[int]:
-    """What started a process, up to Tower."""
-    found = []
-    while pid > 1:
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-        found.append(pid)
-    return [each for each in found if each > 1]
 
 
 def served(socket: str) -> list[int]:

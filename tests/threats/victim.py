@@ -62,6 +62,8 @@ def main():
     report["planted"] = [
         open(place + "/planted").read() for place in (os.getcwd(), "/tmp", "/dev/shm") if place in folders
     ]
+    if "/tmp" not in folders and "/dev/shm" in folders:
+        os.unlink("/dev/shm/planted")  # everybody's
     try:
         report["predictable"] = open("/tmp/predictable", "x").write("mine")
     except OSError as error:
@@ -126,6 +128,15 @@ def host_pid(cwd: str) -> int:
         except OSError:
             continue
     raise AssertionError(f"nobody works in {cwd}")
+
+
+def above(pid: int) -> list[int]:
+    """What started a process, up to Tower."""
+    found = []
+    while pid > 1:
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(pid)
+    return [each for each in found if each > 1]
 
 
 def closed(link: socket.socket, seconds: float = 20.0) -> bool:
