@@ -15,7 +15,8 @@ def test_the_page_of_a_run_moves_by_itself(alice: Visitor, start: Callable[..., 
     alice.page.evaluate("window.untouched = true")
     expect(alice.field("State")).to_have_text("SUCCEEDED")
     expect(alice.log).to_contain_text("line 10 <b>of</b> 10\n")
-    assert alice.log.inner_text().splitlines() == [f"line {number} <b>of</b> 10" for number in range(1, 11)]
+    written = [line for line in alice.log.inner_text().splitlines() if not line.startswith("[image] ")]
+    assert written == [f"line {number} <b>of</b> 10" for number in range(1, 11)]
     expect(alice.field("Asked for by")).to_have_text("alice")
     outputs = alice.page.locator("h2:text-is('Outputs') + dl pre")
     expect(outputs).to_contain_text("<i>counted</i>")
@@ -29,7 +30,7 @@ def test_a_run_is_aborted_by_the_button_and_every_open_page_shows_it(
     path = start("patient")
     alice.open(path)
     expect(alice.field("State")).to_have_text("RUNNING")
-    expect(alice.log).to_have_text("waiting\n")
+    expect(alice.log).to_contain_text("waiting\n")
     other = visitors()
     other.sign_in("alice")
     other.open(path)
@@ -37,7 +38,7 @@ def test_a_run_is_aborted_by_the_button_and_every_open_page_shows_it(
     for each in (alice, other):
         expect(each.field("State")).to_contain_text("ABORTED by alice")
         expect(each.page.get_by_role("button", name="Abort")).to_have_count(0)
-        expect(each.log).to_have_text("waiting\n")
+        expect(each.log).to_contain_text("waiting\n")
     assert alice.at(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from . import _inputs
 from ._command import Target, enter, narrowed, options
 from ._exits import Exit, Failed
 from ._output import print_json, print_record
-from ._progress import waiting
+from ._progress import shown, waiting
 from ._span import Span
 from ._userfile import load, task
 from .logs import print_line
@@ -129,8 +130,27 @@ async def _watch(started: Run, *, follow: bool) -> None:
         async for line in started.logs.aio():
             print_line(line, err=True)
     with waiting(f"Run {started.name}") as progress:
-        async for state in started.watch.aio():
-            progress(_STANDS.get(state.phase, str(state.phase)))
+        building = asyncio.ensure_future(_tell_image(started, progress)) if shown() and not follow else None
+        try:
+            async for state in started.watch.aio():
+                progress(_STANDS.get(state.phase, str(state.phase)))
+        finally:
+            if building is not None:
+                building.cancel()
+                await asyncio.gather(building, return_exceptions=True)
+
+
+async def _tell_image(started: Run, progress: Callable[[str], None]) -> None:
+    """What a log says while the image is made: a first run may take minutes, and this is why."""
+    from flyte._deploy.release import IMAGE_LINE
+    from flyte.remote import Run
+
+    # asked for anew: what this one learns must not get before what is waited for
+    run = await Run.get.aio(started.name, project=started.project, domain=started.domain)
+    async for line in run.logs.aio():
+        if not line.text.startswith(IMAGE_LINE):
+            return
+        progress(f"its image: {line.text.removeprefix(IMAGE_LINE)}")
 
 
 def _reread(context: click.Context, given: dict[str, Any]) -> dict[str, Any]:

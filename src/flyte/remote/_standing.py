@@ -213,4 +213,5 @@ class Standing:
         return failure(self.name, self.phase, self.error)
 
     def _has_begun(self) -> bool:
-        return self.phase not in BEFORE and self.attempts > 0
+        """Whether there is an attempt with a log; that its image is made is told there, too."""
+        return self.attempts > 0 and (self.phase not in BEFORE or self.phase is Phase.INITIALIZING)

@@ -38,6 +38,7 @@ class Terminal:
             "FLYTE_ENDPOINT": tower.url,
             "FLYTE_API_KEY": tower.keys["alice"],
             "TERM": "xterm",
+            "CI": "",  # where this runs for a CI, nobody would be taken to look
             "COLUMNS": "160",
         }
         self.process = subprocess.Popen(
@@ -130,6 +131,21 @@ def test_the_image_of_an_app_is_shown_and_json_stays_json(tower: Tower, lobby: L
     assert b"\x1b" not in printed
     assert "Environment and start-up" in serving.text
     assert '"name"' not in serving.text
+
+
+def test_the_image_of_a_run_is_shown_while_it_is_made(tower: Tower, tmp_path: Path) -> None:
+    file = written(tmp_path, "imaged.py", TASKS.replace('"hall"', '"imaged"'), package="iniconfig")
+    with terminal(tower, "run", file, "breaks", "--text", "x", "--wait", cwd=tmp_path) as running:
+        running.until("its image: ")
+        assert running.end() == 7
+    assert "FAILED" in running.text
+
+
+def test_the_log_that_is_followed_begins_with_the_image(tower: Tower, tmp_path: Path) -> None:
+    file = written(tmp_path, "followed.py", TASKS.replace('"hall"', '"followed"'), package="sniffio")
+    done = tower.flyte("run", file, "breaks", "--text", "x", "--follow", cwd=tmp_path, check=False)
+    assert done.status == 7
+    assert any(line.startswith("[image] ") for line in done.err.splitlines()), done.err
 
 
 def test_without_a_terminal_nothing_is_drawn(tower: Tower, tmp_path: Path) -> None:
