@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import structlog
@@ -31,26 +30,23 @@ from tower.errors import (
     Unauthenticated,
     retry_after,
 )
-from tower.gateway import headers, hop, origins, paths
-from tower.gateway.answers import Receive, Scope, Send, Unreachable, redirect, refuse, respond
+from tower.gateway import hop, origins, paths
+from tower.gateway.answers import Receive, Scope, Send, redirect, refuse, respond
+from tower.gateway.carrying import Carrier
 from tower.gateway.metrics import REQUESTS
-from tower.gateway.passage import RECHECK_SECONDS, Gone, HungUp, Passage
+from tower.gateway.passage import RECHECK_SECONDS, Gone, Passage
+from tower.gateway.request import Request, presented, read
 from tower.gateway.webhooks import Delivered, Inlet, signatures
 from tower.identity.chain import Chain, NoCredential
 from tower.identity.guesses import Guesses
-from tower.identity.offers import KEY_HEADERS, Presented
+from tower.identity.offers import KEY_HEADERS
 from tower.identity.principal import CredentialKind, Principal
 from tower.identity.sessions import set_cookie
 from tower.policy.actions import Action
 from tower.routes import Table
 from tower.settings import Settings
 
-if TYPE_CHECKING:
-    from tower.gateway.forwarding import Forwarding
-
 WAKE_SECONDS = 30.0
-
-_NAMING = frozenset({b"authorization", b"cookie", *(name.encode() for name in KEY_HEADERS)})
 
 log = structlog.get_logger("tower.gateway")
 
@@ -73,40 +69,6 @@ class Parts:
     recheck_seconds: float = RECHECK_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A request after the first checks; the app may be unknown."""
-
-    place: Place | None
-    target: paths.Target
-    prefix: str
-    host: str
-    secure: bool
-    client: str
-    method: str
-    websocket: bool
-    headers: tuple[tuple[bytes, bytes], ...]
-    credential: bytes
-    """What names the caller; b"" for an anonymous request."""
-    id: str
-
-    @property
-    def scheme(self) -> str:
-        """http or https, as the browser sees it, also for a websocket."""
-        return "https" if self.secure else "http"
-
-    @property
-    def wants_page(self) -> bool:
-        """Whether a person in a browser asked for a page."""
-        accepts = headers.first(self.headers, b"accept") or b""
-        return self.method == "GET" and not self.websocket and b"text/html" in accepts
-
-    @property
-    def shows_key(self) -> bool:
-        """Whether a program asks, which is refused and not sent to sign in."""
-        return any(name in _NAMING and name != b"cookie" for name, _ in self.headers)
-
-
 class Gateway:
     """An ASGI application for http and websocket."""
 
@@ -114,7 +76,13 @@ class Gateway:
         self._parts = parts
         self._guesses = parts.chain.guesses or Guesses(clock=parts.clock)
         self._uses = Uses(access=parts.access, clock=parts.clock)
-        self._forwarding: Forwarding | None = None
+        self._carrier = Carrier(
+            processes=parts.processes,
+            access=parts.access,
+            limit=parts.settings.max_body,
+            wake_seconds=parts.wake_seconds,
+            recheck_seconds=parts.recheck_seconds,
+        )
         self._inlet = Inlet(parts.webhooks, clock=parts.clock)
         self._suffix = "." + parts.settings.apps_domain
 
@@ -132,8 +100,7 @@ class Gateway:
     async def close(self) -> None:
         """Close the connections to the apps, and record what was counted of their use."""
         await self._uses.close()
-        if self._forwarding is not None:
-            await self._forwarding.close()
+        await self._carrier.close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request or websocket."""
@@ -142,7 +109,7 @@ class Gateway:
         request_id = self._parts.clock.name("q")
         request: Request | None = None
         try:
-            request = self._read(scope, request_id)
+            request = read(scope, request_id, places=self._parts.places, suffix=self._suffix)
             await self._serve(request, scope, receive, send)
         except Gone:
             REQUESTS["gone"].inc()
@@ -158,35 +125,6 @@ class Gateway:
             REQUESTS["broken"].inc()
             log.exception("gateway.broken", request_id=request_id)
             await refuse(scope, send, Broken("Something went wrong here."), request_id=request_id)
-
-    def _read(self, scope: Scope, request_id: str) -> Request:
-        pairs = tuple((bytes(name), bytes(value)) for name, value in scope["headers"])
-        host = headers.check(pairs)
-        raw: bytes = scope.get("raw_path") or scope["path"].encode()
-        target = paths.read(raw, scope.get("query_string", b""))
-        place, prefix = None, ""
-        name = host.rsplit(":", 1)[0]
-        if name.endswith(self._suffix):
-            place = self._parts.places.by_label(name.removesuffix(self._suffix))
-        elif (mounted := paths.mounted(target)) is not None:
-            place = self._parts.places.by_id(mounted.project, mounted.domain, mounted.name)
-            prefix, target = mounted.prefix, mounted.target
-            # an app under the console's host neither sees nor uses the console's cookies
-            pairs = tuple(pair for pair in pairs if pair[0] != b"cookie")
-        client = scope.get("client")
-        return Request(
-            place=place,
-            target=target,
-            prefix=prefix,
-            host=host,
-            secure=scope.get("scheme") in {"https", "wss"},
-            client=client[0] if client else "",
-            method=scope.get("method", "GET"),
-            websocket=scope["type"] == "websocket",
-            headers=pairs,
-            credential=b"\0".join(value for name, value in pairs if name in _NAMING),
-            id=request_id,
-        )
 
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         if await self._own(request, scope, send):
@@ -209,7 +147,7 @@ class Gateway:
             origins.check(request.headers, method=request.method, origin=origin, websocket=request.websocket)
         place = await self._allow(request, principal)
         passage = await self._passage(request, place, principal)
-        await self._forward(passage, scope, receive, send, method=request.method)
+        await self._carrier.carry(passage, scope, receive, send, method=request.method)
 
     async def _deliver(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         """A signed delivery of a third party: it goes on as whom it is mapped to, once."""
@@ -220,7 +158,7 @@ class Gateway:
         await delivered.take()
         failed = True
         try:
-            await self._forward(
+            await self._carrier.carry(
                 passage, scope, delivered.receive, delivered.watching(send), method=request.method
             )
             failed = False
@@ -274,7 +212,7 @@ class Gateway:
     async def _name(self, request: Request) -> Principal | None:
         """The caller, or None for a request without any credential."""
         try:
-            return await self._parts.chain.authenticate(_presented(request))
+            return await self._parts.chain.authenticate(presented(request))
         except NoCredential:
             return None
 
@@ -380,66 +318,9 @@ class Gateway:
         if principal.credential.kind is CredentialKind.WEBHOOK:
             return principal if await self._parts.webhooks.holds(principal) else None
         try:
-            return await self._parts.chain.authenticate(_presented(request))
+            return await self._parts.chain.authenticate(presented(request))
         except (Unauthenticated, Exhausted):
             return None
-
-    async def _forward(
-        self, passage: Passage, scope: Scope, receive: Receive, send: Send, *, method: str
-    ) -> None:
-        parts, place = self._parts, passage.place
-        key = (place.project, place.domain, place.name)
-        forwarding = self._towards_apps()
-        with parts.processes.serving(*key):
-            for again in (False, True):
-                socket = await parts.processes.wake(*key, parts.wake_seconds)
-                leg = forwarding.leg(passage, scope=scope, receive=receive, send=send)
-                try:
-                    await forwarding.run(leg, socket, method=method)
-                    break
-                except Unreachable:
-                    if again:  # the process ended since it was asked for, and so did the next one
-                        raise
-                except HungUp as left:
-                    await self._left(passage, method, left.size)
-                    raise
-                except Gone:
-                    raise
-                except asyncio.CancelledError:
-                    if not leg.started:
-                        await self._left(passage, method, leg.size)
-                    raise
-                except Fault as fault:
-                    if not leg.started:
-                        raise
-                    log.info("gateway.cut", app=place.id, request_id=passage.request_id, cause=fault.cause)
-                    raise Gone from fault
-                except Exception as error:
-                    if not leg.started:
-                        raise
-                    log.exception("gateway.broken", app=place.id, request_id=passage.request_id)
-                    raise Gone from error
-        REQUESTS["forwarded"].inc()
-
-    async def _left(self, passage: Passage, method: str, size: int) -> None:
-        """Whoever called went away before the app began to answer: put it on record."""
-        if passage.principal is not None:
-            await self._parts.access.gave_up(
-                passage.principal,
-                Action.APP_USE,
-                resource=passage.place.resource,
-                request_id=passage.request_id,
-                detail={"method": method, "bytes": str(size)},
-            )
-
-    def _towards_apps(self) -> Forwarding:
-        if self._forwarding is None:
-            # not at the top of this file: the HTTP client is megabytes that a Tower without apps never needs
-            from tower.gateway.forwarding import Forwarding
-
-            settings, recheck = self._parts.settings, self._parts.recheck_seconds
-            self._forwarding = Forwarding(limit=settings.max_body, recheck=recheck)
-        return self._forwarding
 
     def _patience(self, request: Request, shown: bytes) -> None:
         """Raise Exhausted where an unknown signature or code is not to be looked at now."""
@@ -447,16 +328,6 @@ class Gateway:
 
     def _failed(self, request: Request, shown: bytes) -> None:
         self._guesses.failed(source=request.client, values=[shown.decode("latin-1")])
-
-
-def _presented(request: Request) -> Presented:
-    return Presented(
-        headers=request.headers,
-        secure=request.secure,
-        host=request.host,
-        audience="gateway",
-        client=request.client,
-    )
 
 
 def _with(fault: Fault, request: Request | None) -> list[tuple[bytes, bytes]]:

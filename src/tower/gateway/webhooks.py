@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from tower.arrival import again
 from tower.clock import Clock
@@ -13,10 +12,8 @@ from tower.errors import Unavailable
 from tower.gateway.answers import Message, Receive, Send, TooLarge
 from tower.gateway.headers import first
 from tower.gateway.passage import Gone
+from tower.gateway.request import Request
 from tower.identity.webhooks import read
-
-if TYPE_CHECKING:
-    from tower.gateway.door import Request
 
 MAX_BODY = 5 * 1024 * 1024
 """Of a delivery: its body is held in memory until the signature over all of it is checked."""
