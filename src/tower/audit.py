@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 GENESIS = "0" * 64
 """What the first record names as the hash before it."""
@@ -171,8 +171,7 @@ class Entry:
         return _digest(self.seq, self.at, *(str(getattr(self, name)) for name in _FACTS[2:]))
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
+class Head(NamedTuple):
     """The end of a chain: what to keep outside the store, to notice that the store was cut or rewritten."""
 
     seq: int = 0

@@ -20,7 +20,7 @@ Answer: TypeAlias = tuple[int, list[tuple[bytes, bytes]], bytes]
 Direct: TypeAlias = Callable[[MutableMapping[str, Any], bytes], Coroutine[Any, Any, Answer] | None]
 """Takes the ASGI scope and the body of a request, or does not; nothing else has seen it yet."""
 
-_NOT_HELD = frozenset({b"expect", b"transfer-encoding", b"upgrade"})
+_SPECIAL = frozenset({b"host", b"expect", b"transfer-encoding", b"upgrade"})
 _BROKEN: Answer = (500, [(b"content-type", b"text/plain; charset=utf-8")], b"Internal Server Error")
 
 
@@ -50,6 +50,7 @@ class Piecewise(Bounded):
         super().__init__(*arguments, **options)
         self._direct: Direct | None = getattr(self.app, "direct", None)
         self._usual = False  # nothing in the head so far asks for more than a body and an answer
+        self._hosts = 0
         self._held = False  # the head is here, and no application was told yet
         self._pieces: list[bytes] = []
         self._idle_since: float | None = None
@@ -67,14 +68,19 @@ class Piecewise(Bounded):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._usual = self._direct is not None
+        self._hosts = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if name in _NOT_HELD or not self._in_head:
-            self._usual = False
-            super().on_header(name, value)
-        else:
+        if name in _SPECIAL:
+            if name == b"host":
+                self._hosts += 1
+            else:
+                self._usual = False
+        if self._usual:
             self.headers.append((name, value))
+        else:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         parser, before = self.parser, self.cycle
@@ -86,7 +92,7 @@ class Piecewise(Bounded):
             and b"%" not in self.url
             and b"?" not in self.url
             and self.url[:1] == b"/"
-            and self.hosts() == 1
+            and self._hosts == 1
         ):
             self._held = True
             self.head_complete()

@@ -47,6 +47,7 @@ _log = structlog.get_logger("tower.rpc")
 _SANE_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _USUAL = "application/proto"
 _USUAL_BYTES = _USUAL.encode()
+_USUAL_HEADER = (b"content-type", _USUAL_BYTES)
 _PROTOCOL_HEADERS = frozenset(
     {
         b"content-type",
@@ -261,7 +262,7 @@ class _Request:
         if len(body) > self.door._max_body:
             raise wire.too_large(self.door._max_body)
         answer = await unary.call(body)
-        headers = [(b"content-type", _USUAL_BYTES)]
+        headers = [_USUAL_HEADER]
         if len(answer) >= wire.SMALL:
             headers.append((b"vary", b"Accept-Encoding"))
             if b"gzip" in map(bytes.strip, self.first.get(b"accept-encoding", b"").split(b",")):

@@ -87,9 +87,10 @@ class Writer:
         """
         if self._closed:
             raise Unavailable("The server is stopping.", hint="Try again in a moment.")
-        # to ask for the running loop is a call of the kernel (getpid), to ask for the thread is none
-        home = self._home if threading.get_ident() == self._home_thread else None
-        loop = home or asyncio.get_running_loop()
+        # to ask for the running loop is a call of the kernel (getpid); a loop that runs in this thread is it
+        loop = self._home
+        if loop is None or threading.get_ident() != self._home_thread or not loop.is_running():
+            loop = asyncio.get_running_loop()
         if self._home is None:
             self._home, self._home_thread = loop, threading.get_ident()
         request = Request(function, loop, durable=durable, simple=simple)
@@ -213,8 +214,9 @@ class Writer:
         try:
             for request in simple:
                 transaction = Transaction(session, now=self._clock.now(), memory=learnt)
-                request.result = request.function(transaction)
-                _refuse_lazy(request.result)
+                result = request.result = request.function(transaction)
+                if result is not None:
+                    _refuse_lazy(result)
                 request.callbacks, own = transaction._end()
                 learnt.update(own)
             session.flush()
@@ -274,8 +276,6 @@ class Writer:
 
 
 def _refuse_lazy(result: object) -> None:
-    if result is None:
-        return
     if isinstance(result, Coroutine):
         result.close()
         raise TypeError("A writing function is a plain function, not a coroutine function.")

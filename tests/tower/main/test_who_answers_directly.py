@@ -71,13 +71,13 @@ async def test_a_host_of_an_app_is_the_gateways_whatever_its_path() -> None:
 
 
 async def test_a_call_of_an_agent_is_not_answered_directly() -> None:
-    front = NodesDoor(cast(Agents, None), hosted=other, public=DOORS)
+    front = NodesDoor(cast("Agents", None), hosted=other, public=DOORS)
     assert await said(front, request()) == b"http 10.0.0.1 body"
     assert await said(front, request("/a.Service/Method", (TOKEN_HEADER, b"t"))) is None
-    assert await said(NodesDoor(cast(Agents, None), hosted=other, public=other), request()) is None
+    assert await said(NodesDoor(cast("Agents", None), hosted=other, public=other), request()) is None
 
 
 async def test_behind_a_proxy_the_caller_is_whom_it_names() -> None:
-    front = BehindProxy(NodesDoor(cast(Agents, None), hosted=other, public=DOORS), "https://x")
+    front = BehindProxy(NodesDoor(cast("Agents", None), hosted=other, public=DOORS), "https://x")
     forwarded = (b"x-forwarded-for", b"10.9.9.9, 10.0.0.7")
     assert await said(front, request("/a.Service/Method", forwarded)) == b"https 10.0.0.7 body"
