@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import parse_qs, quote_plus, urlencode, urlsplit
 
 import pytest
+from flyteidl2.task import task_definition_pb2
 from sqlalchemy import text, update
 from tests.identity_world import ADMIN_SOCKET, World, app_socket
 from tests.matrix_credentials import (
@@ -34,6 +35,7 @@ from tests.tower.gateway.echo import Echo
 from tests.tower.identity.test_webhook_signatures import SECRET
 
 from tower.control.grants import Download, Upload
+from tower.control.privileges import FIELD, GRANTABLE
 from tower.identity.attempts import Attempts
 from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Presented
@@ -95,12 +97,23 @@ ORDER = (
     "run token of root",
     "agent of a task of root",
     "task of root",
+    "privileged task of root",
     "access token of root",
     "session of root",
     "root",
     "machine",
 )
 """From the weakest to the strongest: what one deletes is gone for those behind it."""
+
+
+def _privileged() -> task_definition_pb2.TaskSpec:
+    """A task with every privilege that there is."""
+    spec = task_definition_pb2.TaskSpec()
+    container = spec.task_template.container
+    container.image = "x"
+    container.args.extend(["flyte-runtime", "task", "--module", "m", "--task", "privileged"])
+    container.config.add(key=FIELD, value=json.dumps(sorted(GRANTABLE)))
+    return spec
 
 
 @dataclass(frozen=True)
@@ -225,6 +238,11 @@ class Matrix:
         root = await self._who(self.callers["root"].headers, "rpc")
         running = await World.running(house, root)  # type: ignore[arg-type]
         callers["task of root"] = Caller(((b"x-flyte-agent", b"1"),), running)
+        await house.tasks.deploy(
+            root, ("flytesnacks", "development", "privileged"), "1", spec=_privileged(), request_id="d"
+        )
+        privileged = await World.running(house, root, run="r3", task="privileged")  # type: ignore[arg-type]
+        callers["privileged task of root"] = Caller(((b"x-flyte-agent", b"1"),), privileged)
         over = await World.running(house, root, run="r2", phase=int(Phase.SUCCEEDED))  # type: ignore[arg-type]
         callers["task that has ended"] = Caller(((b"x-flyte-agent", b"1"),), over)
         _, token = await self.call(callers["task of root"], Ask("", "POST", "/agent/token"))

@@ -10,6 +10,7 @@ import asyncio
 
 from tower.audit import Event
 from tower.clock import Clock
+from tower.control import keysofwork
 from tower.control.access import Access, not_found
 from tower.control.directory import Directory
 from tower.control.identities import user_resource
@@ -56,6 +57,7 @@ class Accounts:
     ) -> None:
         """Give a person a password. Ends their sessions and logins. Needs `user:manage`."""
         decision = await self._manage(principal, subject, request_id)
+        await keysofwork.no_login(self._access, principal, decision, request_id=request_id)
         passwords.check_strength(password, subject=subject)
         hashed = await self._hash(password)
         await self._db.write(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from tower.control.access import Access
 from tower.errors import Denied
-from tower.identity.principal import CredentialKind, Principal
+from tower.identity.principal import ActorKind, CredentialKind, Principal
 from tower.policy.actions import Action
+from tower.policy.engine import Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +53,16 @@ def limits(principal: Principal, actions: Collection[str] | None, *, owner: str)
             hint="Give its environment that privilege too, or leave the action out.",
         )
     return Limits(wanted, next(iter(people), ""))
+
+
+async def no_login(access: Access, principal: Principal, decision: Decision, *, request_id: str) -> None:
+    """Record and raise Denied for running work that would make a way to sign in as somebody.
+
+    A link, a password and a webhook carry no limit that such work has, as its keys do: with one of them the
+    privilege to manage people would be every other one, too.
+    """
+    if all(actor.kind is not ActorKind.RUN for actor in principal.actors):
+        return
+    refused = replace(decision, allowed=False, policies=("above-the-work",))
+    await access.refuse(principal, refused, request_id=request_id)
+    raise Denied("Running work makes no way to sign in as somebody.", hint="Do it yourself, from outside.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from tower.audit import Event
+from tower.control import keysofwork
 from tower.control.access import Access, not_found
 from tower.errors import Denied, Precondition, Unauthenticated
 from tower.identity import sessions
@@ -47,6 +48,7 @@ class Logins:
         """A one-time code that signs `subject` in to the console. Needs `user:manage`."""
         resource = Resource(ResourceType.USER, name=subject[:127])
         decision = await self._access.require(principal, Action.USER_MANAGE, resource, request_id=request_id)
+        await keysofwork.no_login(self._access, principal, decision, request_id=request_id)
         text = sessions.generate()
 
         def write(tx: Transaction) -> None:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from tower.audit import Event
 from tower.clock import ALPHABET
-from tower.control import appspecs
+from tower.control import appspecs, keysofwork
 from tower.control.access import Access, not_found
 from tower.control.directory import Directory
 from tower.control.webhookspecs import check_path
@@ -210,7 +210,9 @@ class Webhooks:
         decision = await self._access.check(principal, Action.ACT_AS, resource)
         if decision.allowed:
             return decision
-        return await self._access.require(principal, Action.USER_MANAGE, resource, request_id=request_id)
+        decision = await self._access.require(principal, Action.USER_MANAGE, resource, request_id=request_id)
+        await keysofwork.no_login(self._access, principal, decision, request_id=request_id)
+        return decision
 
     def _sealed(self, secret: bytes, place: tuple[str, str, str], path: str) -> bytes:
         nonce = os.urandom(_NONCE)

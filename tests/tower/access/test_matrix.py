@@ -19,6 +19,7 @@ from tests.matrix_doors import mounted
 from tests.matrix_requests import WEBSOCKET, Ask, asked, rpc
 from tests.matrix_world import DEAD, ORDER, Matrix, opened
 
+from tower.control.privileges import GRANTABLE
 from tower.policy.actions import METHODS, ROUTES, AuditLevel, Row
 from tower.store import audit
 
@@ -41,6 +42,7 @@ WHO: dict[str, tuple[str, str, bool, list[str]]] = {
     "run token of root": ("root", "workload", False, ["run"]),
     "agent of a task of root": ("root", "workload", True, ["run"]),
     "task of root": ("root", "workload", True, ["run"]),
+    "privileged task of root": ("root", "workload", True, ["run"]),
     "access token of root": ("root", "access_token", False, []),
     "session of root": ("root", "session", False, []),
     "root": ("root", "api_key", False, []),
@@ -233,6 +235,23 @@ def test_what_is_open_to_everybody_is_listed_as_such() -> None:
             assert table[route_of(row)].anonymous or (opened_by_owner and "below" not in row), row
 
 
+def test_privileges_open_what_they_are_about_and_nothing_else() -> None:
+    """T1: what a task with every privilege is let into, and one without is not, is about those actions."""
+    table, opened = {**METHODS, **ROUTES}, set()
+    for row, cells in everything().items():
+        let = {
+            name for name in ("task of root", "privileged task of root", "root") if inside(row, cells[name])
+        }
+        action = table[route_of(row)].action
+        if "task of root" in let:
+            assert "privileged task of root" in let, row
+        elif "privileged task of root" in let:
+            assert "root" in let, row
+            assert action is not None, row
+            opened.add(action.value)
+    assert opened == GRANTABLE - {"key:manage"}, opened  # no row is about that one alone
+
+
 def test_one_who_acts_is_the_same_however_they_show_it() -> None:
     for row, cells in everything().items():
         let = {name for name in ORDER if inside(row, cells[name])}
@@ -250,7 +269,7 @@ def test_one_who_acts_is_the_same_however_they_show_it() -> None:
             assert browser, row
             assert " GET " in row, row
         if door == "agent":
-            assert let == {"task of root", "agent of a task of root"}, row
+            assert let == {"task of root", "privileged task of root", "agent of a task of root"}, row
         if door == "nodes":
             assert let <= {"agent of a task of root"}, row
         if "delivery of a third party" in let and "anonymous" not in let:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.tower.privileges.test_privileges import deploy, running
+from tests.tower.privileges.test_privileges import deploy, inside, running
 from tests.tower.secrets.conftest import PLACE, Den
 
 from tower.errors import Denied
@@ -89,3 +89,20 @@ async def test_a_giver_with_a_limited_key_lets_no_work_make_keys_above_it(den: D
     await deploy(den, "wider", "key:manage-own")
     made = await den.call(await running(den, "alice"), "POST", "/keys", json={"name": "wide"})
     assert made.status_code == 403
+
+
+async def test_work_that_manages_people_makes_no_way_to_sign_in_as_one(den: Den) -> None:
+    """A link, a password or a webhook would have none of the limits that the work has."""
+    await deploy(den, "root", "user:manage", "key:manage", "key:manage-own")
+    work = await running(den, "root")
+    hook = {**PLACE, "app": "hook", "path": "/x", "scheme": "hmac", "secret": "s" * 40, "user": "root"}
+    with pytest.raises(Denied, match="no way to sign in"):
+        await den.house.webhooks._may_act_as(await inside(den, work), "root", request_id="q")
+    assert (await den.call(work, "PUT", "/webhooks", json=hook)).status_code in {403, 404}
+    assert (await den.call(work, "POST", "/links", json={"user": "root"})).status_code == 403
+    word = {"password": "correct horse battery staple"}
+    assert (await den.call(work, "PUT", "/users/root/password", json=word)).status_code == 403
+    refused = await den.records(event="access.refuse", subject="root", limit=3)
+    assert {each.decision for each in refused} >= {"above-the-work"}
+    assert (await den.call(work, "POST", "/users", json={"name": "newcomer"})).status_code == 201
+    assert (await den.call("root", "POST", "/links", json={"user": "root"})).status_code == 201
