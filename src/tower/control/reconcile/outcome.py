@@ -81,10 +81,11 @@ def _file(directory: Path, name: str, limit: int) -> bytes | None:
         return None
     except OSError as error:
         raise _UnreadableError(f"The file {name} that the process left cannot be read.") from error
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-            raise _UnreadableError(f"The {name} that the process left is not a plain file.")
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+        os.close(descriptor)
+        raise _UnreadableError(f"The {name} that the process left is not a plain file.")
+    with os.fdopen(descriptor, "rb") as file:  # of a folder that would fail, and leave the descriptor
         data = file.read(limit + 1)
     if len(data) > limit:
         raise _UnreadableError(f"The {name} that the process left is larger than {limit} bytes.")
