@@ -55,9 +55,12 @@ class Reconcile:
     def take(self, key: ActionKey) -> Place | None:
         """Room for an action that is about to be stored, if there is some now.
 
-        What waits is started as soon as there is room: where there is some, nothing waits.
+        What waits is started as soon as there is room: where there is some, and no look at the queue is due,
+        nothing waits.
         """
-        if self._draining or key in self._active or key in self._taken or self._room() <= 0:
+        if self._draining or self._woken.is_set() or key in self._active or key in self._taken:
+            return None
+        if self._room() <= 0:
             return None
         self._taken.add(key)
         self._none_taken.clear()
