@@ -67,10 +67,11 @@ class Handovers:
         try:
             with below(folder, RUN, _named(child)) as place:
                 descriptor = os.open(INPUTS, PLAIN, dir_fd=place)
-                with os.fdopen(descriptor, "rb") as file:
-                    facts = os.fstat(descriptor)
-                    if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
-                        raise Invalid("The inputs of the action are no plain file.")
+                facts = os.fstat(descriptor)
+                if not stat.S_ISREG(facts.st_mode) or facts.st_nlink > 1:
+                    os.close(descriptor)
+                    raise Invalid("The inputs of the action are no plain file.")
+                with os.fdopen(descriptor, "rb") as file:  # of a folder that would leave the descriptor
                     data = file.read(limit + 1)
         except OSError as error:
             raise Invalid("The inputs of the action cannot be read.", cause=str(error)) from error

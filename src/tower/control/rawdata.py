@@ -192,9 +192,7 @@ def _look(folder: Path, steps: tuple[str, ...], left: int) -> list[_File]:
             left -= facts.st_size
             if left < 0 or len(found) >= _MOST_FILES:
                 raise Exhausted("The files of the values are too large or too many to be kept.")
-            with os.fdopen(os.dup(descriptor), "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            found.append(_File(below, facts.st_size, digest))
+            found.append(_File(below, facts.st_size, _sha256(descriptor, facts.st_size)))
         finally:
             os.close(descriptor)
 
@@ -204,6 +202,15 @@ def _look(folder: Path, steps: tuple[str, ...], left: int) -> list[_File]:
     except OSError as error:
         raise Invalid("A file that a value names cannot be read.", cause=str(error)) from error
     return found
+
+
+def _sha256(descriptor: int, size: int) -> str:
+    """The digest of so many bytes: who wrote the file may go on writing, as fast as it is read."""
+    digest, place = hashlib.sha256(), 0
+    while place < size and (chunk := os.pread(descriptor, min(_CHUNK, size - place), place)):
+        digest.update(chunk)
+        place += len(chunk)
+    return digest.hexdigest()
 
 
 def _digest(found: list[_File]) -> str:

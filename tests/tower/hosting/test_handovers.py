@@ -113,6 +113,12 @@ def test_links_are_not_followed(handovers: Handovers, folder: Path, tmp_path: Pa
     os.rename(folder / "fifo", uri)
     with pytest.raises(Invalid):
         handovers.inputs(ATTEMPT, CHILD, uri, limit=100)
+    os.unlink(uri)
+    os.mkdir(uri)
+    before = os.listdir("/proc/self/fd")
+    with pytest.raises(Invalid):
+        handovers.inputs(ATTEMPT, CHILD, uri, limit=100)
+    assert os.listdir("/proc/self/fd") == before, "a descriptor was left open"
 
 
 async def test_outputs_of_a_child_are_handed_over(handovers: Handovers, folder: Path, blobs: Blobs) -> None:
