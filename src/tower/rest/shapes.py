@@ -233,11 +233,12 @@ def _limit(ceiling: Ceiling) -> str:
     role = f"at most {ceiling.role} " if ceiling.role else ""
     everywhere = (ceiling.project, ceiling.domain) == ("*", "*")
     place = "" if everywhere else f"in {ceiling.project}/{ceiling.domain} "
+    about = "" if ceiling.about is None else f"for {', '.join(sorted(ceiling.about))} "
     if ceiling.person:
-        return f"at most what {ceiling.person} may ({ceiling.source})"
+        return f"{about}at most what {ceiling.person} may ({ceiling.source})"
     only = f"only {', '.join(sorted(ceiling.actions))} " if ceiling.actions is not None else ""
     off = f"without {', '.join(sorted(ceiling.forbidden))} " if ceiling.forbidden else ""
-    return f"{role}{place}{only}{off}({ceiling.source})"
+    return f"{about}{role}{place}{only}{off}({ceiling.source})"
 
 
 class Who(BaseModel):

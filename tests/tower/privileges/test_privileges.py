@@ -79,6 +79,15 @@ async def test_declared_and_held_it_is_allowed_and_the_record_names_the_giver(de
     assert (await den.call(work, "POST", "/policies", json=text)).status_code == 403
 
 
+async def test_work_is_told_its_limits(den: Den) -> None:
+    den.keys["ci"] = await den.key("ci", "root", role="admin", project="flytesnacks")
+    await deploy(den, "ci", "secret:create")
+    told = (await den.call(await running(den, "alice"), "GET", "/whoami")).json()["limits"]
+    assert any(each.startswith("for secret:create at most what root may (privilege of") for each in told)
+    assert any(each.startswith("for secret:create at most admin in flytesnacks/* (") for each in told)
+    assert not any("secret:create" in each for each in told if each.startswith("without"))
+
+
 async def test_who_does_not_have_it_deploys_nothing_that_declares_it(den: Den) -> None:
     for privilege in sorted(GRANTABLE - {"key:manage-own"}):
         with pytest.raises(Denied, match=privilege):
