@@ -260,12 +260,14 @@ class Gateway:
 
     async def _allow(self, request: Request, principal: Principal | None) -> Place:
         place = request.place
-        if principal is not None and place is not None:
+        if principal is not None:
+            # also where there is no app: what is hidden and what is absent are decided and refused alike
             try:
                 decision = await self._parts.access.require(
-                    principal, Action.APP_USE, place.resource, request_id=request.id, view=Action.APP_VIEW
+                    principal, Action.APP_USE, request.asked, request_id=request.id, view=Action.APP_VIEW
                 )
-                await self._uses.note(principal, decision, request_id=request.id)
+                if place is not None:
+                    await self._uses.note(principal, decision, request_id=request.id)
             except NotFound:
                 place = None
         if place is None:

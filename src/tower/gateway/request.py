@@ -8,6 +8,7 @@ from tower.control.places import Place, Places
 from tower.gateway import headers, paths
 from tower.gateway.answers import Scope
 from tower.identity.offers import KEY_HEADERS, Presented
+from tower.policy.actions import Resource, ResourceType
 
 _NAMING = frozenset({b"authorization", b"cookie", *(name.encode() for name in KEY_HEADERS)})
 
@@ -28,6 +29,15 @@ class Request:
     credential: bytes
     """What names the caller; b"" for an anonymous request."""
     id: str
+
+    @property
+    def asked(self) -> Resource:
+        """The app that was asked for, as far as the address tells, whether or not there is one."""
+        if self.place is not None:
+            return self.place.resource
+        if self.prefix:
+            return Resource(ResourceType.APP, *self.prefix.split("/")[2:])
+        return Resource(ResourceType.APP, name=self.host.partition(".")[0])
 
     @property
     def scheme(self) -> str:

@@ -114,6 +114,13 @@ async def test_absent_and_hidden_apps_answer_with_the_same_bytes(street: Street)
         by_path = [await client.get(f"/apps/flytesnacks/development/{name}/x") for name in ("echo", "none")]
     assert facts(by_path[0]) == facts(by_path[1])
     assert street.echo.seen == []
+    # neither tells by what it costs: each is decided, and its refusal recorded
+    refused = await street.house.audit(event="access.refuse", subject="mallory")
+    assert [each.resource for each in reversed(refused)] == [
+        f"app:{ID}",
+        f"app:{UNKNOWN.partition('.')[0]}",
+        "app:flytesnacks/development/none",
+    ]
 
 
 async def test_what_is_refused_or_allowed_again_and_again_is_two_records(street: Street) -> None:
