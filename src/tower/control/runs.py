@@ -214,7 +214,9 @@ class Runs:
             warning=await self._access.warning(principal, definition.row.deployed_by),
         )
         executor = person(principal)
-        if run_spec is runspecs.NOTHING and asked.task is not None and not principal.actors:
+        # a key names the same principal each time; others are made anew at each call, and not found again
+        again = principal.credential.kind is CredentialKind.API_KEY and not principal.actors
+        if again and run_spec is runspecs.NOTHING and asked.task is not None:
             if len(self._usual) >= _REMEMBERED:
                 self._usual.clear()
             usual = _Usual(principal, definition, decision, Template(row), executor)

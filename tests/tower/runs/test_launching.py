@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from connectrpc.code import Code
 from flyteidl2.common import phase_pb2
 from flyteidl2.workflow import run_service_pb2
+from sqlalchemy import select
 from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, action_id, create_run, refused, run_id, task_spec
+
+from tower.identity.authenticators import MACHINE
+from tower.store.schema import actions
 
 
 async def test_a_run_is_queued_for_the_caller_and_recorded(rpc: RpcWorld) -> None:
@@ -25,6 +30,31 @@ async def test_a_run_is_queued_for_the_caller_and_recorded(rpc: RpcWorld) -> Non
     assert (record.subject, record.outcome) == ("alice", "allowed")
     assert record.credential_id == run.labels["tower/credential-id"]
     assert run.action.id.run.name in record.detail
+
+
+async def test_what_runs_share_is_not_shared_any_longer_than_the_decision(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    bob = rpc.caller(await rpc.world.person("bob", "contributor"))
+    await rpc.deploy(bob, version="v1")
+    usual = [await rpc.run(alice, x=number) for number in range(3)]
+    spec = create_run(inputs={"x": 4})
+    spec.run_spec.labels.values["team"] = "blue"
+    labelled = (await alice.runs.create_run(spec, headers=alice.headers)).run
+    await rpc.deploy(bob, version="v2")
+    newer = await rpc.run(alice, x=5)
+    # from here on it is a privileged person who runs bob's code
+    await rpc.world.identities.add_binding(MACHINE, subject="alice", role="admin")
+    later = await rpc.run(alice, x=6)
+
+    def rows(tx: Any) -> dict[str, Any]:
+        return {row.run: row for row in tx.execute(select(actions))}
+
+    found = await rpc.world.db.read(rows)
+    kept = [found[run.action.id.run.name] for run in (*usual, labelled, newer, later)]
+    assert [row.task_version for row in kept] == ["v1"] * 4 + ["v2"] * 2
+    assert len({row.inputs_hash for row in kept}) == len({row.request_id for row in kept}) == 6
+    assert [row.labels for row in kept] == ["{}"] * 3 + ['{"team": "blue"}'] + ["{}"] * 2
+    assert [row.warning for row in kept] == [""] * 5 + ["foreign-code"]
 
 
 async def test_two_people_make_two_runs_with_two_identities(rpc: RpcWorld) -> None:
