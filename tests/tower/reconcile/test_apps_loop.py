@@ -230,7 +230,7 @@ async def test_an_app_knows_its_place_and_nothing_else(apps: Apps, monkeypatch: 
         "WORD",
         "FLYTE_AGENT_SOCKET",
         "FLYTE_APP_NAME",
-            "FLYTE_APP_PEER",
+        "FLYTE_APP_PEER",
         "FLYTE_APP_SOCKET",
         "FLYTE_INTERNAL_EXECUTION_DOMAIN",
         "FLYTE_INTERNAL_EXECUTION_PROJECT",
