@@ -112,7 +112,8 @@ class Chain:
     def check(self, value: str, *, key: str, source: str, door: str) -> bool:
         """Before a door looks at a key that it was shown in a form of its own: whether that has held before.
 
-        `key` is its public id, "" where it has none. Raises Exhausted, and counts it, where an unknown one is not to be looked at now.
+        `key` is its public id, "" where it has none. Raises Exhausted, and counts it, where an unknown one
+        is not to be looked at now.
         """
         if self.guesses is None:
             return False
