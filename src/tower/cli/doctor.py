@@ -18,7 +18,9 @@ from tower.cli.administration import JSON, Administration, composition_root, fau
 @click.option("--ca-file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM to trust.")
 @click.option("--with-key", is_flag=True, help="Try a key at --endpoint: asked for, or on standard input.")
 @click.option("--app", metavar="URL", help="Also look whether this app lets strangers in.")
-@click.option("--full", is_flag=True, help="Prove every record of the audit, not only those since the last signature.")
+@click.option(
+    "--full", is_flag=True, help="Prove every record of the audit, not only those since the last signature."
+)
 @JSON
 @click.pass_obj
 @faults
