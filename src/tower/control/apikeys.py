@@ -97,6 +97,7 @@ class ApiKeys:
             raise Invalid("A key name has letters, digits and . _ - and starts with a letter or digit.")
         life = self._life(expires_in)
         listed, maker = _actions(actions), _maker(principal, owner)
+        await self._one_maker(principal, decision, owner, request_id)
         if keysofwork.works(principal):
             mine = await self._limits(principal, decision, actions, owner=owner, request_id=request_id)
             listed, maker = _actions(mine.actions), mine.maker or (owner != principal.subject and maker) or ""
@@ -230,6 +231,7 @@ class ApiKeys:
         if not 0 <= overlap <= MAX_OVERLAP:
             raise Invalid("The field overlap is not between 0 and 30 days.")
         maker = _maker(principal, row.subject)
+        await self._one_maker(principal, decision, row.subject, request_id)
         if keysofwork.works(principal):
             asked = None if row.actions is None else json.loads(row.actions)
             mine = await self._limits(principal, decision, asked, owner=row.subject, request_id=request_id)
@@ -331,6 +333,17 @@ class ApiKeys:
     async def _not_above(self, principal: Principal, decision: Decision, request_id: str) -> NoReturn:
         await self._refused(principal, decision, request_id)
         raise Denied("This key is above the work that would rotate it.", hint="Rotate it yourself.")
+
+    async def _one_maker(self, principal: Principal, decision: Decision, owner: str, request_id: str) -> None:
+        """Raise Denied where a key would need two makers: such a key makes none for third persons."""
+        if keysofwork.works(principal) or owner == principal.subject:
+            return
+        if any(ceiling.person for ceiling in principal.ceilings):
+            await self._refused(principal, decision, request_id)
+            raise Denied(
+                "A key that somebody else made for you makes keys for you alone.",
+                hint="Use one that you made yourself.",
+            )
 
     async def _refused(self, principal: Principal, decision: Decision, request_id: str) -> None:
         refused = replace(decision, allowed=False, policies=("above-the-work",))

@@ -285,6 +285,18 @@ async def test_t35_neither_a_further_key_nor_a_rotation_escapes_the_maker(world:
         assert not await may(world, await world.who(bearer=made.key.text), Action.USER_MANAGE, ORG)
 
 
+async def test_t35_a_key_from_somebody_makes_and_rotates_none_for_third_persons(world: World) -> None:
+    kim = await keeper(world)
+    await world.person("alice", "admin")
+    await world.person("carol", "admin")
+    caller = await world.who(bearer=(await world.api_keys.create(kim, name="one", subject="alice")).key.text)
+    with pytest.raises(Denied):
+        await world.api_keys.create(caller, name="two", subject="carol")
+    with pytest.raises(Denied):
+        await world.api_keys.rotate(caller, "carol-key", overlap=0)
+    assert [row.name for row in await world.api_keys.list(MACHINE, subject="carol")] == ["carol-key"]
+
+
 async def test_t35_the_key_shrinks_with_its_maker_and_is_nothing_without_them(world: World) -> None:
     boss = await world.who(bearer=await world.person("boss", "admin"))
     await world.identities.add_user(MACHINE, subject="alice", role="contributor")
