@@ -22,7 +22,7 @@ from tower.control.reconcile.bundles import unpack
 from tower.errors import Denied, Exhausted, Invalid, Unauthenticated
 from tower.gateway import headers as gateway_headers
 from tower.gateway import paths
-from tower.identity import jose, keys, offers, sessions, tokens, webhooks
+from tower.identity import jose, keys, offers, sessions, signed, webhooks
 from tower.identity.accesstokens import AccessTokens
 from tower.identity.clients import Scope, redirect_allowed
 from tower.identity.offers import Presented
@@ -121,7 +121,7 @@ def token(data: bytes) -> None:
     """App tokens and access tokens; nothing that was not made here is ever good."""
     shown = text(data)
     for recognised, verify in (
-        (tokens.claims_shape(shown), app_tokens().verify),
+        (signed.claims_shape(shown), app_tokens().verify),
         (access_tokens().recognises(shown), access_tokens().verify),
     ):
         if recognised:

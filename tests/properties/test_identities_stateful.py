@@ -84,11 +84,11 @@ class Model:
     keys: list[Key] = field(default_factory=list)
     sessions: list[Session] = field(default_factory=list)
 
-    def current(self, name: str) -> Key | None:
-        return next((key for key in self.keys if key.name == name and key.current and not key.deleted), None)
+    def current(self, name: str, owner: str) -> Key | None:
+        return next((key for key in self.of_name(name, owner) if key.current), None)
 
-    def of_name(self, name: str) -> list[Key]:
-        return [key for key in self.keys if key.name == name and not key.deleted]
+    def of_name(self, name: str, owner: str) -> list[Key]:
+        return [key for key in self.keys if (key.name, key.owner) == (name, owner) and not key.deleted]
 
     def rights(self, person: str) -> set[Action]:
         if person in self.disabled:
@@ -215,7 +215,7 @@ class Identities(RuleBasedStateMachine):
                 assert by in self.model.disabled
                 return
             allowed = by in {None, owner} or "admin" in self.model.roles[by or ""]
-            possible = owner not in self.model.disabled and self.model.current(name) is None
+            possible = owner not in self.model.disabled and self.model.current(name, owner) is None
             try:
                 made = await self.keys.create(
                     caller, name=name, subject=owner, role=role, actions=actions, expires_in=life
@@ -244,11 +244,11 @@ class Identities(RuleBasedStateMachine):
 
         self.run(make())
 
-    @rule(name=names, overlap=st.sampled_from([0.0, 30.0, 7200.0]))
-    def rotate_key(self, name: str, overlap: float) -> None:
-        old = self.model.current(name)
+    @rule(name=names, owner=people, overlap=st.sampled_from([0.0, 30.0, 7200.0]))
+    def rotate_key(self, name: str, owner: str, overlap: float) -> None:
+        old = self.model.current(name, owner)
         try:
-            made = self.run(self.keys.rotate(MACHINE, name, overlap=overlap))
+            made = self.run(self.keys.rotate(MACHINE, name, subject=owner, overlap=overlap))
         except NotFound:
             assert old is None
             return
@@ -265,24 +265,24 @@ class Identities(RuleBasedStateMachine):
         new.ends = None if life is None else self.now + life
         self.model.keys.append(new)
 
-    @rule(name=names, disabled=st.booleans())
-    def disable_key(self, name: str, disabled: bool) -> None:
+    @rule(name=names, owner=people, disabled=st.booleans())
+    def disable_key(self, name: str, owner: str, disabled: bool) -> None:
         try:
-            self.run(self.keys.set_disabled(MACHINE, name, disabled=disabled))
+            self.run(self.keys.set_disabled(MACHINE, name, subject=owner, disabled=disabled))
         except NotFound:
-            assert self.model.current(name) is None
+            assert self.model.current(name, owner) is None
             return
-        for key in self.model.of_name(name):
+        for key in self.model.of_name(name, owner):
             key.disabled = disabled
 
-    @rule(name=names)
-    def delete_key(self, name: str) -> None:
+    @rule(name=names, owner=people)
+    def delete_key(self, name: str, owner: str) -> None:
         try:
-            self.run(self.keys.delete(MACHINE, name))
+            self.run(self.keys.delete(MACHINE, name, subject=owner))
         except NotFound:
-            assert self.model.current(name) is None
+            assert self.model.current(name, owner) is None
             return
-        for key in self.model.of_name(name):
+        for key in self.model.of_name(name, owner):
             key.deleted = True
 
     # sessions and time

@@ -203,11 +203,14 @@ class ExecutorSuite:
     async def test_tells_the_process_before_its_code_and_its_output_in_order(
         self, executor: Executor, jobs: Jobs
     ) -> None:
-        process, heard = await started(executor, jobs.task("hello"))
+        # it stays until it is told: one that was over before anybody looked is told of no more
+        process, heard = await started(executor, jobs.task("wait_for_ever"))
         assert heard.pids == [process.pid]
-        await process.wait()
-        assert heard.output == b"hello alice\nto stderr\n"
+        await heard.until(b"waiting")
+        await process.stop(0.1)
+        process, heard = await started(executor, jobs.task("hello"))
         assert await process.wait() == Exit(0)
+        assert heard.output == b"hello alice\nto stderr\n"
 
     async def test_works_in_its_directory(self, executor: Executor, jobs: Jobs) -> None:
         job = jobs.task("leave_a_file")

@@ -116,10 +116,10 @@ class Work:
             signal_all(self._left() | ({self.pid} if not self._ended else set()), number)
 
     def _left(self) -> set[int]:
-        if not self.pid:
-            return set()
-        inside = self.group.pids() if self.group is not None else members(self.pid)
-        return inside - {os.getpid()}
+        # one that was over before it was looked at has no number here, and may have left others all the same
+        if self.group is not None:
+            return self.group.pids() - {os.getpid()}
+        return members(self.pid) - {os.getpid()} if self.pid else set()
 
     async def _sweep(self, status: int) -> None:
         for _ in range(_TURNS):

@@ -1,0 +1,46 @@
+"""A process that was over before Tower looked at it: what it left is ended all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from typing import Any, cast
+
+from tower.executors.port import Exit
+from tower.executors.process.cgroups import Cgroups, Group
+from tower.executors.process.work import Work
+
+
+class Left:
+    """A control group with one process in it, until that is gone."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.released = False
+
+    def pids(self) -> set[int]:
+        return {self._process.pid} if self._process.returncode is None else set()
+
+    def out_of_memory(self) -> bool:
+        return False
+
+    def release(self, group: Any) -> None:
+        self.released = True
+
+
+async def test_what_an_unseen_process_left_is_ended() -> None:
+    left = await asyncio.create_subprocess_exec(sys.executable, "-c", "import signal; signal.pause()")
+    group = Left(left)
+    work = Work(
+        on_output=lambda _: None,
+        on_start=lambda _: None,
+        limit=1000,
+        groups=cast(Cgroups, group),
+        group=cast(Group, group),
+        on_end=lambda _: None,
+    )
+    work.exited(0)
+    assert await asyncio.wait_for(work.wait(), 10) == Exit(0)
+    assert await left.wait() == -signal.SIGKILL
+    assert group.released
