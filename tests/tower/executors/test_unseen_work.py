@@ -36,8 +36,8 @@ async def test_what_an_unseen_process_left_is_ended() -> None:
         on_output=lambda _: None,
         on_start=lambda _: None,
         limit=1000,
-        groups=cast(Cgroups, group),
-        group=cast(Group, group),
+        groups=cast("Cgroups", group),
+        group=cast("Group", group),
         on_end=lambda _: None,
     )
     work.exited(0)
