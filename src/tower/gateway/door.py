@@ -176,6 +176,10 @@ class Gateway:
 
     async def _own(self, request: Request, scope: Scope, send: Send) -> bool:
         """Answer what the gateway answers itself, the same for every app."""
+        if request.moved and request.wants_page and not request.shows_key:
+            there = f"{request.scheme}://{request.moved}{request.target.line or '/'}"
+            await redirect(scope, send, there, status=308)
+            return True
         if request.prefix and not request.target.raw:
             if request.wants_page:
                 await redirect(scope, send, f"{request.prefix}/", status=308)

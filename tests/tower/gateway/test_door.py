@@ -24,6 +24,24 @@ async def test_without_a_credential_nothing_reaches_the_app_nor_wakes_it(street:
     assert street.house.processes.woken.total() == 0
 
 
+async def test_the_host_of_the_form_of_tls_serves_programs_and_sends_browsers_on(
+    street: Street,
+) -> None:
+    """There a site could plant cookies for all apps (T19): it hears of none and sets none that count."""
+    async with street.client(host=street.host.replace(".localhost", ".apps.localhost")) as client:
+        named = await client.get(
+            "/a?b=1", headers={"authorization": f"Bearer {street.alice}", "cookie": "x=1"}
+        )
+        assert (named.status_code, named.json()["query"]) == (200, "b=1")
+        assert "cookie" not in dict(named.json()["headers"])
+        session = await street.browser()
+        assert (await client.get("/", headers=session)).status_code == 401
+        page = await client.get("/a?b=1", headers={"accept": "text/html", **session})
+        assert (page.status_code, page.headers["location"]) == (308, f"http://{street.host}/a?b=1")
+        nowhere = await client.get("/", headers={"host": f"x.{street.host}", "x-api-key": street.alice})
+        assert nowhere.status_code == 404
+
+
 FALSE = [
     "",
     "Bearer",
