@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -198,7 +199,16 @@ async def test_a_server_that_stops_answers_what_it_has_taken_and_closes() -> Non
         writer.close()
 
 
-async def test_a_call_that_breaks_is_answered_with_500_and_closed(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_breaks_is_answered_with_500_and_closed(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = logging.getLogger(
+        "uvicorn.error"
+    )  # others here may have set it up for themselves
+    monkeypatch.setattr(told, "handlers", [caplog.handler])
+    monkeypatch.setattr(told, "disabled", False)
+    caplog.set_level(logging.ERROR, logger=told.name)
+
     class Broken(Direct):
         async def answer(self, scope: Any, body: bytes) -> Answer:
             raise LookupError("private")
@@ -208,9 +218,10 @@ async def test_a_call_that_breaks_is_answered_with_500_and_closed(caplog: pytest
         writer.write(PLAIN)
         answer = await asyncio.wait_for(reader.read(), 10)
         assert answer.startswith(b"HTTP/1.1 500")
+        writer.close()
+        await writer.wait_closed()
         assert b"private" not in answer
         assert "LookupError" in caplog.text
-        writer.close()
 
 
 async def test_a_reader_who_is_behind_is_waited_for() -> None:
