@@ -202,9 +202,7 @@ async def test_a_server_that_stops_answers_what_it_has_taken_and_closes() -> Non
 async def test_a_call_that_breaks_is_answered_with_500_and_closed(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = logging.getLogger(
-        "uvicorn.error"
-    )  # others here may have set it up for themselves
+    told = logging.getLogger("uvicorn.error")  # others here may have set it up for themselves
     monkeypatch.setattr(told, "handlers", [caplog.handler])
     monkeypatch.setattr(told, "disabled", False)
     caplog.set_level(logging.ERROR, logger=told.name)
