@@ -110,11 +110,11 @@ async def test_a_step_of_its_own_is_told_back(family: Family, folder: Path) -> N
     asked.ClearField("task")  # type: ignore[attr-defined]
     asked.trace.name = "step"  # type: ignore[attr-defined]
     asked.trace.phase = phase_pb2.ACTION_PHASE_SUCCEEDED  # type: ignore[attr-defined]
-    asked.trace.outputs.output_uri = "/work/o.pb"  # type: ignore[attr-defined]
+    asked.trace.outputs.output_uri = "/outputs/o.pb"  # type: ignore[attr-defined]
     await QueueService(family.subactions).enqueue_action(asked, None)
     update = (await anext(stream)).action_update
     assert (update.action_id.name, update.action_id.run.name) == ("t1", family.key.run)
-    assert (update.phase, update.output_uri) == (phase_pb2.ACTION_PHASE_SUCCEEDED, "/work/o.pb")
+    assert (update.phase, update.output_uri) == (phase_pb2.ACTION_PHASE_SUCCEEDED, "/outputs/o.pb")
     await stream.aclose()  # type: ignore[attr-defined]
     again = family.subactions.follow(family.principal, family.key, request_id="q")
     seen = [await anext(again), await anext(again)]
