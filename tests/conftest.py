@@ -1,4 +1,4 @@
-"""A real Tower for the suites that need one: started by the test's set-up, on loopback, stopped by it."""
+"""What holds for every test, and a real Tower for the suites that need one: on loopback, stopped at the end."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tests.flyte.login.person import give_password
 from tests.tower_process import Tower
+
+# A property holds or does not; how long a busy machine takes for an example says nothing about it.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")
