@@ -93,7 +93,8 @@ def _named(environment: Mapping[str, str]) -> list[Path]:
     home = environment.get("HOME")
     found = [] if not home else [Path(home, ".config", "uv"), Path(home, ".netrc")]
     for name, value in environment.items():
-        if name.startswith(("UV_", "SSL_")):
+        # the cache is written to, and what is named for reading too would be mounted over it
+        if name.startswith(("UV_", "SSL_")) and name != "UV_CACHE_DIR":
             found += [Path(word.removeprefix("file://")) for word in value.replace(",", " ").split()]
     return [path for path in found if path.is_absolute() and len(path.parts) > 2 and path.exists()]
 

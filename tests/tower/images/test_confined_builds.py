@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import uv
 from tests.suites.executor_suite import sleeping
 
 from tower.errors import Fault
 from tower.executors.process.isolation import Wanted, choose
-from tower.images.confined import Confine, Tools
+from tower.images.confined import Confine, Tools, installed
 from tower.images.port import ImageSpec
 from tower.images.venv import VenvBuilder
 
@@ -120,3 +121,21 @@ async def test_a_tool_that_takes_too_long_is_ended_with_all_it_started(
     async with asyncio.timeout(20):
         while sleeping(mark.encode()):
             await asyncio.sleep(0)
+
+
+async def test_a_cache_that_the_environment_names_can_be_written_to(
+    home: Path, confine: Confine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("UV_CACHE_DIR", str(cache))
+    draft = home / "images" / "draft"
+    draft.mkdir(parents=True)
+    python = os.path.realpath(sys.executable)
+    tools = Tools(confine, program=uv.find_uv_bin(), seconds=60)
+    made = await tools.uv(
+        ["venv", "--no-project", "--allow-existing", "--python", python, draft],
+        directory=draft,
+        read=installed(python),
+    )
+    assert made.code == 0, made.lines
+    assert list(cache.iterdir()), "the cache is the one that was named"
