@@ -1,4 +1,4 @@
-"""What holds for every test, and a real Tower for the suites that need one: on loopback, stopped at the end."""
+"""What holds for every test, and a real Tower for the suites that need one: on loopback, until they end."""
 
 from __future__ import annotations
 
