@@ -30,6 +30,7 @@ from tower.identity.principal import (
     Principal,
 )
 from tower.identity.tokens import actor_from_text, ceiling_from_json
+from tower.identity.webhooks import ID_PREFIX as WEBHOOK_PREFIX
 from tower.issuers import IssuerSettings
 from tower.policy.actions import Action
 from tower.policy.rules import NOTHING, Binding, Bindings
@@ -144,6 +145,11 @@ class Directory:
             self._logins.put(login_id, known)
         return known
 
+    def webhook_off(self, webhook_id: str, subject: str) -> bool:
+        """Whether the webhook of this public id was deleted or replaced, or runs as this subject no more."""
+        hook = self._db.read_now(lambda reader: webhooks.by_id(reader, webhook_id))
+        return hook is None or not hook.maps_to(subject)
+
     def token_revoked(self, token_id: str) -> bool:
         """Whether this one access token was revoked. Ask about genuine tokens only: answers are kept."""
         known = self._tokens.get(token_id)
@@ -192,8 +198,7 @@ class Directory:
             case CredentialKind.OIDC_TOKEN:
                 return ends_at(public_id) > self._clock.now()
             case CredentialKind.WEBHOOK:
-                hook = self._db.read_now(lambda reader: webhooks.by_id(reader, public_id))
-                return hook is not None and hook.maps_to(subject)
+                return not self.webhook_off(public_id, subject)
             case CredentialKind.WORKLOAD:
                 principal = await self.attempt(public_id)
                 return principal is not None and principal.subject == subject
@@ -281,9 +286,8 @@ class Directory:
         if row.credential_kind == CredentialKind.API_KEY:
             facts = await self.key(row.credential_id)
             return facts is None or facts.off
-        if row.credential_kind == CredentialKind.WEBHOOK:
-            hook = self._db.read_now(lambda reader: webhooks.by_id(reader, row.credential_id))
-            return hook is None or not hook.maps_to(row.executed_by)
+        if row.credential_id.startswith(WEBHOOK_PREFIX):  # behind the app's token, too, and below a run
+            return self.webhook_off(row.credential_id, row.executed_by)
         facts = await self.key(row.credential_id) if row.credential_id else None
         return facts is not None and facts.off
 

@@ -25,7 +25,7 @@ class Events:
     - `("action", project, domain, run, action)`: the action changed
     - `("runs", project, domain)`: a run of the domain changed
     - `("app", project, domain, name)`: the app changed
-    - `("people",)`: an account, a key or a grant changed
+    - `("people",)`: an account, a key, a webhook or a grant changed
     - `("log", id)`: more output of an attempt (`project/domain/run/action/attempt`) or an app
       (`project/domain/name`)
 

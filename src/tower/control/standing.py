@@ -17,6 +17,7 @@ from tower.control.directory import Directory, principal_of_run
 from tower.errors import Unauthenticated
 from tower.identity.directory import SubjectFacts
 from tower.identity.principal import ActorKind, Credential, CredentialKind, Principal
+from tower.identity.webhooks import ID_PREFIX as WEBHOOK_PREFIX
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Engine
 from tower.states import Phase
@@ -122,7 +123,8 @@ class Standing:
     def _facts(self, principal: Principal) -> _Facts | None:
         """What the store says of an attempt and of each link of its chain; None where that is not all.
 
-        People, keys and rules are no part of it: the epoch of the directory and the engine stand for them.
+        People, keys, webhooks and rules are no part of it: the epoch of the directory and the engine stand
+        for them.
         """
         chain = [actor.id for actor in principal.actors if actor.kind is ActorKind.RUN]
         project, domain, run, action, number = chain[-1].split("/")
@@ -131,9 +133,7 @@ class Standing:
             row = identities.attempt(
                 reader, project=project, domain=domain, run=run, action=action, attempt=int(number)
             )
-            if (
-                row is None or row.credential_kind == CredentialKind.WEBHOOK
-            ):  # which the store is asked for, too
+            if row is None:
                 return None
             return row, tuple(store.get(reader, ActionKey(*each.split("/")[:4])) for each in chain)
 
@@ -152,8 +152,9 @@ class Standing:
     async def gone(self, attempt_id: str) -> str:
         """Why nobody is left for whom a running attempt could act, as a sentence, or "".
 
-        That is what somebody did on purpose, to the person, the key or a grant of the chain: then it is
-        stopped. A right that is lost is none of it: it may come back, and ends each call until then.
+        That is what somebody did on purpose, to the person, the key, the webhook or a grant of the chain:
+        then it is stopped. A right that is lost is none of it: it may come back, and ends each call until
+        then.
         """
         project, domain, run, action, number = attempt_id.split("/")
         row = self._db.read_now(
@@ -165,6 +166,9 @@ class Standing:
             return ""  # over, or not begun
         principal = await self._directory.attempt(attempt_id)
         if principal is None:
+            hook = row.credential_id
+            if hook.startswith(WEBHOOK_PREFIX) and self._directory.webhook_off(hook, row.executed_by):
+                return "The webhook that this run was asked for by was deleted or replaced."
             return "The account or the key that this run was asked for with does not hold any more."
         for actor in principal.actors:
             if actor.kind is ActorKind.RUN:

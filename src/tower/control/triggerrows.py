@@ -9,6 +9,7 @@ from tower.control.grants import actors_to_text, ceilings_to_text
 from tower.control.triggers import Checked
 from tower.errors import Denied
 from tower.identity.principal import ActorKind, Kind, Principal
+from tower.identity.webhooks import ID_PREFIX as WEBHOOK_PREFIX
 from tower.store.schedules import State, TriggerKey, TriggerRow
 
 
@@ -63,7 +64,7 @@ def check_person(principal: Principal) -> None:
             "A running task cannot activate a trigger: it would outlive the run.",
             hint="Activate it from outside: flyte update trigger NAME TASK --activate.",
         )
-    if principal.credential.root.startswith("webhook-"):
+    if principal.credential.root.startswith(WEBHOOK_PREFIX):
         raise Denied("The delivery of a webhook cannot activate a trigger.")
 
 

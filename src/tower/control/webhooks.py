@@ -72,6 +72,8 @@ class Webhooks:
     ) -> WebhookRow:
         """Let a third party deliver to a path that the app declares, in place of what held before.
 
+        What held before ends with all that its deliveries asked for, as by `delete`.
+
         `place` is the app's project, domain and name. A delivery runs as the subject that `senders` has for
         its sender, else as `subject`, else as nobody. Needs `app:manage` on the app, and for each of them the
         right to act as that service or to manage users.
@@ -98,7 +100,7 @@ class Webhooks:
             row = WebhookRow(
                 *place,
                 path=path,
-                id="webhook-" + "".join(secrets.choice(ALPHABET) for _ in range(16)),
+                id=signing.ID_PREFIX + "".join(secrets.choice(ALPHABET) for _ in range(16)),
                 scheme=scheme.value,
                 secret=self._sealed(data, place, path),
                 subject=subject,
@@ -106,7 +108,10 @@ class Webhooks:
                 created_at=tx.now,
                 created_by=principal.subject,
             )
+            before = store.at(tx, *place, path)
             store.put(tx, row)
+            if before is not None:
+                tx.after_commit(self._access.forget)  # whoever acts for one of its deliveries looks again
             self._access.record(
                 tx,
                 principal,
@@ -119,6 +124,7 @@ class Webhooks:
                     "scheme": row.scheme,
                     "as": subject,
                     "senders": len(people),
+                    **({"replaces": before.id} if before is not None else {}),
                 },
             )
             return row
@@ -137,7 +143,10 @@ class Webhooks:
     async def delete(
         self, principal: Principal, place: tuple[str, str, str], path: str, *, request_id: str = ""
     ) -> None:
-        """End a webhook: nothing is let through by it, and what its deliveries handed out ends too."""
+        """End a webhook: nothing is let through by it, and what its deliveries handed out ends too.
+
+        Their runs act for nobody from their next call on, and their processes are stopped.
+        """
         app = _resource(place)
         decision = await self._access.require(
             principal, Action.APP_MANAGE, app, request_id=request_id, view=Action.APP_VIEW
@@ -148,6 +157,7 @@ class Webhooks:
             if row is None:
                 raise not_found(app)
             store.remove(tx, *place, path)
+            tx.after_commit(self._access.forget)
             self._access.record(
                 tx,
                 principal,

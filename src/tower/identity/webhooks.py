@@ -24,6 +24,9 @@ WINDOW_SECONDS = 300.0
 
 MIN_SECRET, MAX_SECRET = 16, 1024
 
+ID_PREFIX = "webhook-"
+"""Of the public ids of webhooks: no other credential's begins so."""
+
 _REMEMBER_SECONDS = 30 * 24 * 3600.0
 _HEX = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"[\x21-\x7e]{1,200}")

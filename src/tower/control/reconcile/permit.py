@@ -21,8 +21,8 @@ class LivePermit:
             return fault.message
         if principal is None:
             return (
-                f"{row.executed_by} asked for this run, and the account or the key that was used for it "
-                "does not hold any more."
+                f"{row.executed_by} asked for this run, and the account, the key or the webhook that was "
+                "used for it does not hold any more."
             )
         return ""
 
