@@ -69,7 +69,8 @@ def victim(isolated: Lab, request: pytest.FixtureRequest) -> Iterator[Victim]:
 
 def attack(victim: Victim, code: str) -> Any:
     """What bob's task on the same worker got, with alice's secret and places known to it."""
-    places = {**victim.places, "canary": victim.canary, "host_pid": victim.host_pid}
+    known = {name: getattr(victim, name) for name in ("canary", "host_pid", "planted", "number")}
+    places = {**victim.places, **known}
     before = template_of(victim.host_pid)
     own = with_env("bob's own" if victim.env else "")
     told = victim.lab.inside_task("bob", f"victim = {places!r}\n{SEARCH}\n{code}", **own)
@@ -182,7 +183,7 @@ def main():
     assert told["sockets"] == [told["own"]]
     assert told["beside"] == [1, 1]
     assert told["theirs"] == [False, False]
-    assert all("planted" not in names for names in told["temporary"])
+    assert all(victim.planted not in names for names in told["temporary"])
 
 
 def test_bob_shares_no_name_with_alice(victim: Victim) -> None:
@@ -205,7 +206,7 @@ def main():
             datagram = "sent"
         except OSError as error:
             datagram = type(error).__name__
-    segment = libc.shmget(0x77770001, 4096, 0)
+    segment = libc.shmget(victim["number"], 4096, 0)
     keys = open("/proc/keys").read() if os.path.exists("/proc/keys") else ""
     return {"abstract": abstract, "datagram": datagram, "segment": segment,
             "ipc": open("/proc/sysvipc/shm").read().count("\\n"), "tower": "tower" in keys}
@@ -228,7 +229,7 @@ def test_bob_plants_nothing_in_alices_way(victim: Victim) -> None:
 def main():
     for folder in ("/tmp", "/var/tmp", "/dev/shm"):
         os.symlink("/etc/passwd", folder + "/predictable")
-        with open(folder + "/planted", "w") as file:
+        with open(folder + "/" + victim["planted"], "w") as file:
             file.write("mine")
     refused = []
     for path in ("/etc/planted", "/usr/planted", "/planted"):

@@ -88,7 +88,7 @@ def knowledge(victim: Victim, way: str) -> dict[str, Any]:
     socket = lab.inside_app("alice", "import os\ndef main(): return os.environ['FLYTE_APP_SOCKET']")
     files = [
         *(home / name for name in ("signing.key", "secrets.key", "tower.db", "tower.db-wal", "admin-key")),
-        Path(victim.places["cwd"]) / "planted",
+        Path(victim.places["cwd"]) / victim.planted,
         Path(victim.places["cwd"]) / "inputs.pb",
         lab.tower.home.parent / f"{lab.tower.home.name}.log",
         Path("/etc/shadow"),
@@ -96,6 +96,8 @@ def knowledge(victim: Victim, way: str) -> dict[str, Any]:
     ]
     return {
         "canary": victim.canary,
+        "planted": victim.planted,
+        "number": victim.number,
         "pids": [victim.host_pid, lab.tower.process.pid, *above(victim.host_pid), *served(socket)],
         "sockets": [victim.places["socket"], str(home / "admin.sock"), socket],
         "files": [str(path) for path in files],

@@ -20,14 +20,16 @@ from tests.threats.conftest import Lab
 CODE = '''
 import ctypes, json, os, signal, socket, tempfile
 heard = []
+NAME = "planted-" + CANARY[-7:]  # where folders are shared, another victim has names of its own
 def main():
     """Put the canary everywhere, tell where, wait for the word to end, and tell what became of it."""
+    shared = int(CANARY[-7:], 16)
     kept = (CANARY + "-memory").encode()
     places = {"cwd": os.getcwd(), "socket": os.environ["FLYTE_AGENT_SOCKET"], "pid": os.getpid()}
     folders = []
     for folder in (os.getcwd(), "/tmp", "/var/tmp", "/dev/shm", tempfile.gettempdir()):
         try:
-            with open(folder + "/planted", "w") as file:
+            with open(folder + "/" + NAME, "w") as file:
                 file.write(CANARY)
         except OSError:
             continue  # without namespaces only some of them are there
@@ -42,17 +44,17 @@ def main():
     datagrams.bind("\\0" + CANARY[:40] + "d")
     places["abstract"] = CANARY[:40]
     libc = ctypes.CDLL(None, use_errno=True)
-    places["segment"] = libc.shmget(0x77770001, 4096, 0o1666)  # for everybody, as far as it goes
+    places["segment"] = libc.shmget(shared, 4096, 0o1666)  # for everybody, as far as it goes
     libc.shmat.restype = ctypes.c_void_p
     if places["segment"] >= 0:
         ctypes.memmove(libc.shmat(places["segment"], None, 0), CANARY.encode(), len(CANARY))
     add_key = 248 if os.uname().machine == "x86_64" else 217
     for keyring in (-3, -4, -5):  # of the session, of the user, of the user's sessions
         libc.syscall(add_key, b"user", b"planted", CANARY.encode(), len(CANARY), keyring)
-    queue = libc.msgget(0x77770002, 0o1666)
+    queue = libc.msgget(shared, 0o1666)
     libc.msgsnd(queue, (1).to_bytes(8, "little") + CANARY.encode(), len(CANARY), 0o4000)
     librt = ctypes.CDLL("librt.so.1", use_errno=True)
-    named = librt.mq_open(b"/planted", 0o102, 0o666, None)
+    named = librt.mq_open(b"/" + NAME.encode(), 0o102, 0o666, None)
     librt.mq_send(named, CANARY.encode(), len(CANARY), 0)
     tester = socket.create_connection(("127.0.0.1", TESTER))
     tester.sendall(json.dumps(places).encode() + b"\\n")
@@ -60,10 +62,13 @@ def main():
     report = {"heard": [int(number) for number in heard], "kept": kept.decode()}
     report["tmp"] = sorted(os.listdir("/tmp")) if "/tmp" in folders else []
     report["planted"] = [
-        open(place + "/planted").read() for place in (os.getcwd(), "/tmp", "/dev/shm") if place in folders
+        open(place + "/" + NAME).read() for place in (os.getcwd(), "/tmp", "/dev/shm") if place in folders
     ]
     if "/tmp" not in folders and "/dev/shm" in folders:
-        os.unlink("/dev/shm/planted")  # everybody's
+        os.unlink("/dev/shm/" + NAME)  # everybody's
+    libc.shmctl(places["segment"], 0, None)
+    libc.msgctl(queue, 0, None)
+    librt.mq_unlink(b"/" + NAME.encode())
     try:
         report["predictable"] = open("/tmp/predictable", "x").write("mine")
     except OSError as error:
@@ -83,6 +88,16 @@ class Victim:
     host_pid: int
     env: bool
     link: socket.socket = field(repr=False)
+
+    @property
+    def planted(self) -> str:
+        """The name of its files and its queue."""
+        return f"planted-{self.canary[-7:]}"
+
+    @property
+    def number(self) -> int:
+        """The number of its shared memory and messages."""
+        return int(self.canary[-7:], 16)
 
     def released(self) -> Any:
         """Let it end; what became of it."""

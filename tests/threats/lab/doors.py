@@ -256,18 +256,18 @@ def queues() -> list[str]:
     got = []
     LIBC.shmat.restype = ctypes.c_void_p
     canary = KNOWN["canary"].encode()
-    for number in {LIBC.shmget(0x77770001, 4096, 0), KNOWN["segment"], *range(64)} - {-1}:
+    for number in {LIBC.shmget(KNOWN["number"], 4096, 0), KNOWN["segment"], *range(64)} - {-1}:
         place = LIBC.shmat(number, None, 0o10000)
         if place not in (None, ctypes.c_void_p(-1).value) and canary in ctypes.string_at(place, 100):
             got.append(f"segment {number}")
     buffer = ctypes.create_string_buffer(9000)
     got += [
         f"queue {number}"
-        for number in {LIBC.msgget(0x77770002, 0), *range(64)} - {-1}
+        for number in {LIBC.msgget(KNOWN["number"], 0), *range(64)} - {-1}
         if LIBC.msgrcv(number, buffer, 8000, 0, 0o4000) > 0 and canary in buffer.raw
     ]
     librt = ctypes.CDLL("librt.so.1", use_errno=True)
-    named = librt.mq_open(b"/planted", 0o4000)
+    named = librt.mq_open(f"/{KNOWN['planted']}".encode(), 0o4000)
     if named >= 0 and librt.mq_receive(named, buffer, 8192, None) > 0 and canary in buffer.raw:
         got.append("mq")
     for name in ("shm", "msg", "sem"):
@@ -377,7 +377,7 @@ def attributes() -> list[str]:
             ):
                 with contextlib.suppress(OSError):
                     change(place)
-                    if os.path.basename(path) != "planted" and not own(place):
+                    if os.path.basename(path) != KNOWN["planted"] and not own(place):
                         got.append(f"{name} {place}")
     return got
 
