@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
@@ -49,13 +49,13 @@ class Node:
         )
         self.guesses = Guesses(clock=world.clock, source=Pace(burst=20, per_second=4.0))
         self.door = NodesDoor(self.agents, hosted=rpc, public=rpc, guesses=self.guesses)
-        self.http = httpx.AsyncClient(base_url=self.url, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=self.url, trust_env=False, timeout=60.0)
         self.upstreams: list[Upstream] = []
 
     @classmethod
     @asynccontextmanager
     async def opened(cls, rpc: RpcWorld, *, port: int = 0) -> AsyncIterator[Node]:
-        """Serve on a port, by default a free one."""
+        """Serve on a port, by default a free one; for one that is served on again, see `held`."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -72,6 +72,15 @@ class Node:
             await serving
             listener.close()
 
+    @staticmethod
+    @contextmanager
+    def held() -> Iterator[int]:
+        """A port that no other program gets; while no node serves on it, who connects is refused."""
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as holding:
+            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            holding.bind(("127.0.0.1", 0))
+            yield holding.getsockname()[1]
+
     def launched(self, workload: Workload, *, ticket: str = "") -> tuple[Keeper, Upstream]:
         """An agent that has its ticket and has not used it yet."""
         given = ticket or self.agents.ticket(workload.id)
@@ -83,7 +92,7 @@ class Node:
     async def agent(self, workload: Workload) -> Agent:
         """An agent at work."""
         keeper, upstream = self.launched(workload)
-        await keeper.begin(patience=5.0)
+        await keeper.begin(patience=60.0)
         return Agent(keeper, upstream)
 
     async def ask(

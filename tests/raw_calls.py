@@ -27,7 +27,7 @@ async def left(writer: asyncio.StreamWriter) -> None:
 
 async def given_up(read: Callable[[], Awaitable[list[Any]]]) -> Any:
     """The one record that says so, as soon as it is there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await read()):
             await asyncio.sleep(0)
     [entry] = found

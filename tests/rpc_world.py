@@ -72,7 +72,7 @@ class RpcWorld:
     def __init__(self, world: World, port: int) -> None:
         self.world = world
         self.url = f"http://127.0.0.1:{port}"
-        self.http = httpx.AsyncClient(verify=False)
+        self.http = httpx.AsyncClient(verify=False, timeout=60.0)
         self.events = Events()
         self.blobs = Blobs(world.home / "blobs", db=world.db)
         self.inputs = Inputs(blobs=self.blobs, limit=world.settings.max_inputs)

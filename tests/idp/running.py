@@ -50,7 +50,8 @@ def installed() -> Path:
                 timeout=300,
             )
             (folder / ".ready").touch()
-        shutil.copyfile(HERE / "provider.mjs", folder / "provider.mjs")
+        shutil.copyfile(HERE / "provider.mjs", folder / ".fresh.mjs")
+        (folder / ".fresh.mjs").replace(folder / "provider.mjs")  # whole for who starts it meanwhile
     return folder
 
 
@@ -97,6 +98,7 @@ class Idp:
             data={"grant_type": "client_credentials", "resource": resource, "scope": "run"},
             auth=("robot", "robots-secret"),
             trust_env=False,
+            timeout=60.0,
         )
         assert answer.status_code == 200, answer.text
         return str(answer.json()["access_token"])
@@ -145,7 +147,7 @@ class Idp:
 @contextmanager
 def browser(**options: Any) -> Iterator[httpx.Client]:
     """A client with cookies that follows nothing by itself."""
-    with httpx.Client(trust_env=False, follow_redirects=False, timeout=30.0, **options) as client:
+    with httpx.Client(trust_env=False, follow_redirects=False, timeout=60.0, **options) as client:
         yield client
 
 

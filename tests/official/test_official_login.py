@@ -92,5 +92,5 @@ def test_the_browser_over_tls(official: Path, tower_tls: Tower, workspace: Path)
         page = browser.page(opened.read_text().splitlines()[0])
         back = browser.press(page, "allow")
         assert back.headers["location"].startswith("http://localhost:53593/callback?code=")
-        httpx.get(back.headers["location"], trust_env=False)
+        httpx.get(back.headers["location"], trust_env=False, timeout=60.0)
     assert told(process, tower_tls)["subject"] == "alice"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -138,9 +137,7 @@ def test_a_token_is_good_until_run_or_person_end_and_no_longer(hosting: Tower, e
             _call(client, "workflow.RunService/AbortRun", {"runId": run})
         else:
             hosting.tower("users", "disable", person)
-        began = time.monotonic()
-        assert thief.get("/api/v1/whoami", headers=own).status_code == 401
-        assert time.monotonic() - began < 1
+        assert thief.get("/api/v1/whoami", headers=own).status_code == 401, "not refused at the next call"
     if ending == "disable":
         with hosting.http("admin") as admin:
             _call(admin, "workflow.RunService/AbortRun", {"runId": run})

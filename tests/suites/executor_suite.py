@@ -116,7 +116,7 @@ class Heard:
 
     async def until(self, text: bytes) -> None:
         """Wait until the output holds `text`."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while text not in self.output:
                 self.changed.clear()
                 await self.changed.wait()

@@ -397,7 +397,7 @@ def test_t42_there_is_no_way_around_the_gateway(lab: Lab) -> None:
         """,
     )
     assert told[:2] == [[], "0o700"]
-    with httpx.Client(transport=httpx.HTTPTransport(uds=told[2]), trust_env=False) as direct:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=told[2]), trust_env=False, timeout=60.0) as direct:
         forged: list[dict[str, str]] = [
             {},
             {"x-forwarded-user": "admin"},

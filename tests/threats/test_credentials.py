@@ -193,7 +193,7 @@ def test_t13_no_kind_of_credential_passes_for_another(lab: Lab) -> None:
     for name in ("x-api-key", "x-flyte-token"):
         assert set(everywhere(lab, {name: access_token(lab, "alice")})) == {401}
         assert set(everywhere(lab, {name: app_token})) == {401}
-    with httpx.Client(base_url=lab.tower.url, trust_env=False) as browser:
+    with httpx.Client(base_url=lab.tower.url, trust_env=False, timeout=60.0) as browser:
         answer = browser.get(f"/signin/{code}")
         session = answer.cookies["tower_session"]
     assert set(everywhere(lab, lab.bearer(session))) == {401}
@@ -256,7 +256,7 @@ async def raw(lab: Lab, lines: list[str], body: bytes = b"") -> int:
     try:
         text = "\r\n".join([*lines, "connection: close", "", ""])
         writer.write(text.encode("latin-1") + body)
-        line = await asyncio.wait_for(reader.readline(), 10)
+        line = await asyncio.wait_for(reader.readline(), 60)
         return int(line.split()[1]) if line else 0
     finally:
         writer.close()

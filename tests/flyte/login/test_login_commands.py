@@ -38,7 +38,7 @@ def log_in(terminal: Terminal, name: str, *options: str, answer: str = "allow") 
         back = browser.press(page, answer)
         assert back.status_code == 303
         # the browser's way back to the terminal
-        told = httpx.get(back.headers["location"], trust_env=False)
+        told = httpx.get(back.headers["location"], trust_env=False, timeout=60.0)
         assert told.status_code == 200
         assert "close this page" in told.text
     return process
@@ -67,6 +67,7 @@ def test_login_in_the_browser_then_whoami_then_logout(terminal: Terminal) -> Non
         f"{terminal.tower.url}/api/v1/whoami",
         headers={"authorization": f"Bearer {kept['access_token']}"},
         trust_env=False,
+        timeout=60.0,
     )
     assert answer.status_code == 401
     assert "no login" in terminal("logout").stderr

@@ -95,7 +95,7 @@ def served(tmp_path: Path) -> Iterator[Path]:
 
 def get(path: Path, target: str, **headers: str) -> httpx.Response:
     with httpx.Client(
-        transport=httpx.HTTPTransport(uds=str(path)), base_url="http://my-app.apps.localhost"
+        transport=httpx.HTTPTransport(uds=str(path)), base_url="http://my-app.apps.localhost", timeout=60.0
     ) as client:
         return client.get(target, headers={name.replace("_", "-"): value for name, value in headers.items()})
 

@@ -193,11 +193,11 @@ async def test_a_watch_shows_the_present_then_each_change_then_the_end(house: Ho
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
     assert await house.apps.report(*KEY, revision=1, status=AppStatus.ACTIVE)
-    assert (await asyncio.wait_for(following, 5)).status is AppStatus.ACTIVE
+    assert (await asyncio.wait_for(following, 60)).status is AppStatus.ACTIVE
     following = asyncio.ensure_future(anext(stream))
     await house.apps.delete(MACHINE, *KEY, request_id="r")
     with pytest.raises(StopAsyncIteration):
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 60)
 
 
 async def test_a_report_of_an_older_revision_changes_nothing(house: House) -> None:
@@ -218,11 +218,11 @@ async def test_logs_follow_until_the_app_is_stopped(house: House) -> None:
     following = asyncio.ensure_future(anext(stream))
     await asyncio.sleep(0)
     house.write_app_log("/".join(KEY), "two\n")
-    assert [line.text for line in await asyncio.wait_for(following, 5)] == ["two\n"]
+    assert [line.text for line in await asyncio.wait_for(following, 60)] == ["two\n"]
     following = asyncio.ensure_future(anext(stream))
     await house.apps.report(*KEY, revision=1, status=AppStatus.STOPPED)
     with pytest.raises(StopAsyncIteration):
-        await asyncio.wait_for(following, 5)
+        await asyncio.wait_for(following, 60)
 
 
 BAD: list[tuple[dict[str, object], type[Fault]]] = [

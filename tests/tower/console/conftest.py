@@ -48,7 +48,7 @@ class Town:
         sent = {"accept": "text/html", **headers}
         if session:
             sent["cookie"] = f"tower_session={session}"
-        return httpx.AsyncClient(base_url=self.url, headers=sent, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=sent, trust_env=False, timeout=60.0)
 
     async def session(self, name: str) -> str:
         return await self.house.session(name, self.host)

@@ -151,7 +151,7 @@ async def test_groups_that_a_dead_tower_left_are_emptied() -> None:
     dead.kill()
     await dead.wait()
     groups().close()
-    assert await asyncio.wait_for(left.wait(), 20) == -signal.SIGKILL
+    assert await asyncio.wait_for(left.wait(), 60) == -signal.SIGKILL
     groups().close()
     assert not any(path.exists() for path in stale)
     found.close()
@@ -182,7 +182,7 @@ async def test_a_dead_template_ends_its_attempts_and_is_replaced(
     await heard.until(b"waiting")
     (pid,) = template_pids(executor)
     os.kill(pid, signal.SIGKILL)
-    assert (await asyncio.wait_for(process.wait(), 20)).signal == signal.SIGKILL
+    assert (await asyncio.wait_for(process.wait(), 60)).signal == signal.SIGKILL
     assert not living(process.pid)
     assert (await ended(executor, jobs.task("hello")))[0] == Exit(0)
     assert template_pids(executor) != [pid]
@@ -293,6 +293,6 @@ async def test_children_die_with_tower(tmp_path: Path, jobs: Jobs) -> None:
     for descriptor in descriptors:
         gone = asyncio.Event()
         loop.add_reader(descriptor, gone.set)
-        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(gone.wait(), 60)
         loop.remove_reader(descriptor)
         os.close(descriptor)

@@ -41,6 +41,6 @@ async def test_what_an_unseen_process_left_is_ended() -> None:
         on_end=lambda _: None,
     )
     work.exited(0)
-    assert await asyncio.wait_for(work.wait(), 10) == Exit(0)
+    assert await asyncio.wait_for(work.wait(), 60) == Exit(0)
     assert await left.wait() == -signal.SIGKILL
     assert group.released

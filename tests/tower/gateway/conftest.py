@@ -36,7 +36,9 @@ class Street:
         sent = {"host": host or self.host, **headers}
         if key is not None:
             sent["authorization"] = f"Bearer {key}"
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", headers=sent, trust_env=False)
+        return httpx.AsyncClient(
+            base_url=f"http://127.0.0.1:{self.port}", headers=sent, trust_env=False, timeout=60.0
+        )
 
     async def browser(self, name: str = "alice") -> dict[str, str]:
         """The cookie header of a person signed in to the app."""

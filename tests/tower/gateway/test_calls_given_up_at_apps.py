@@ -31,7 +31,7 @@ async def test_half_a_body_is_a_call_given_up(street: Street) -> None:
     assert "secret" not in entry.detail
     [use] = await street.house.audit(event="app.use")
     assert use.request_id == entry.request_id, "the app was reached: both records are of one request"
-    await asyncio.wait_for(street.house.processes.idle.wait(), 5)
+    await asyncio.wait_for(street.house.processes.idle.wait(), 60)
     await street.house.access.settle(everything=True)
     assert len(await cancelled(street)) == 1
 
@@ -39,7 +39,7 @@ async def test_half_a_body_is_a_call_given_up(street: Street) -> None:
 async def test_who_does_not_wait_for_the_answer_gives_it_up(street: Street) -> None:
     sent = {"host": street.host, "authorization": f"Bearer {street.alice}"}
     writer = await begun(street.port, "GET /quiet", **sent)
-    await asyncio.wait_for(street.echo.reached.wait(), 20)
+    await asyncio.wait_for(street.echo.reached.wait(), 60)
     await left(writer)
     entry = await given_up(lambda: cancelled(street))
     assert (entry.subject, entry.resource) == ("alice", APP)
@@ -50,7 +50,7 @@ async def test_who_does_not_wait_for_the_answer_gives_it_up(street: Street) -> N
 async def test_a_stream_that_its_reader_ends_was_not_given_up(street: Street) -> None:
     async with street.client(street.alice) as client, client.stream("GET", "/hang") as answer:
         await anext(answer.aiter_raw())
-    await asyncio.wait_for(street.house.processes.idle.wait(), 5)
+    await asyncio.wait_for(street.house.processes.idle.wait(), 60)
     assert await cancelled(street) == []
 
 
@@ -69,9 +69,9 @@ async def test_strangers_leave_no_record_and_neither_do_those_who_may_not(street
 async def test_a_caller_whose_right_ends_meanwhile_has_not_given_up(street: Street) -> None:
     sent = {"host": street.host, "authorization": f"Bearer {street.alice}"}
     writer = await begun(street.port, "GET /quiet", **sent)
-    await asyncio.wait_for(street.echo.reached.wait(), 20)
+    await asyncio.wait_for(street.echo.reached.wait(), 60)
     await street.house.rooms.identities.set_disabled(MACHINE, "alice", disabled=True)
-    await asyncio.wait_for(street.house.processes.idle.wait(), 20)
+    await asyncio.wait_for(street.house.processes.idle.wait(), 60)
     assert await cancelled(street) == []
     street.echo.release.set()
     await left(writer)

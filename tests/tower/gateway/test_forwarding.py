@@ -113,8 +113,8 @@ async def test_who_hangs_up_cancels_the_apps_work(street: Street) -> None:
     with structlog.testing.capture_logs() as logs:
         async with street.client(street.alice) as client, client.stream("GET", "/hang") as answer:
             await anext(answer.aiter_raw())
-        await asyncio.wait_for(street.echo.cancelled.wait(), 5)
-        await asyncio.wait_for(street.house.processes.idle.wait(), 5)
+        await asyncio.wait_for(street.echo.cancelled.wait(), 60)
+        await asyncio.wait_for(street.house.processes.idle.wait(), 60)
     assert [line for line in logs if line["log_level"] == "error"] == []
 
 

@@ -45,7 +45,7 @@ class Post:
     ) -> httpx.Response:
         if headers is None:
             headers = signed(PATHS[path], body, secret=secret, at=more.pop("at", time.time()), **more)
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60.0) as client:
             return await client.post(
                 f"http://127.0.0.1:{self.port}/apps/{'/'.join(PLACE)}{path}",
                 content=body,
@@ -193,7 +193,7 @@ async def test_a_signature_is_good_at_its_own_path_only(post: Post) -> None:
 
 async def test_a_signature_names_nobody_with_another_method(post: Post) -> None:
     await post.map()
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=60.0) as client:
         answer = await client.put(
             f"http://127.0.0.1:{post.port}/apps/{'/'.join(PLACE)}/github",
             content=BODY,

@@ -95,7 +95,7 @@ async def raw(street: Street, lines: list[str], body: bytes = b"") -> int:
     try:
         writer.write("\r\n".join([*lines, "connection: close", "", ""]).encode("latin-1") + body)
         await writer.drain()
-        line = await asyncio.wait_for(reader.readline(), 5)
+        line = await asyncio.wait_for(reader.readline(), 60)
         return int(line.split()[1]) if line else 0
     finally:
         writer.close()

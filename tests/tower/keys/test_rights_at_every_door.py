@@ -38,7 +38,7 @@ def _of_run(kind: type[Any]) -> bytes:
 
 
 async def post(city: City, path: str, body: bytes, **headers: str) -> httpx.Response:
-    async with httpx.AsyncClient(base_url=city.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=city.url, trust_env=False, timeout=60.0) as client:
         return await client.post(path, content=body, headers={**PROTO, **headers})
 
 
@@ -172,7 +172,7 @@ async def test_a_stream_tells_nothing_more_after_the_right_is_gone(ruler: City) 
     body = envelope(_of_run(run_service_pb2.WatchRunDetailsRequest))
     unwrapper, told = Unwrapper(), 0
     async with (
-        httpx.AsyncClient(base_url=ruler.url, trust_env=False, timeout=20) as client,
+        httpx.AsyncClient(base_url=ruler.url, trust_env=False, timeout=60.0) as client,
         client.stream("POST", WATCH, content=body, headers=headers) as answer,
     ):
         chunks = answer.aiter_bytes()

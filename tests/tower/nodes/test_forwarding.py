@@ -113,7 +113,7 @@ async def echo(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def test_a_call_arrives_as_it_was_made(tmp_path: Path) -> None:
-    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url) as client:
+    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
         sent = {
             "host": "tower.test",
             "x-request-id": "r",
@@ -153,7 +153,7 @@ async def test_bodies_of_every_size_go_both_ways(size: int, chunked: bool) -> No
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE", "OPTIONS"])
 async def test_calls_without_a_body(method: str) -> None:
-    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url) as client:
+    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
         for _ in range(3):
             answer = await client.request(method, "/x")
             assert answer.status_code == 207
@@ -173,7 +173,7 @@ async def test_a_stream_is_passed_on_as_it_comes() -> None:
 
     async with (
         bench(stream) as made,
-        httpx.AsyncClient(base_url=made.url) as client,
+        httpx.AsyncClient(base_url=made.url, timeout=60.0) as client,
         client.stream("POST", "/s", content=b"x") as answer,
     ):
         parts = answer.aiter_raw()
@@ -192,13 +192,13 @@ async def test_who_hangs_up_ends_the_call_at_tower() -> None:
         ended.set()
 
     async with bench(forever) as made:
-        async with httpx.AsyncClient(base_url=made.url) as client:
+        async with httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
             call = asyncio.create_task(client.post("/s", content=b"x"))
             await begun.wait()
             call.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await call
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await ended.wait()
 
 
@@ -211,7 +211,7 @@ async def test_an_answer_that_breaks_off_is_no_answer() -> None:
         transport = receive.__self__.transport
         transport.abort()
 
-    async with bench(breaks) as made, httpx.AsyncClient(base_url=made.url) as client:
+    async with bench(breaks) as made, httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
         early = await client.post("/early", content=b"x")
         assert (early.status_code, early.json()["code"]) == (503, "unavailable")
         assert "may have been carried out" in early.json()["message"]
@@ -231,7 +231,7 @@ async def test_a_token_that_tower_does_not_take_is_renewed_once() -> None:
         await send({"type": "http.response.start", "status": 401 if late else 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
-    async with bench(refuses) as made, httpx.AsyncClient(base_url=made.url) as client:
+    async with bench(refuses) as made, httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
         assert (await client.post("/once", content=b"x")).status_code == 200
         assert seen == ["token0", "token1"]
         assert (await client.post("/never", content=b"x")).status_code == 401
@@ -243,32 +243,32 @@ async def test_tower_goes_and_comes_and_the_token_is_the_same(rpc: RpcWorld) -> 
     grounds = await Grounds.opened(rpc)
     key = await grounds.asked("alice")
     workload = await grounds.lease(key)
-    async with Node.opened(rpc) as node:
-        agent = await node.agent(workload)
-        token = await agent.keeper.token()
-        assert await agent.subject() == "alice"
-        port = node.port
-    away = await agent.call()
-    assert (away.status_code, away.headers["retry-after"]) == (503, "1")
-    assert away.json()["code"] == "unavailable"
-    assert (await agent.http.get("/health")).status_code == 503
-    patient = Agent(agent.keeper, agent.forward._upstream, patience=20.0)
-    waiting = asyncio.create_task(patient.subject())
-    await asyncio.wait([waiting], timeout=0.1)
-    assert not waiting.done()
-    async with Node.opened(rpc, port=port):
-        assert await waiting == "alice"
-        assert await agent.keeper.token() == token
-        assert await agent.subject() == "alice"
-        assert (await agent.http.get("/health")).json() == {
-            "status": "ok",
-            "tower": "reachable",
-            "token_expires_in": 300.0,
-        }
-        # away for longer than a token lives: the key renews it
-        rpc.world.clock.time += 1000
-        assert await agent.subject() == "alice"
-        assert await agent.keeper.token() != token
+    with Node.held() as port:
+        async with Node.opened(rpc, port=port) as node:
+            agent = await node.agent(workload)
+            token = await agent.keeper.token()
+            assert await agent.subject() == "alice"
+        away = await agent.call()
+        assert (away.status_code, away.headers["retry-after"]) == (503, "1")
+        assert away.json()["code"] == "unavailable"
+        assert (await agent.http.get("/health")).status_code == 503
+        patient = Agent(agent.keeper, agent.forward._upstream, patience=60.0)
+        waiting = asyncio.create_task(patient.subject())
+        await asyncio.wait([waiting], timeout=0.1)
+        assert not waiting.done()
+        async with Node.opened(rpc, port=port):
+            assert await waiting == "alice"
+            assert await agent.keeper.token() == token
+            assert await agent.subject() == "alice"
+            assert (await agent.http.get("/health")).json() == {
+                "status": "ok",
+                "tower": "reachable",
+                "token_expires_in": 300.0,
+            }
+            # away for longer than a token lives: the key renews it
+            rpc.world.clock.time += 1000
+            assert await agent.subject() == "alice"
+            assert await agent.keeper.token() != token
 
 
 async def test_a_stream_ends_with_the_right(rpc: RpcWorld) -> None:
@@ -289,7 +289,7 @@ async def test_a_stream_ends_with_the_right(rpc: RpcWorld) -> None:
             scope["state"] = {"workload": Caller("attempt", "", 42)}
             await agent.forward(scope, receive, send)
 
-        async with served(attested) as url, httpx.AsyncClient(base_url=url) as client:
+        async with served(attested) as url, httpx.AsyncClient(base_url=url, timeout=60.0) as client:
             path = "/flyteidl2.workflow.RunService/WatchRunDetails"
             content = envelope(request.SerializeToString())
             headers = {"content-type": "application/connect+proto"}

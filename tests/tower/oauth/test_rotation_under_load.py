@@ -45,6 +45,6 @@ def test_rotation_under_load_refuses_nobody(tower: Tower) -> None:
         for thread in threads:
             thread.join()
     assert refusals == []
-    shown = httpx.get(f"{tower.url}/oauth2/jwks", trust_env=False).json()["keys"]
+    shown = httpx.get(f"{tower.url}/oauth2/jwks", trust_env=False, timeout=60.0).json()["keys"]
     assert kids <= {key["kid"] for key in shown}
     assert len(shown) >= 5

@@ -177,7 +177,11 @@ async def test_an_app_gets_an_exchanged_token_that_lives_no_longer(federated: Fe
     house.processes.sockets["flytesnacks/development/echo"] = uds
     token = federated.idp.person("corp", "alice")["access_token"]
     gateway = house.gateway()
-    async with serving(app, uds=uds), serving(gateway) as port, httpx.AsyncClient(trust_env=False) as client:
+    async with (
+        serving(app, uds=uds),
+        serving(gateway) as port,
+        httpx.AsyncClient(trust_env=False, timeout=60.0) as client,
+    ):
         answer = await client.get(
             f"http://127.0.0.1:{port}/apps/flytesnacks/development/echo/",
             headers={"authorization": f"Bearer {token}"},
@@ -240,7 +244,9 @@ async def test_badly_signed_tokens_are_refused(idp: Idp) -> None:
     reader = Reader(idp)
     good = idp.program("corp")
     header, payload, signature = good.split(".")
-    public = json.dumps(httpx.get(f"{idp.urls['corp']}/jwks", trust_env=False).json()["keys"][0]).encode()
+    public = json.dumps(
+        httpx.get(f"{idp.urls['corp']}/jwks", trust_env=False, timeout=60.0).json()["keys"][0]
+    ).encode()
     fields = decoded(header)
     claims = decoded(payload)
 

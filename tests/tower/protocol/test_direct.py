@@ -130,7 +130,7 @@ async def arrived(state: ServerState, writer: asyncio.StreamWriter, part: bytes)
 
     connection.data_received = told  # type: ignore[method-assign]
     writer.transport.write(part)  # type: ignore[union-attr]
-    await asyncio.wait_for(read.wait(), 10)
+    await asyncio.wait_for(read.wait(), 60)
     connection.data_received = before  # type: ignore[method-assign]
 
 
@@ -176,7 +176,7 @@ async def test_a_call_whose_client_left_is_carried_out_and_not_answered() -> Non
     async with serving(app) as (server, state):
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(PLAIN)
-        await asyncio.wait_for(app.reached.wait(), 10)
+        await asyncio.wait_for(app.reached.wait(), 60)
         writer.close()
         while state.connections:
             await asyncio.sleep(0)
@@ -189,11 +189,11 @@ async def test_a_server_that_stops_answers_what_it_has_taken_and_closes() -> Non
     async with serving(app) as (server, state):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(PLAIN)
-        await asyncio.wait_for(app.reached.wait(), 10)
+        await asyncio.wait_for(app.reached.wait(), 60)
         (connection,) = state.connections
         connection.shutdown()
         app.let.set()
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         assert b"connection: close\r\n" in answer
         assert answer.endswith(b"/direct ab")
         writer.close()
@@ -214,7 +214,7 @@ async def test_a_call_that_breaks_is_answered_with_500_and_closed(
     async with serving(Broken()) as (server, _):
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(PLAIN)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         assert answer.startswith(b"HTTP/1.1 500")
         writer.close()
         await writer.wait_closed()
@@ -260,9 +260,9 @@ async def test_an_idle_connection_is_closed_and_a_busy_one_is_not() -> None:
         if connection.timeout_keep_alive_task is not None:
             connection.timeout_keep_alive_task.cancel()
         connection._arm(0)
-        await asyncio.wait_for(over.wait(), 10)
+        await asyncio.wait_for(over.wait(), 60)
         assert not connection.transport.is_closing()
         app.let.set()
         await reader.readuntil(b"/direct ab")
-        assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()

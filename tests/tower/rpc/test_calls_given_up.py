@@ -26,7 +26,7 @@ async def _begin(rpc: RpcWorld, key: str, *, length: int, body: bytes, kind: str
 
 async def _recorded(rpc: RpcWorld, **filters: Any) -> Any:
     """The first record that these filters find, as soon as it is there."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (found := await rpc.world.records(**filters)):
             await asyncio.sleep(0)
     return found[0]
@@ -42,7 +42,7 @@ async def test_a_call_whose_client_leaves_in_the_middle_is_cancelled_on_record(r
         writer = await _begin(rpc, key, length=len(body), body=body[:-3], kind=kind)
         writer.close()
         await writer.wait_closed()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(await rpc.world.records(outcome="cancelled")) == before:
                 await asyncio.sleep(0)
                 await rpc.world.access.settle(

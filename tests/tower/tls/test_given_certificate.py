@@ -19,9 +19,8 @@ def test_a_given_certificate_is_used_and_no_authority_is_made(tmp_path: Path) ->
     with Tower.started(tmp_path / "home", *options) as running:
         assert running.url.startswith("https://127.0.0.1:")
         assert not (running.home / "tls").exists()
-        with httpx.Client(
-            verify=ssl.create_default_context(cafile=given.authority), trust_env=False
-        ) as trusting:
+        context = ssl.create_default_context(cafile=given.authority)
+        with httpx.Client(verify=context, trust_env=False, timeout=60.0) as trusting:
             assert trusting.get(f"{running.url}/healthz").status_code == 200
-        with httpx.Client(trust_env=False) as stranger, pytest.raises(httpx.ConnectError):
+        with httpx.Client(trust_env=False, timeout=60.0) as stranger, pytest.raises(httpx.ConnectError):
             stranger.get(f"{running.url}/healthz")
