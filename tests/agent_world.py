@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
@@ -55,7 +55,7 @@ class Node:
     @classmethod
     @asynccontextmanager
     async def opened(cls, rpc: RpcWorld, *, port: int = 0) -> AsyncIterator[Node]:
-        """Serve on a port, by default a free one; for one that is served on again, see `held`."""
+        """Serve on a port, by default a free one; for one that is served on again, see `held_port`."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
@@ -71,15 +71,6 @@ class Node:
             server.should_exit = server.force_exit = True
             await serving
             listener.close()
-
-    @staticmethod
-    @contextmanager
-    def held() -> Iterator[int]:
-        """A port that no other program gets; while no node serves on it, who connects is refused."""
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as holding:
-            holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            holding.bind(("127.0.0.1", 0))
-            yield holding.getsockname()[1]
 
     def launched(self, workload: Workload, *, ticket: str = "") -> tuple[Keeper, Upstream]:
         """An agent that has its ticket and has not used it yet."""

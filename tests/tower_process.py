@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -161,6 +162,15 @@ class _Localhost(httpx.BaseTransport):
 
     def close(self) -> None:
         self._inner.close()
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A loopback port that no other program gets; while no server listens on it, who connects is refused."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as holding:
+        holding.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holding.bind(("127.0.0.1", 0))
+        yield holding.getsockname()[1]
 
 
 def clean_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -16,7 +16,7 @@ import pytest
 from tests.suites.rooms import House, Room, deploy
 from tests.threats.conftest import opened
 from tests.threats.victim import above, host_pid
-from tests.tower_process import Tower
+from tests.tower_process import Tower, held_port
 
 pytestmark = pytest.mark.xdist_group("agents-restart")
 
@@ -209,14 +209,13 @@ def test_a_killed_tower_does_no_finished_child_again(stopped: Tower) -> None:
 
 def test_an_agent_that_outlives_tower_serves_an_attempt_that_is_over(stopped: Tower) -> None:
     """A task shakes off what would end it with Tower. Its agent lives on, comes back, and is told no."""
-    with again(stopped, "--isolation", "off") as house:
+    with held_port() as port, again(stopped, "--port", str(port), "--isolation", "off") as house:
         room = house.room("alice")
         room.do("import ctypes; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)")
         assert room.who() == "alice"
         _set_free(room)
         assert room.do(LINE) == 200
         pidfds = [os.pidfd_open(pid) for pid in agents(house)]
-        port = httpx.URL(house.tower.url).port
         house.tower.process.kill()
         house.tower.process.wait()
         assert room.who().startswith("503")
@@ -308,14 +307,13 @@ def test_a_revocation_holds_across_a_kill_of_tower(
     stopped: Tower, take: Callable[[House, str], None], says: str
 ) -> None:
     """Acknowledged, then killed: neither what outlived that nor the next Tower acts for them again."""
-    with again(stopped, "--isolation", "off") as house:
+    with held_port() as port, again(stopped, "--port", str(port), "--isolation", "off") as house:
         room = house.room("alice")
         assert room.who() == "alice"
         room.do("import ctypes, signal; ctypes.CDLL(None).prctl(1, 0, 0, 0, 0)")
         room.do("signal.signal(signal.SIGTERM, signal.SIG_IGN)")
         room.do(ASKING)
         _set_free(room)
-        port = httpx.URL(house.tower.url).port
         take(house, room.run)
         house.tower.process.kill()
         house.tower.process.wait()

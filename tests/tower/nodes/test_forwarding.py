@@ -17,6 +17,7 @@ import uvicorn
 from tests.agent_world import WHO, Agent, Node
 from tests.grounds_world import Grounds
 from tests.rpc_world import RpcWorld, run_id
+from tests.tower_process import held_port
 
 from tower.agent.forward import Caller, Forward
 from tower.agent.upstream import BrokenOffError, Upstream
@@ -243,7 +244,7 @@ async def test_tower_goes_and_comes_and_the_token_is_the_same(rpc: RpcWorld) -> 
     grounds = await Grounds.opened(rpc)
     key = await grounds.asked("alice")
     workload = await grounds.lease(key)
-    with Node.held() as port:
+    with held_port() as port:
         async with Node.opened(rpc, port=port) as node:
             agent = await node.agent(workload)
             token = await agent.keeper.token()
