@@ -7,7 +7,7 @@ import re
 from flyteidl2.common import run_pb2 as relations
 from flyteidl2.task import run_pb2
 
-from tower.control import specs
+from tower.control import specs, variables
 from tower.errors import Exhausted, Invalid, Unsupported
 from tower.identity.principal import ActorKind, Principal
 from tower.settings import Settings
@@ -53,7 +53,9 @@ def clean(asked: run_pb2.RunSpec, *, principal: Principal, settings: Settings) -
     """
     if not principal.actors and not asked.ByteSize():
         return NOTHING
-    specs.check_env(((pair.key, pair.value) for pair in asked.envs.values), settings=settings)
+    chosen = [(pair.key, pair.value) for pair in asked.envs.values]
+    specs.check_env(chosen, settings=settings)
+    variables.check(chosen)
     specs.check_identity(asked.security_context)
     if asked.security_context.secrets:
         raise Unsupported("A run names no secrets of its own.", hint="Declare them in the task.")

@@ -329,6 +329,7 @@ class Attempt:
             env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
             limits=declared.limits,
             needs=image.needs,
+            alone=declared.chosen,
         )
 
     def _facts(self, row: ActionRow, declared: Declared, room: Room) -> str:

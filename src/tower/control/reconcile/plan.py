@@ -13,7 +13,7 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.core import tasks_pb2
 from flyteidl2.task import run_pb2, task_definition_pb2
 
-from tower.control import builtins, officialimages, officialspecs
+from tower.control import builtins, officialimages, officialspecs, variables
 from tower.errors import Invalid, Unsupported
 from tower.executors.port import Limits
 from tower.images.port import ImageSpec
@@ -66,6 +66,8 @@ class Declared:
     image_name: str = ""
     secrets: bool = False
     builds_image: bool = False
+    chosen: bool = False
+    """Whether who started the run chose some of its variables."""
 
 
 def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: Ground) -> Declared:
@@ -73,7 +75,10 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
     template = spec.task_template
     container = template.container
     arguments = list(container.args)
-    env = _env(container.env) | _env(run_spec.envs.values)
+    chosen = {
+        name: value for name, value in _env(run_spec.envs.values).items() if variables.free(name, value)
+    }
+    env = _env(container.env) | chosen
     if builtins.builds_image(spec):
         return Declared(ImageSpec(), "", "", (), Limits(), {}, "", builds_image=True)
     hosted = officialspecs.hosts(spec)
@@ -88,6 +93,7 @@ def task(spec: task_definition_pb2.TaskSpec, run_spec: run_pb2.RunSpec, ground: 
         bundle=template.metadata.code_bundle_uri,
         image_name=container.image,
         secrets=bool(template.security_context.secrets),
+        chosen=bool(chosen),
     )
 
 

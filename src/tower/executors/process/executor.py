@@ -73,7 +73,7 @@ class ProcessExecutor:
             if job.command:
                 self._spawn(list(job.command), job=job, work=work)
                 return work
-            if (key, job.module) not in self._unsafe:
+            if not job.alone and (key, job.module) not in self._unsafe:
                 try:
                     await self._fork(self._template(key, job), job=job, work=work)
                 except UnsafeError as reason:
