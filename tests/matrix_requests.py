@@ -220,6 +220,7 @@ _SPECIAL: dict[str, list[tuple[str, dict[str, Any]]]] = {
         ("to another host", {"path": "/apps-login?host=evil.example.com&next=/&state=" + "s" * 32}),
     ],
     "console POST /v2/domain/{domain}/project/{project}/runs/{name}/abort": [("", {"form": {}})],
+    "console POST /v2/domain/{domain}/project/{project}/runs/{name}/revoke": [("", {"form": {}})],
     "console POST /account": [("", {"form": {"current": "wrong", "new": "short", "again": "short"}})],
     "console POST /device": [("", {"form": {"code": "BCDF-GHJK", "answer": "allow"}})],
     "console POST /signout": [("", {"form": {}})],

@@ -52,7 +52,7 @@ def test_the_forms_of_another_site_change_nothing(
 ) -> None:
     """From another site, and from another port of the console's own host, which gets the cookie."""
     path = start("patient")
-    for target in (*FORMS, f"{path}/abort"):
+    for target in (*FORMS, f"{path}/abort", f"{path}/revoke"):
         alice.page.goto(f"http://{site}:{port}/?{alice.tower.url}{target}")
         expect(alice.page.get_by_role("heading", level=1)).to_have_text("That did not work")
         expect(alice.page.get_by_role("main")).to_contain_text("Another site made this request.")

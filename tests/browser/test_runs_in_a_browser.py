@@ -42,6 +42,29 @@ def test_a_run_is_aborted_by_the_button_and_every_open_page_shows_it(
     assert alice.at(path)
 
 
+def test_the_grant_is_revoked_by_the_button_and_the_run_shows_that_it_ended(
+    alice: Visitor, visitors: Callable[[], Visitor], start: Callable[..., str]
+) -> None:
+    path = start("patient")
+    alice.open(path)
+    expect(alice.log).to_contain_text("waiting\n")
+    other = visitors()
+    other.sign_in("alice")
+    other.open(path)
+    button = alice.page.get_by_role("button", name="Revoke the grant", exact=True)
+    expect(button).to_be_hidden()  # until one says that one wants to
+    alice.page.locator("details.grant summary").click()
+    expect(alice.page.locator("details.grant")).to_contain_text("does nothing more in the name of alice")
+    button.click()
+    for each in (alice, other):
+        expect(each.field("State")).to_contain_text("FAILED")
+        expect(each.field("Grant")).to_have_text(re.compile(r"was revoked by alice\.$"))
+        expect(each.page.locator("pre.wrong")).to_contain_text("was revoked by alice.")
+        expect(each.page.locator("details.grant")).to_have_count(0)
+        expect(each.page.get_by_role("button", name="Abort")).to_have_count(0)
+    assert alice.at(path)
+
+
 def test_lists_lead_to_the_page(alice: Visitor, start: Callable[..., str]) -> None:
     path = start("count", "--upto", "1")
     alice.open("/")

@@ -194,6 +194,7 @@ def _table(parts: Parts, console: Console) -> list[tuple[str, str, Handler]]:
         ("GET", f"{_RUN}/events", runs.events),
         ("GET", f"{_RUN}/logs", runs.logs),
         ("POST", f"{_RUN}/abort", runs.abort),
+        ("POST", f"{_RUN}/revoke", runs.revoke),
         ("GET", "/v2/apps", apps.index),
         ("GET", _APP, apps.one),
         ("GET", f"{_APP}/events", apps.events),

@@ -107,6 +107,15 @@ class Runs:
         )
         return RedirectResponse(views.run_href(key.project, key.domain, key.run), 303)
 
+    async def revoke(self, request: Request) -> Response:
+        """End the grant that the run stands on, for its person and administrators; it is stopped with it."""
+        own_page(request)
+        found = await visit(request, self._parts.chain)
+        await form(request)
+        key = _run_key(request)
+        await self._parts.grants.revoke(found.principal, key, request_id=found.request_id)
+        return RedirectResponse(views.run_href(key.project, key.domain, key.run), 303)
+
     async def _states(self, found: Visit, key: ActionKey) -> AsyncIterator[streams.Event]:
         async for _ in self._parts.watching.watch(found.principal, key, request_id=found.request_id):
             run = await self._view(found.principal, key, found.request_id)
@@ -132,17 +141,20 @@ class Runs:
     async def _view(self, principal: Principal, key: ActionKey, request_id: str) -> views.RunPage:
         seen = await self._parts.watching.get(principal, key, request_id=request_id)
         found = await self._parts.data.action_data(principal, key, request_id=request_id)
-        row = seen.row
+        row, grant = seen.row, self._parts.grants.of(key)
         return views.run_page(
             seen,
             credential_name=await self._credential_name(seen),
             definition=await self._definition(
                 principal, (row.task_project, row.task_domain, row.task_name), row.task_version
             ),
-            grant=self._parts.grants.of(key),
+            grant=grant,
             inputs=found.inputs,
             outputs=found.outputs,
             stoppable=await self._stoppable(principal, seen),
+            revocable=grant is not None
+            and not row.phase.terminal
+            and await self._parts.grants.revocable(principal, grant),
         )
 
     async def _stoppable(self, principal: Principal, seen: Seen) -> bool:

@@ -90,8 +90,11 @@ class Grant:
 
     until: Moment
     ended: str
+    revoked: bool
     command: str
     """What revokes it."""
+    revocable: bool
+    """Whether the caller may revoke it now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +217,7 @@ def run_page(
     inputs: common_pb2.Inputs,
     outputs: common_pb2.Outputs,
     stoppable: bool,
+    revocable: bool,
 ) -> RunPage:
     """A run for its page."""
     row = seen.row
@@ -235,7 +239,7 @@ def run_page(
         policy_revision=row.policy_revision,
         registered_by=_registrar(row, definition),
         privileges=None if row.spec is not None else _privileges(definition),
-        grant=None if grant is None else _grant(row, grant),
+        grant=None if grant is None else _grant(row, grant, revocable=revocable),
         warning=_WARNINGS.get(row.warning, row.warning),
         code_digest=row.code_digest,
         inputs_hash=row.inputs_hash,
@@ -293,9 +297,10 @@ def trigger_href(key: TriggerKey) -> str:
     return f"/v2/domain/{key.domain}/project/{key.project}/triggers/{key.task}/{key.name}"
 
 
-def _grant(row: ActionRow, seen: standinggrants.Seen) -> Grant:
+def _grant(row: ActionRow, seen: standinggrants.Seen, *, revocable: bool) -> Grant:
     command = f"flyte delete grant {row.project}/{row.domain}/{row.run}"
-    return Grant(moment(seen.expires_at), seen.ended, command)
+    revoked = seen.row.revoked_at is not None
+    return Grant(moment(seen.expires_at), seen.ended, revoked, command, revocable)
 
 
 def _registrar(row: ActionRow, definition: Definition | None) -> str | None:

@@ -78,11 +78,10 @@ class StandingGrants:
         """
         found = self._db.read_now(lambda reader: store.get(reader, key))
         own = found is not None and found.executed_by == principal.subject
-        thing = Resource(ResourceType.KEY, owner=principal.subject) if own else _ORG
         decision = await self._access.require(
             principal,
             Action.KEY_MANAGE_OWN if own else Action.KEY_MANAGE,
-            thing,
+            _thing(principal, own=own),
             request_id=request_id,
             detail={"run": "/".join(key[:3])},
         )
@@ -106,6 +105,14 @@ class StandingGrants:
 
         return self._seen(await self._db.write(write))
 
+    async def revocable(self, principal: Principal, seen: Seen) -> bool:
+        """Whether to offer the caller to revoke it; asking for it is decided anew."""
+        if seen.ended:
+            return False
+        own = seen.row.executed_by == principal.subject
+        action = Action.KEY_MANAGE_OWN if own else Action.KEY_MANAGE
+        return (await self._access.check(principal, action, _thing(principal, own=own))).allowed
+
     def of(self, key: ActionKey) -> Seen | None:
         """The grant that an action stands on, for who may view its run: ask that first."""
         row = self._db.read_now(lambda reader: store.get(reader, ActionKey(*key[:3])))
@@ -117,3 +124,8 @@ class StandingGrants:
             expiry(row, longest=self._longest),
             ended(row, now=self._clock.now(), longest=self._longest),
         )
+
+
+def _thing(principal: Principal, *, own: bool) -> Resource:
+    """What a grant is to policy: a credential of its person."""
+    return Resource(ResourceType.KEY, owner=principal.subject) if own else _ORG

@@ -351,6 +351,7 @@ ROUTES: dict[str, Row] = {
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/events": _read(Action.RUN_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/runs/{name}/logs": _read(Action.RUN_VIEW),
     "console POST /v2/domain/{domain}/project/{project}/runs/{name}/abort": _effect(Action.RUN_ABORT),
+    "console POST /v2/domain/{domain}/project/{project}/runs/{name}/revoke": _effect(Action.KEY_MANAGE_OWN),
     "console GET /v2/apps": _read(Action.APP_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/apps/{name}": _read(Action.APP_VIEW),
     "console GET /v2/domain/{domain}/project/{project}/apps/{name}/events": _read(Action.APP_VIEW),
