@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from tests.files import contents
 from tests.seeds.conftest import Webhook
 
 pytestmark = [pytest.mark.seeds, pytest.mark.xdist_group("seeds")]
@@ -95,5 +96,5 @@ def test_the_digest_is_that_of_the_code_and_the_hash_that_of_the_inputs(webhook:
     first, again, other = detail(1), detail(1), detail(2)
     assert first["inputs"] == again["inputs"] != other["inputs"]
     assert first["code_digest"] == again["code_digest"] == other["code_digest"]
-    bundles = [path for path in (tower.home / "blobs").rglob("*") if path.is_file()]
-    assert first["code_digest"] in {hashlib.sha256(path.read_bytes()).hexdigest() for path in bundles}
+    bundles = {hashlib.sha256(data).hexdigest() for _, data in contents(tower.home / "blobs")}
+    assert first["code_digest"] in bundles

@@ -264,10 +264,11 @@ def _set_free(room: Room) -> None:
     Its template is stopped, to be killed before it ends its children, and its control groups are left.
     """
     pid = host_pid(room.do("answer = os.getcwd()"))
-    for members in Path("/sys/fs/cgroup").glob("**/tower-*/*/cgroup.procs"):
-        with suppress(OSError):
-            if str(pid) in members.read_text().split():
-                (members.parents[2] / "cgroup.procs").write_text(str(pid))
+    for place, _, _ in os.walk("/sys/fs/cgroup"):  # where other Towers make and remove theirs meanwhile
+        if Path(place).parent.name.startswith("tower-"):
+            with suppress(OSError):
+                if str(pid) in (Path(place) / "cgroup.procs").read_text().split():
+                    (Path(place).parents[1] / "cgroup.procs").write_text(str(pid))
     os.kill(above(pid)[0], signal.SIGSTOP)
 
 

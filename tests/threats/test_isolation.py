@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flyteidl2.workflow import run_service_pb2 as runs
+from tests.files import below
 from tests.flyte.login.person import PASSWORD, give_password
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 from tests.threats.test_hosted_code import SOCKET
@@ -661,7 +662,7 @@ def test_t32_planted_secrets_are_found_nowhere(victim: Victim) -> None:
     }
     own = {tower.home / name for name in ("admin-key", "signing.key", "secrets.key")}
     own |= set((tower.home / "signing-keys").iterdir())
-    files = [path for path in tower.home.rglob("*") if path.is_file() and path not in own]
+    files = [path for path in below(tower.home) if path not in own]
     files.append(tower.home.parent / f"{tower.home.name}.log")
     rooms = {path.relative_to(tower.home).parts[0] for path in files[:-1]}
     assert {"code", "images", "logs", "sdk", "tower.db", "work"} <= rooms

@@ -18,6 +18,7 @@ from flyteidl2.dataproxy import dataproxy_service_pb2 as dataproxy
 from flyteidl2.task import task_service_pb2
 from flyteidl2.workflow import run_service_pb2 as runs
 from google.protobuf.message import Message
+from tests.files import contents
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 from tests.threats.test_credentials import access_token
 
@@ -79,11 +80,14 @@ async def main():
         "a link": link.rpartition("/")[2],
     }
     own = {tower.home / "admin-key"}
-    files = [path for path in tower.home.rglob("*") if path.is_file() and path not in own]
-    files += [tower.home.parent / f"{tower.home.name}.log"]
-    files = [path for path in files if "images" not in path.relative_to(tower.home.parent).parts]
-    assert len(files) > 20
-    texts = {str(path): path.read_bytes() for path in files}
+    texts = {
+        str(path): text
+        for path, text in contents(tower.home)
+        if path not in own and "images" not in path.relative_to(tower.home).parts
+    }
+    assert len(texts) > 20
+    log = tower.home.parent / f"{tower.home.name}.log"
+    texts[str(log)] = log.read_bytes()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()

@@ -16,6 +16,7 @@ from flyteidl2.common import phase_pb2
 from flyteidl2.project import project_service_pb2
 from flyteidl2.task import task_service_pb2 as tasks
 from flyteidl2.workflow import run_service_pb2 as runs
+from tests.files import below
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 
 pytestmark = pytest.mark.xdist_group("threats")
@@ -243,7 +244,7 @@ def test_a_missing_secret_is_named_and_nothing_more(vault: Vault, tmp_path: Path
 def leaks(vault: Vault) -> list[tuple[int, str]]:
     """Where a planted value is found: files of the home, logs, and how every process was started."""
     tower = vault.lab.tower
-    places = [path for path in tower.home.rglob("*") if path.is_file() and not path.is_symlink()]
+    places = [path for path in below(tower.home) if not path.is_symlink()]
     places += [tower.home.parent / f"{tower.home.name}.log"]
     places += [file for each in Path("/proc").glob("[0-9]*") for file in (each / "cmdline", each / "environ")]
     found = []

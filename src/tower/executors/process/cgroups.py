@@ -197,7 +197,10 @@ def _sweep(parent: Path) -> None:
         pid = path.name.removeprefix(_PREFIX).partition("-")[0]
         if not pid.isdigit() or Path("/proc", pid).exists():
             continue
-        for left in (*path.glob("*/"), path):
+        inner: list[Path] = []
+        with suppress(OSError):  # another Tower that starts now may be removing it, too
+            inner = list(path.glob("*/"))
+        for left in (*inner, path):
             with suppress(OSError):
                 signal_all(
                     {int(line) for line in (left / "cgroup.procs").read_text().split()}, signal.SIGKILL
