@@ -119,9 +119,17 @@ async def cradle() -> int:
 
 
 @env.task
-async def gives_up() -> str:
+async def rests(counter: str) -> int:
+    await asyncio.to_thread(urllib.request.urlopen, counter)
+    return await asyncio.Future()
+
+
+@env.task
+async def gives_up(counter: str) -> str:
+    child = asyncio.ensure_future(rests(counter))
+    await asyncio.to_thread(urllib.request.urlopen, counter + "begun")
     try:
-        await asyncio.wait_for(sleeps(), 3)
+        await asyncio.wait_for(child, 0)
     except TimeoutError:
         return "gave up"
     return "?"
@@ -220,17 +228,24 @@ Run = Callable[..., dict[str, object]]
 
 
 class Counter:
-    """Says how often it was asked, by HTTP: what attempts of different processes have in common."""
+    """Says how often it was asked, by HTTP: what attempts of different processes have in common.
+
+    Who asks for `begun` is answered once somebody asked.
+    """
 
     def __init__(self) -> None:
         self.asked = 0
+        self.begun = threading.Event()
         lock, counter = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path == "/begun":
+                    counter.begun.wait(120)
                 with lock:
                     counter.asked += 1
                     body = str(counter.asked).encode()
+                counter.begun.set()
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
@@ -354,8 +369,8 @@ def test_children_end_with_their_parent(run: Run, tower: Tower) -> None:
     assert phases == {"ACTION_PHASE_ABORTED"}
 
 
-def test_a_child_that_nobody_waits_for_any_more_is_ended(run: Run, tower: Tower) -> None:
-    done = run("gives_up")
+def test_a_child_that_nobody_waits_for_any_more_is_ended(run: Run, tower: Tower, counter: Counter) -> None:
+    done = run("gives_up", "--counter", counter.url)
     assert outputs(done) == "gave up"
     (child,) = _in(actions(tower, str(done["name"])), "a0", "ACTION_PHASE_ABORTED")
     assert child
@@ -416,7 +431,7 @@ def _in(found: list[dict[str, object]], parent: str, phase: str) -> Iterator[dic
             yield each
 
 
-def _until(look: Callable[[], object], seconds: float = 30.0) -> object:
+def _until(look: Callable[[], object], seconds: float = 120.0) -> object:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = look()
