@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
-from fastapi import FastAPI, Request, WebSocket
+from fastapi import FastAPI, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 
@@ -27,6 +28,8 @@ class Echo:
         self.app.add_api_route("/quiet", self.quiet)
         self.app.add_api_websocket_route("/ws", self.websocket)
         self.app.add_api_websocket_route("/ws-denied", self.denied)
+        self.app.add_api_websocket_route("/ws-slow", self.slow)
+        self.app.add_api_websocket_route("/ws-flood", self.flood)
         methods = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"]
         self.app.add_api_route("/{path:path}", self.anything, methods=methods)
 
@@ -112,3 +115,26 @@ class Echo:
     async def denied(self, websocket: WebSocket) -> None:
         self.sockets.append(dict(websocket.headers))
         await websocket.close()
+
+    async def slow(self, websocket: WebSocket) -> None:
+        """Accepts nobody before `release`; hears of those who left."""
+        assert (await websocket.receive())["type"] == "websocket.connect"
+        self.reached.set()
+        leaving = asyncio.ensure_future(websocket.receive())
+        released = asyncio.ensure_future(self.release.wait())
+        await asyncio.wait({leaving, released}, return_when=asyncio.FIRST_COMPLETED)
+        released.cancel()
+        if leaving.done():
+            self.cancelled.set()
+            return
+        leaving.cancel()
+        await websocket.accept()
+        await websocket.send_json("at last")
+        await websocket.close()
+
+    async def flood(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        with suppress(WebSocketDisconnect, RuntimeError):
+            while True:
+                await websocket.send_json("x" * 1000)
+        self.cancelled.set()
