@@ -210,11 +210,13 @@ async def test_failed_keys_are_throttled_and_good_ones_get_through(street: Stree
         assert (await client.get("/")).status_code == 200
     statuses = []
     async with street.client() as client:
-        for number in range(SOURCE.burst + 20):
+        for number in range(20 * SOURCE.burst):  # a busy machine is given some back meanwhile
             key = f"twr_{number:012d}_" + "A" * 43
             statuses.append((await client.get("/", headers={"x-api-key": key})).status_code)
+            if statuses[-1] == 429:
+                break
         assert (await client.get("/")).status_code == 401  # no credential, no count
-    assert statuses[0] == statuses[SOURCE.burst - 1] == 401
+    assert set(statuses[: SOURCE.burst]) == {401}
     assert statuses[-1] == 429
     async with street.client(street.alice) as client:
         assert (await client.get("/")).status_code == 200
