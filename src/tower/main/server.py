@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -55,6 +56,7 @@ from tower.images.venv import VenvBuilder
 from tower.main import crowd
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.guards import GUARDS, Guards
+from tower.main.handshakes import Greeter
 from tower.main.house import VERSION, House, compose
 from tower.main.lingering import lingering, stopping
 from tower.main.logging import configure
@@ -75,6 +77,8 @@ ADMIN_SOCKET = "admin.sock"
 """In the home: whoever the kernel says runs as our own user administers this Tower there."""
 
 _BACKLOG = 2048
+_HANDSHAKES_PART = 8
+_FEWEST_HANDSHAKES = 16
 _STREAMS_END_SECONDS = 3
 """How long open streams may go on after SIGTERM; clients subscribe again."""
 
@@ -339,10 +343,21 @@ class _Server(uvicorn.Server):
         self.should_exit = True
         self._on_stop()
 
+    def _connection(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = make(config=self.config, server_state=self.server_state, app_state={})
+        return made
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        scheme = "https" if self.config.is_ssl else "http"
         assert sockets is not None
+        if self.config.ssl is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            most = max(_FEWEST_HANDSHAKES, crowd.room() // _HANDSHAKES_PART)
+            servers: list[Any] = [Greeter(sockets[0], self.config.ssl, self._connection, most=most)]
+            self.servers = servers
+        scheme = "https" if self.config.is_ssl else "http"
         host, port = sockets[0].getsockname()[:2]
         name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)  # noqa: S104
         print(f"ready {scheme}://{name}:{port}", flush=True)  # noqa: T201

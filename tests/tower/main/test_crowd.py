@@ -1,0 +1,123 @@
+"""Where there are too many connections, those that hardly ask for anything make way (T45)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from tower.main import crowd
+
+MOST = 8
+UPLOAD = b"POST /upload HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\nbegin"
+ASK = b"GET /ask HTTP/1.1\r\nhost: x\r\n\r\n"
+Link = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Doors:
+    """`/ask` is answered, `/refuse` before its body is read, `/upload` after that, `/hang` never."""
+
+    def __init__(self) -> None:
+        self.busy = asyncio.Semaphore(0)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        self.busy.release()
+        match scope["path"]:
+            case "/hang":
+                await asyncio.Event().wait()
+            case "/upload":
+                while (message := await receive()).get("more_body"):
+                    pass
+                if message["type"] == "http.disconnect":
+                    return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+
+class House:
+    """A listener for at most eight."""
+
+    def __init__(self, doors: Doors, place: tuple[str, int]) -> None:
+        self.doors = doors
+        self.place = place
+        self.links: list[Link] = []
+
+    async def hold(self, request: bytes, *, of: str = "127.0.0.1", number: int = MOST) -> None:
+        """Make connections that have asked something, and keep them."""
+        for _ in range(number):
+            link = await asyncio.open_connection(*self.place, local_addr=(of, 0))
+            self.links.append(link)
+            link[1].write(request)
+            await self.doors.busy.acquire()
+
+    async def ask(self, *, of: str = "127.0.0.1") -> bytes:
+        """The status line of an answer, nothing where the connection was cut."""
+        try:
+            link = await asyncio.open_connection(*self.place, local_addr=(of, 0))
+            self.links.append(link)
+            link[1].write(ASK)
+            return await asyncio.wait_for(link[0].readline(), 60)
+        except ConnectionError:
+            return b""
+
+
+@asynccontextmanager
+async def open_house() -> AsyncIterator[House]:
+    doors = Doors()
+    made = crowd.of_at_most(MOST)
+    config = uvicorn.Config(doors, http=made, lifespan="off", log_config=None)
+    config.load()
+    state = ServerState()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: made(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+    )
+    house = House(doors, server.sockets[0].getsockname())
+    try:
+        yield house
+    finally:
+        for _, writer in house.links:
+            writer.transport.abort()
+        server.close()
+        for task in state.tasks:
+            task.cancel()
+        await asyncio.gather(*state.tasks, return_exceptions=True)
+
+
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+async def test_what_was_answered_makes_way_though_its_body_still_comes() -> None:
+    async with open_house() as house:
+        await house.hold(UPLOAD.replace(b"/upload", b"/refuse"))
+        for reader, _ in house.links:
+            assert await reader.readline() == OK
+        assert [await house.ask() for _ in range(MOST)] == [OK] * MOST
+
+
+async def test_bodies_that_hardly_come_make_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_house() as house:
+        await house.hold(UPLOAD)
+        assert await house.ask() == b"", "they have just begun"
+        monkeypatch.setattr(crowd, "_SECONDS_TO_SHOW", -1.0)
+        monkeypatch.setattr(crowd, "_SLOW", 1 << 30)
+        assert await house.ask() == OK
+
+
+async def test_the_address_that_has_most_makes_way_for_others() -> None:
+    async with open_house() as house:
+        await house.hold(ASK.replace(b"/ask", b"/hang"), of="127.0.0.2")
+        assert await house.ask(of="127.0.0.2") == b"", "not for itself"
+        assert await house.ask(of="127.0.0.3") == OK
+        assert await house.ask(of="127.0.0.4") == OK
+
+
+async def test_a_crowd_of_many_addresses_is_no_reason_to_cut_one_of_them() -> None:
+    async with open_house() as house:
+        for number in range(MOST):
+            await house.hold(ASK.replace(b"/ask", b"/hang"), of=f"127.0.1.{number + 1}", number=1)
+        assert await house.ask(of="127.0.2.1") == b""
