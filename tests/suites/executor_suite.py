@@ -161,7 +161,7 @@ async def started(executor: Executor, job: TaskJob) -> tuple[Process, Heard]:
 
 async def ended(executor: Executor, job: TaskJob) -> tuple[Exit, Heard]:
     process, heard = await started(executor, job)
-    return await asyncio.wait_for(process.wait(), 30), heard
+    return await asyncio.wait_for(process.wait(), 120), heard
 
 
 def living(pid: int) -> bool:
@@ -183,7 +183,7 @@ def sleeping(mark: bytes) -> bool:
                 continue
             descriptor = os.pidfd_open(int(path.parent.name))
             try:
-                if not select.select([descriptor], [], [], 5.0)[0]:
+                if not select.select([descriptor], [], [], 30.0)[0]:
                     return True
             finally:
                 os.close(descriptor)
