@@ -17,7 +17,7 @@ NO_ROOMS = {"util", "utils", "helper", "helpers", "common", "misc", "lib", "base
 REVISIONS = "migrations/versions"
 
 # Started by name and not by an import: command lines, processes of their own.
-STARTED_BY_NAME = re.compile(r"(\A|\.)(__main__|worker|serve|task|cli|launch|ask)\Z")
+STARTED_BY_NAME = re.compile(r"(\A|\.)(__main__|worker|serve|command|task|cli|launch|ask)\Z")
 
 
 def module_of(path: Path) -> str:

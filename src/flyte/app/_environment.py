@@ -56,7 +56,7 @@ class AppEnvironment:
     :param passthrough: "exchange" (default) gives the app a short-lived token of its caller; "raw" hands over
         the caller's own credential and needs a permission of its own.
     :param secrets: what `flyte create secret` keeps and the app may read: names or flyte.Secret(...). Whoever
-        deploys the app must be allowed to use them. Not for an app with a command.
+        deploys the app must be allowed to use them.
     :param links: pages that the console shows beside the app.
     :param depends_on: environments that are deployed along with this one.
     :raises DeclarationError: for anything that cannot work, naming the field.
@@ -122,11 +122,6 @@ class AppEnvironment:
         self._set("webhooks", _webhooks(self.webhooks, self.public_paths, what=what))
         self._set("command", _strings(self.command, "command", what))
         self._set("secrets", as_secrets(self.secrets, what=what))
-        if self.secrets and self.command:
-            raise DeclarationError(
-                f"{what[0].upper()}{what[1:]} has a command, which cannot be given secrets.",
-                hint="Serve an ASGI app, which the platform starts itself.",
-            )
         self._set("links", _items(self.links, "links", what))
         if not all(isinstance(link, Link) for link in self.links):
             raise DeclarationError(f"links of {what} must be flyte.app.Link(...).")

@@ -85,11 +85,6 @@ def read(app: pb.App, settings: Settings) -> Declared:
     if spec.security_context.HasField("run_as"):
         raise Unsupported("Apps with a run-as identity are not offered by this Tower.")
     specs.check_secrets(spec.security_context.secrets, settings=settings)
-    if spec.security_context.secrets and spec.container.command:
-        raise Unsupported(
-            "Secrets are not given to an app with a command of its own.",
-            hint="Serve an ASGI app, which the platform starts itself.",
-        )
     if spec.ingress.private or spec.ingress.subdomain or spec.ingress.cname:
         raise Unsupported(
             "An app's address is given by its name, project and domain.",

@@ -63,6 +63,8 @@ class AppJob:
     env: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     needs: tuple[Path, ...] = ()
+    secrets: bool = False
+    """Whether it declares secrets: before a command takes over, they are asked for in its place."""
 
 
 @dataclass(frozen=True, slots=True)

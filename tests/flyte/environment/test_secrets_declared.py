@@ -72,15 +72,19 @@ def test_a_specification_names_them_and_their_places() -> None:
 def lone() -> None: ...
 
 
-def test_an_app_names_them_too_unless_it_has_a_command() -> None:
+def test_an_app_names_them_too() -> None:
     class Served(AppEnvironment):
         def asgi(self) -> object:  # type: ignore[override]
             return object()
 
     message = app_message(Served("served", secrets="token"), module="m")
     assert [each.env_var for each in message.spec.security_context.secrets] == ["TOKEN"]
-    with pytest.raises(DeclarationError, match="command"):
-        AppEnvironment("started", command=["x"], secrets="token")
+    started = AppEnvironment("started", command=["x"], secrets=["token", flyte.Secret("pem", mount=True)])
+    message = app_message(started, module="m")
+    assert [(each.key, each.env_var) for each in message.spec.security_context.secrets] == [
+        ("token", "TOKEN"),
+        ("pem", ""),
+    ]
 
 
 def test_there_is_no_identity_outside_of_a_task() -> None:

@@ -151,11 +151,14 @@ async def test_a_run_names_no_secrets_of_its_own(den: Den) -> None:
         await den.house.runs.launch(await den.who("alice"), asked, request_id="q")
 
 
-async def test_an_app_is_given_its_secrets_when_it_starts_and_once(den: Den) -> None:
+@pytest.mark.parametrize("command", [(), ("python", "server.py")])
+async def test_an_app_is_given_its_secrets_when_it_starts_and_once(
+    den: Den, command: tuple[str, ...]
+) -> None:
     """On its own socket, with the ticket of this start, what its deployer may use; nobody's own."""
     await den.keep("root", "token", b"the value", **PLACE)
     await den.keep("alice", "own", b"her own", personal=True)
-    row = await _app(den, "alice", "token")
+    row = await _app(den, "alice", "token", command=command)
     socket = Workload(WorkloadKind.APP, row.id, 1)
     other = Workload(WorkloadKind.APP, "flytesnacks/development/other", 1)
     starting = den.house.confidences.starting
@@ -210,12 +213,15 @@ async def test_an_app_gets_nothing_for_a_deployer_who_lost_the_right(den: Den) -
     assert answer.status_code == 401
 
 
-async def test_who_may_not_use_a_secret_deploys_no_app_that_asks_for_it(den: Den) -> None:
+@pytest.mark.parametrize("command", [(), ("python", "server.py")])
+async def test_who_may_not_use_a_secret_deploys_no_app_that_asks_for_it(
+    den: Den, command: tuple[str, ...]
+) -> None:
     text = 'forbid (principal == User::"alice", action == Action::"secret:use", resource);'
     rule = Written("p", text, "flytesnacks")
     await den.house.governance.policies.put_policy(MACHINE, rule, create=True)
     with pytest.raises((Denied, NotFound)):
-        await _app(den, "alice", "token")
+        await _app(den, "alice", "token", command=command)
 
 
 async def test_what_was_given_is_hidden_and_found() -> None:
@@ -249,11 +255,14 @@ async def test_many_lines_cost_no_more_than_some() -> None:
     assert await redaction.found("w", b"x" + value)
 
 
-async def _app(den: Den, who: str, *declared: str) -> AppRow:
+async def _app(den: Den, who: str, *declared: str, command: tuple[str, ...] = ()) -> AppRow:
     app = app_definition_pb2.App()
     identity = app.metadata.id
     identity.project, identity.domain, identity.name = PLACE["project"], PLACE["domain"], "hook"
-    app.spec.container.args.extend(["flyte-runtime", "app", "--module", "m", "--app", "hook"])
+    if command:
+        app.spec.container.command.extend(command)
+    else:
+        app.spec.container.args.extend(["flyte-runtime", "app", "--module", "m", "--app", "hook"])
     for name in declared:
         app.spec.security_context.secrets.add(key=name, env_var=name.upper(), mount_requirement="ENV_VAR")
     principal = await (den.who("", key=who) if who.startswith("twr_") else den.who(who))

@@ -97,6 +97,7 @@ class AppRunner:
             # the log turns over by itself: an app may speak for years
             limits=replace(declared.limits, output=_UNBOUNDED),
             needs=image.needs,
+            secrets=declared.secrets,
         )
         process: Process | None = None
         try:

@@ -41,9 +41,9 @@ class ProcessExecutor:
         groups: Cgroups | object | None = _DETECT,
         isolation: Isolation | None = None,
     ) -> None:
-        """`package` holds the modules `worker`, `task` and `serve`; `groups=None` keeps to rlimits.
+        """`package` holds the modules `worker`, `task`, `serve` and `command`.
 
-        `isolation` None keeps nothing apart.
+        `groups=None` keeps to rlimits; `isolation` None keeps nothing apart.
         """
         self.isolation = isolation or Isolation(mode=Mode.NONE)
         found = Cgroups.open() if groups is _DETECT else groups
@@ -104,8 +104,11 @@ class ProcessExecutor:
             arguments += ["--module", job.module, "--app", job.app]
             if job.bundle is not None:
                 arguments += ["--bundle", str(job.bundle)]
-        elif "/" not in arguments[0]:
-            arguments[0] = _which(arguments[0], job.env)
+        else:
+            if "/" not in arguments[0]:
+                arguments[0] = _which(arguments[0], job.env)
+            if job.secrets:
+                arguments = [str(job.python), "-I", "-m", f"{self._package}.command", *arguments]
         # a process that has a table of its own does not see this one
         peer = 0 if self.isolation.mode.namespaces else os.getpid()
         job = replace(job, env={**job.env, "FLYTE_APP_PEER": str(peer)})
