@@ -6,18 +6,19 @@ import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from typing import Any
 
 from tower.audit import Event
 from tower.clock import Clock
-from tower.control import keysofwork
 from tower.control.access import Access, not_found
 from tower.control.directory import Directory
 from tower.control.identities import check_scope, user_resource
-from tower.errors import AlreadyExists, Denied, Invalid, Precondition
+from tower.control.keymakers import KeyMakers
+from tower.control.keyrows import actions_column, earliest, key_row
+from tower.errors import AlreadyExists, Invalid, Precondition
 from tower.identity.authenticators import MACHINE
 from tower.identity.keys import ApiKey, digest, generate
-from tower.identity.principal import CredentialKind, Principal
+from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.policy.engine import Decision
 from tower.policy.rules import ANY, Role
@@ -25,7 +26,7 @@ from tower.store import identities as store
 from tower.store.database import Database, Transaction
 from tower.store.identities import KeyRow
 
-__all__ = ["MAX_LIFE", "MAX_OVERLAP", "OVERLAP", "ApiKeys", "KeyRow", "NewKey", "key_row"]
+__all__ = ["MAX_LIFE", "MAX_OVERLAP", "OVERLAP", "ApiKeys", "KeyRow", "NewKey"]
 
 MAX_LIFE = 10 * 365 * 24 * 3600.0
 OVERLAP = 3600.0
@@ -60,6 +61,7 @@ class ApiKeys:
         self._db = db
         self._access = access
         self._directory = directory
+        self._makers = KeyMakers(access=access, directory=directory)
         self._clock = clock
         self._max_life = max_life
 
@@ -83,7 +85,7 @@ class ApiKeys:
         `expires_in` in seconds; a key made with an expiring key ends no later than that one. A key
         that running work makes is for no action that the work may not do.
         """
-        await self._may_make(principal, request_id)
+        await self._makers.admit(principal, request_id=request_id)
         owner = principal.subject if subject is None else subject
         if owner == MACHINE.subject:
             raise Invalid("The field user names whose key it is to be.")
@@ -96,13 +98,13 @@ class ApiKeys:
         if not _NAME.fullmatch(name):
             raise Invalid("A key name has letters, digits and . _ - and starts with a letter or digit.")
         life = self._life(expires_in)
-        listed, maker = _actions(actions), _maker(principal, owner)
-        await self._one_maker(principal, decision, owner, request_id)
-        if keysofwork.works(principal):
-            mine = await self._limits(principal, decision, actions, owner=owner, request_id=request_id)
-            listed, maker = _actions(mine.actions), mine.maker or (owner != principal.subject and maker) or ""
+        actions_column(actions)  # a wrong name is said before whether the caller may
+        bound, maker = await self._makers.bounds(
+            principal, decision, actions, owner=owner, request_id=request_id
+        )
+        listed = actions_column(bound)
         made = generate()
-        ends = await self._end(principal)
+        ends = await self._makers.end(principal)
 
         def write(tx: Transaction) -> NewKey:
             holder = store.user(tx, owner)
@@ -120,7 +122,7 @@ class ApiKeys:
                 project=project,
                 domain=domain,
                 actions=listed,
-                expires_at=_earliest(ends, None if life is None else tx.now + life),
+                expires_at=earliest(ends, None if life is None else tx.now + life),
                 now=tx.now,
                 by=principal.subject,
                 maker=maker,
@@ -226,23 +228,16 @@ class ApiKeys:
         The old one holds for `overlap` seconds more and no longer than it would have; runs that it asked for
         go on. The new one lives as long as the old one was made for, or `expires_in` seconds.
         """
-        await self._may_make(principal, request_id)
+        await self._makers.admit(principal, request_id=request_id)
         row, decision = await self._own_or_managed(principal, name, subject, request_id)
         if not 0 <= overlap <= MAX_OVERLAP:
             raise Invalid("The field overlap is not between 0 and 30 days.")
-        maker = _maker(principal, row.subject)
-        await self._one_maker(principal, decision, row.subject, request_id)
-        if keysofwork.works(principal):
-            asked = None if row.actions is None else json.loads(row.actions)
-            mine = await self._limits(principal, decision, asked, owner=row.subject, request_id=request_id)
-            if row.actions is None or row.maker not in {"", mine.maker}:
-                await self._not_above(principal, decision, request_id)
-            maker = mine.maker or (row.subject != principal.subject and maker) or ""
+        maker = await self._makers.renewing(principal, decision, row, request_id=request_id)
         if expires_in is None and row.expires_at is not None:
             expires_in = max(1.0, row.expires_at - row.created_at)
         life = self._life(expires_in)
         made = generate()
-        ends = await self._end(principal)
+        ends = await self._makers.end(principal)
 
         def write(tx: Transaction) -> NewKey:
             old = store.live_key(tx, name, row.subject)
@@ -263,7 +258,7 @@ class ApiKeys:
                 project=old.project,
                 domain=old.domain,
                 actions=old.actions,
-                expires_at=_earliest(ends, None if life is None else tx.now + life),
+                expires_at=earliest(ends, None if life is None else tx.now + life),
                 now=tx.now,
                 by=principal.subject,
                 maker=maker,
@@ -300,62 +295,6 @@ class ApiKeys:
         if expires_in > longest:
             raise Invalid(f"No key of this installation lives longer than {longest / 86400:g} days.")
         return expires_in
-
-    async def _may_make(self, principal: Principal, request_id: str) -> None:
-        """Raise Denied for a caller who acts for somebody, or below a limit that a new key would lack."""
-        if keysofwork.works(principal):
-            return  # its privileges say so
-        hosted = principal.credential.kind in {CredentialKind.APP_TOKEN, CredentialKind.WORKLOAD}
-        if not hosted and not any(not ceiling.person for ceiling in principal.ceilings):
-            return
-        decision = await self._access.check(principal, Action.KEY_MANAGE_OWN, Resource(ResourceType.KEY))
-        await self._access.refuse(principal, decision, request_id=request_id)
-        if hosted:
-            raise Denied("Tasks and apps make no keys.", hint="Make it with your own credential.")
-        raise Denied("A limited credential makes no keys.", hint="Use one without a limit.")
-
-    async def _limits(
-        self,
-        principal: Principal,
-        decision: Decision,
-        actions: Collection[str] | None,
-        *,
-        owner: str,
-        request_id: str,
-    ) -> keysofwork.Limits:
-        """Those of a key that running work makes; a refusal is recorded."""
-        try:
-            return keysofwork.limits(principal, actions, owner=owner)
-        except Denied:
-            await self._refused(principal, decision, request_id)
-            raise
-
-    async def _not_above(self, principal: Principal, decision: Decision, request_id: str) -> NoReturn:
-        await self._refused(principal, decision, request_id)
-        raise Denied("This key is above the work that would rotate it.", hint="Rotate it yourself.")
-
-    async def _one_maker(self, principal: Principal, decision: Decision, owner: str, request_id: str) -> None:
-        """Raise Denied where a key would need two makers: such a key makes none for third persons."""
-        if keysofwork.works(principal) or owner == principal.subject:
-            return
-        if any(ceiling.person for ceiling in principal.ceilings):
-            await self._refused(principal, decision, request_id)
-            raise Denied(
-                "A key that somebody else made for you makes keys for you alone.",
-                hint="Use one that you made yourself.",
-            )
-
-    async def _refused(self, principal: Principal, decision: Decision, request_id: str) -> None:
-        refused = replace(decision, allowed=False, policies=("above-the-work",))
-        await self._access.refuse(principal, refused, request_id=request_id)
-
-    async def _end(self, principal: Principal) -> float | None:
-        """When the key ends that the caller showed, or that the caller's access token lives from (T35)."""
-        credential = principal.credential
-        if credential.kind is CredentialKind.ACCESS_TOKEN:
-            key = await self._directory.key(credential.parent)
-            return None if key is None else key.expires_at
-        return credential.expires_at if credential.kind is CredentialKind.API_KEY else None
 
     async def _own_or_managed(
         self, principal: Principal, name: str, subject: str | None, request_id: str
@@ -420,59 +359,3 @@ class ApiKeys:
         }
         self._access.record(tx, principal, decision, event=event, request_id=request_id, detail=detail)
         tx.after_commit(self._directory.forget)
-
-
-def key_row(
-    made: ApiKey,
-    *,
-    name: str,
-    subject: str,
-    now: float,
-    by: str,
-    role: str | None = None,
-    project: str = ANY,
-    domain: str = ANY,
-    actions: str | None = None,
-    expires_at: float | None = None,
-    maker: str = "",
-) -> KeyRow:
-    """The row of a key just made."""
-    return KeyRow(
-        id=made.id,
-        name=name,
-        subject=subject,
-        role=role,
-        project=project,
-        domain=domain,
-        created_at=now,
-        created_by=by,
-        expires_at=expires_at,
-        last_used_at=None,
-        deleted_at=None,
-        actions=actions,
-        maker=maker,
-    )
-
-
-def _maker(principal: Principal, owner: str) -> str:
-    """Whom a new key of `owner` is not above: its maker, or the maker of the key that it is made with."""
-    if principal.subject not in {owner, MACHINE.subject}:
-        return principal.subject
-    return next((ceiling.person for ceiling in principal.ceilings if ceiling.person), "")
-
-
-def _actions(names: Collection[str] | None) -> str | None:
-    """The column of a list of actions. Raises Invalid for an unknown one."""
-    if names is None:
-        return None
-    unknown = sorted(set(names) - set(Action))
-    if unknown or not names:
-        raise Invalid(
-            f"There is no action {unknown[0][:60]}." if unknown else "The field actions is empty.",
-            hint=f"Actions are {', '.join(Action)}.",
-        )
-    return json.dumps(sorted(set(names)))
-
-
-def _earliest(*ends: float | None) -> float | None:
-    return min((end for end in ends if end is not None), default=None)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from tower.control.access import Access
-from tower.control.apikeys import ApiKeys, key_row
+from tower.control.apikeys import ApiKeys
 from tower.control.identities import Identities
+from tower.control.keyrows import key_row
 from tower.identity import keys
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Kind
