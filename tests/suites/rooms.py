@@ -109,6 +109,11 @@ class Room:
         print(json.dumps(["fail", text]), file=self._talk, flush=True)
         self.gone()
 
+    def leave(self, code: str) -> None:
+        """Run code that ends the process; returns when it is gone."""
+        print(json.dumps(["do", code]), file=self._talk, flush=True)
+        self.gone()
+
     def nobody(self) -> None:
         """Return once the process is gone, which nobody told to; until then it is nobody."""
         try:
