@@ -69,7 +69,7 @@ class Failed(click.ClickException):
     """
 
     def __init__(self, message: str, status: Exit = Exit.FAILURE, *, log: str = "") -> None:
-        super().__init__(" ".join(message.split()))
+        super().__init__(cell(" ".join(message.split())))
         self.status = status
         self.log = log
 

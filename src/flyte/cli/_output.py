@@ -8,12 +8,17 @@ import datetime as dt
 import enum
 import json
 import math
+import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rich_click as click
 
 Record = Mapping[str, Any]
+
+_COLOURS = re.compile(r"(\x1b\[[0-9;:]{0,40}m)")
+_UNSEEN = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def jsonable(value: Any) -> Any:
@@ -42,8 +47,9 @@ def jsonable(value: Any) -> Any:
 
 
 def print_json(value: Any) -> None:
-    """One JSON document."""
-    click.echo(json.dumps(jsonable(value), indent=2, ensure_ascii=False))
+    """One JSON document; what terminals obey and JSON would leave as it is, is escaped."""
+    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False)
+    click.echo(_UNSEEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def print_records(records: Sequence[Record], *, columns: Sequence[str], output: str, empty: str = "") -> None:
@@ -96,6 +102,22 @@ def cell(value: Any) -> str:
         case _:
             text = str(jsonable(value))
     return "".join(character if character.isprintable() else " " for character in text)
+
+
+def written(text: str, *, err: bool = False) -> str:
+    """A line of a log as it is shown: on a terminal with its colours, and nothing else that terminals obey.
+
+    Whoever wrote it could set the title and the clipboard, and write over what stands there.
+    """
+    if not (sys.stderr if err else sys.stdout).isatty():
+        return text
+    parts = _COLOURS.split(text.rpartition("\r")[2])
+    shown = "".join(part if number % 2 else _visible(part) for number, part in enumerate(parts))
+    return shown + "\x1b[0m" if len(parts) > 1 else shown
+
+
+def _visible(text: str) -> str:
+    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in text)
 
 
 def _shown(name: str, value: Any) -> str:

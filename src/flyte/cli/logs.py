@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import rich_click as click
 
 from ._command import Target, remote
+from ._output import written
 
 if TYPE_CHECKING:
     from flyte.remote import LogLine
@@ -42,4 +43,4 @@ async def logs(  # noqa: PLR0917 - the options of one command
 def print_line(line: LogLine, *, timestamps: bool = False, err: bool = False) -> None:
     """One line of a log."""
     when = line.time.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z " if line.time else ""
-    click.echo(f"{when if timestamps else ''}{line.text}", err=err)
+    click.echo(f"{when if timestamps else ''}{written(line.text, err=err)}", err=err)

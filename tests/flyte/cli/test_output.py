@@ -7,9 +7,12 @@ import enum
 import json
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
+from flyte.cli import _output
+from flyte.cli._exits import Failed
 from flyte.cli._output import cell, print_record, print_records
 from flyte.cli._progress import shown
 
@@ -100,3 +103,41 @@ def test_progress_is_not_drawn_in_a_log(
     assert shown() is drawn
     monkeypatch.setattr("sys.stderr.isatty", lambda: False)
     assert shown() is False
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain\tline é", "plain\tline é"),
+        ("\x1b[31mred\x1b[0m", "\x1b[31mred\x1b[0m\x1b[0m"),
+        ("\x1b]52;c;cm0gLXJm\x07", "\\x1b]52;c;cm0gLXJm\\x07"),
+        ("\x1b[2J\x1b[1;1H\x9b2J", "\\x1b[2J\\x1b[1;1H\\x9b2J"),
+        ("10%\r50%\r100%", "100%"),
+        ("safe\u202eexe", "safe\\u202eexe"),
+    ],
+)
+def test_a_log_has_colours_on_a_terminal_and_does_nothing_else_there(
+    line: str, shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = SimpleNamespace(isatty=lambda: True)
+    monkeypatch.setattr(_output, "sys", SimpleNamespace(stdout=terminal, stderr=terminal))
+    assert _output.written(line) == _output.written(line, err=True) == shown
+
+
+def test_a_log_is_piped_as_it_was_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = SimpleNamespace(isatty=lambda: False)
+    monkeypatch.setattr(_output, "sys", SimpleNamespace(stdout=pipe, stderr=pipe))
+    assert _output.written("\x1b[2J\x1b]0;x\x07") == "\x1b[2J\x1b]0;x\x07"
+
+
+def test_json_escapes_what_terminals_obey(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": "a\x9b2J\u202eé"}
+    _output.print_json(value)
+    text = capsys.readouterr().out
+    assert text.isascii() is False  # the é
+    assert not {"\x9b", "\u202e"} & set(text)
+    assert json.loads(text) == value
+
+
+def test_an_error_shows_no_control_characters() -> None:
+    assert Failed("it was \x1b]0;x\x07 \x9b2J").message.isprintable()
