@@ -11,8 +11,8 @@ from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, create_run
 
 from tower.control.events import Events
 from tower.control.grants import actors_to_text
+from tower.control.launches import Launch
 from tower.control.reconcile import LivePermit
-from tower.control.runs import Launch
 from tower.control.standinggrants import Seen, StandingGrants
 from tower.errors import Unauthenticated
 from tower.identity.chain import Presented

@@ -17,7 +17,7 @@ from tests.rpc_world import DOMAIN, PROJECT, RpcWorld, create_run
 
 from tower.agent.keeper import RefusedError
 from tower.agent.metrics import RENEWALS
-from tower.control.runs import Launch
+from tower.control.launches import Launch
 from tower.control.waiting import attempt_of
 from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Presented

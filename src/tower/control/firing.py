@@ -18,7 +18,8 @@ from tower.control import triggers
 from tower.control.access import Access
 from tower.control.directory import Directory
 from tower.control.grants import actors_from_text, ceilings_from_text
-from tower.control.runs import Launch, Runs
+from tower.control.launches import Launch
+from tower.control.runs import Runs
 from tower.control.tasks import resource as task_resource
 from tower.control.timetable import Timetable, upcoming
 from tower.errors import Denied, Fault, NotFound, Unavailable

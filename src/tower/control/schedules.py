@@ -20,8 +20,8 @@ from tower.control.access import Access, not_found
 from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.inputs import Inputs
+from tower.control.launches import Launch
 from tower.control.projects import Projects
-from tower.control.runs import Launch
 from tower.control.tasks import resource as task_resource
 from tower.control.triggerchanges import CHANGED, Change, Changes, task_of
 from tower.control.triggerrows import check_person, declared_row, identity, same

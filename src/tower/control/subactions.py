@@ -27,8 +27,9 @@ from tower.control.follow import Follower, Update
 from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs, Kept, digest
 from tower.control.interface import Interface
+from tower.control.launches import Launch, created
 from tower.control.rawdata import RawData
-from tower.control.runs import Launch, Runs, created, run_resource
+from tower.control.runs import Runs, run_resource
 from tower.control.tasks import resource as task_resource
 from tower.control.traces import Traced, Traces
 from tower.control.waiting import Waiting, attempt_of
@@ -146,7 +147,7 @@ class SubActions:
             inputs_hash=kept.digest,
         )
         await self._runs.quota.take(principal.subject)
-        row = self._runs.row(
+        row = self._runs.launches.make(
             principal,
             launch,
             definition=definition,

@@ -9,7 +9,8 @@ from flyteidl2.workflow import run_definition_pb2, run_service_pb2
 
 from tower.control import runspecs
 from tower.control.data import Data
-from tower.control.runs import Launch, Runs
+from tower.control.launches import Launch
+from tower.control.runs import Runs
 from tower.control.schedules import Schedules
 from tower.control.watching import ActionKey, Watching
 from tower.errors import Invalid, Unsupported

@@ -17,7 +17,7 @@ from tests.tower.gateway.house import House, built, serving
 from tower.clock import SystemClock
 from tower.console.door import Console, build
 from tower.console.parts import Parts
-from tower.control.runs import Launch
+from tower.control.launches import Launch
 from tower.identity.principal import Principal
 from tower.states import Phase
 from tower.store import logs

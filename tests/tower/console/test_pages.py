@@ -12,8 +12,8 @@ from flyteidl2.task import run_pb2
 from tests.rpc_world import named, task_spec
 from tests.tower.console.conftest import Town
 
+from tower.control.launches import Launch
 from tower.control.privileges import FIELD
-from tower.control.runs import Launch
 from tower.control.watching import ActionKey
 from tower.identity.authenticators import MACHINE
 from tower.policy.actions import ROUTES
@@ -46,7 +46,7 @@ async def test_the_run_page_says_who_through_what_and_why(town: Town) -> None:
 
 
 async def test_a_run_through_an_app_names_the_app_and_the_key_behind_it(town: Town) -> None:
-    from tower.control.runs import Launch
+    from tower.control.launches import Launch
     from tower.identity.chain import Presented
     from tower.identity.workload import Workload, WorkloadKind
 

@@ -12,8 +12,8 @@ from sqlalchemy import insert, update
 from tests.identity_world import World
 from tests.tower.secrets.conftest import PLACE, Den, spec_of
 
+from tower.control.launches import Launch
 from tower.control.privileges import FIELD, GRANTABLE, IDENTITY_ACTIONS
-from tower.control.runs import Launch
 from tower.errors import Denied, Invalid
 from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Presented

@@ -224,7 +224,7 @@ async def test_a_run_asked_for_by_a_task_names_the_run_behind_it(rpc: RpcWorld) 
     from flyteidl2.task import run_pb2
     from tests.rpc_world import named
 
-    from tower.control.runs import Launch
+    from tower.control.launches import Launch
 
     launched = await rpc.runs.launch(
         principal,
@@ -298,7 +298,7 @@ async def test_one_caller_cannot_fill_the_queue(rpc: RpcWorld) -> None:
 async def test_the_operator_of_the_machine_runs_nothing(rpc: RpcWorld) -> None:
     from flyteidl2.task import run_pb2
 
-    from tower.control.runs import Launch
+    from tower.control.launches import Launch
     from tower.errors import Denied
     from tower.identity.authenticators import MACHINE
 

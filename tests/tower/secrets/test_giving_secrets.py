@@ -9,8 +9,8 @@ from flyteidl2.app import app_definition_pb2
 from flyteidl2.task import run_pb2
 from tests.tower.secrets.conftest import PLACE, TASK, Den, spec_of
 
+from tower.control.launches import Launch
 from tower.control.redaction import MASK, MOST_LINES, Redaction
-from tower.control.runs import Launch
 from tower.errors import Denied, NotFound, Unsupported
 from tower.identity.authenticators import MACHINE
 from tower.identity.chain import Presented
