@@ -13,6 +13,7 @@ from tower.errors import Fault
 from tower.gateway.answers import Receive, Scope, Send, Unreachable
 from tower.gateway.metrics import REQUESTS
 from tower.gateway.passage import Gone, HungUp, Passage
+from tower.gateway.shares import Shares
 from tower.policy.actions import Action
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Carrier:
         self._wake_seconds = wake_seconds
         self._recheck_seconds = recheck_seconds
         self._forwarding: Forwarding | None = None
+        self._shares = Shares()
 
     async def close(self) -> None:
         """Close the connections to the apps."""
@@ -47,7 +49,7 @@ class Carrier:
         place = passage.place
         key = (place.project, place.domain, place.name)
         forwarding = self._towards_apps()
-        with self._processes.serving(*key):
+        with self._shares.taking(passage), self._processes.serving(*key):
             for again in (False, True):
                 socket = await self._processes.wake(*key, self._wake_seconds)
                 leg = forwarding.leg(passage, scope=scope, receive=receive, send=send)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from aiohttp import ClientSession, ClientTimeout, DummyCookieJar, UnixConnector
 
+from tower.gateway.shares import MOST
+
 CONNECT_SECONDS = 5.0
 IDLE_SECONDS = 2.0
 """Well below the 5 seconds after which uvicorn closes an idle connection: no request meets a closing one."""
@@ -18,7 +20,7 @@ _AUTOMATIC = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 class Upstreams:
     """One client session per socket; the longest unused are closed when there are too many."""
 
-    def __init__(self, *, capacity: int = 256, connections: int = 512) -> None:
+    def __init__(self, *, capacity: int = 256, connections: int = MOST) -> None:
         self._capacity = capacity
         self._connections = connections
         self._sessions: OrderedDict[Path, ClientSession] = OrderedDict()
