@@ -479,11 +479,14 @@ def test_t36_guessing_keys_is_slowed_and_tells_nothing(lab: Lab) -> None:
     assert max(times) < 10 * min(times) + 0.005
     app = f"/apps/{PROJECT}/{DOMAIN}/probe/headers"
     with lab.elsewhere() as guesser:
-        keys = [
-            {"authorization": f"Bearer twr_{number:012d}_{'A' * 43}"} for number in range(SOURCE.burst + 150)
-        ]
-        statuses = Counter(guesser.get(app, headers=key).status_code for key in keys)
-    assert statuses[429] > 20
+        statuses: Counter[int] = Counter()
+        for number in range(SOURCE.burst * 20):  # a busy machine is given some back meanwhile
+            key = {"authorization": f"Bearer twr_{number:012d}_{'A' * 43}"}
+            statuses[guesser.get(app, headers=key).status_code] += 1
+            if statuses[429] > 20:
+                break
+    assert set(statuses) == {401, 429}
+    assert statuses[401] >= SOURCE.burst
     assert lab.app("alice", "GET", "/who/async").status_code == 200
 
 

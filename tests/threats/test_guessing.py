@@ -171,7 +171,7 @@ def test_t36_t45_each_door_of_a_real_tower_makes_a_guesser_wait(lab: Lab) -> Non
     for door, (method, path) in doors.items():
         with lab.elsewhere() as stranger:
             statuses: Counter[int] = Counter()
-            for number in range(SOURCE.burst * 2):
+            for number in range(SOURCE.burst * 20):  # a busy machine is given some back meanwhile
                 key = {"authorization": f"Bearer twr_{number:012d}_{'B' * 43}"}
                 refused = stranger.request(method, path, headers={**proto, **key})
                 statuses[refused.status_code] += 1

@@ -23,6 +23,7 @@ from tests.threats.conftest import DOMAIN, PROJECT, Lab
 from tests.threats.test_credentials import access_token
 
 from tower.errors import Broken
+from tower.identity.guesses import SOURCE
 from tower.policy.actions import METHODS, ROUTES, check_complete
 
 pytestmark = pytest.mark.xdist_group("threats")
@@ -284,23 +285,24 @@ def test_t44_the_record_cannot_be_changed_unnoticed(lab: Lab, tmp_path: Path) ->
 
 def test_t45_a_flood_of_nobodies_reaches_nothing(lab: Lab) -> None:
     """Bad credentials at every door: the others are served, and what is too large is refused early."""
-    began = time.perf_counter()
     statuses: Counter[int] = Counter()
     app = f"/apps/{PROJECT}/{DOMAIN}/other/headers"
     info = "/flyteidl2.auth.IdentityService/UserInfo"
     with lab.elsewhere() as flood:
-        for number in range(150):
+        for number in range(SOURCE.burst * 20):  # a busy machine is given some back meanwhile
             key = {"authorization": f"Bearer twr_{number:012d}_{'B' * 43}"}
             statuses[flood.get(app, headers=key).status_code] += 1
             statuses[flood.get(app).status_code] += 1
             statuses[flood.get("/api/v1/whoami", headers=key).status_code] += 1
             proto = {"content-type": "application/proto", **key}
             statuses[flood.post(info, headers=proto).status_code] += 1
-    assert set(statuses) <= {401, 429}
-    assert statuses[429] > 0
+            if number % 20 == 0:
+                assert lab.rest("alice", "GET", "/whoami").status_code == 200
+            if statuses[429] > 100:
+                break
+    assert set(statuses) == {401, 429}
     assert lab.app("alice", "GET", "/who/async").text == '"alice"'
     assert lab.rest("alice", "GET", "/whoami").status_code == 200
-    assert time.perf_counter() - began < 30
     bomb = b"\x1f\x8b" + b"\0" * 100
     assert lab.rpc(None, "workflow.RunService/CreateRun", bomb, content_encoding="gzip").status_code == 401
     large = lab.rpc("dave", "workflow.RunService/CreateRun", b"\0" * (33 * 1024 * 1024))
