@@ -6,6 +6,7 @@ once. Who may map a webhook to a service can act as that service through the app
 
 from __future__ import annotations
 
+import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -72,7 +73,8 @@ class Webhooks:
     ) -> WebhookRow:
         """Let a third party deliver to a path that the app declares, in place of what held before.
 
-        What held before ends with all that its deliveries asked for, as by `delete`.
+        What held before ends with all that its deliveries asked for, as by `delete`. Where the secret stays,
+        so does what was delivered: none of it is let through again.
 
         `place` is the app's project, domain and name. A delivery runs as the subject that `senders` has for
         its sender, else as `subject`, else as nobody. Needs `app:manage` on the app, and for each of them the
@@ -109,7 +111,8 @@ class Webhooks:
                 created_by=principal.subject,
             )
             before = store.at(tx, *place, path)
-            store.put(tx, row)
+            same = before is not None and self._has(before, data)
+            store.put(tx, row, known=before.id if before is not None and same else "")
             if before is not None:
                 tx.after_commit(self._access.forget)  # whoever acts for one of its deliveries looks again
             self._access.record(
@@ -196,6 +199,8 @@ class Webhooks:
         """Note that a delivery is let through now. Raises Unauthenticated for one that was before."""
 
         def write(tx: Transaction) -> None:
+            if store.by_id(tx, delivery.webhook) is None:
+                raise signing.refused("replaced meanwhile")
             for digest in delivery.digests:
                 if not store.add_delivery(tx, delivery.webhook, digest, tx.now + delivery.remember_seconds):
                     raise signing.refused("delivered before")
@@ -227,6 +232,13 @@ class Webhooks:
     def _sealed(self, secret: bytes, place: tuple[str, str, str], path: str) -> bytes:
         nonce = os.urandom(_NONCE)
         return nonce + self._seal.encrypt(nonce, secret, _context(place, path))
+
+    def _has(self, row: WebhookRow, secret: bytes) -> bool:
+        """Whether a webhook has this secret: then it knows the same deliveries."""
+        try:
+            return hmac.compare_digest(self._opened(row), secret)
+        except Broken:
+            return False
 
     def _opened(self, row: WebhookRow) -> bytes:
         try:

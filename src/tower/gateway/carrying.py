@@ -13,7 +13,7 @@ from tower.errors import Fault
 from tower.gateway.answers import Receive, Scope, Send, Unreachable
 from tower.gateway.metrics import REQUESTS
 from tower.gateway.passage import Gone, HungUp, Passage
-from tower.gateway.shares import Shares
+from tower.gateway.shares import Shares, caller
 from tower.policy.actions import Action
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Carrier:
         place = passage.place
         key = (place.project, place.domain, place.name)
         forwarding = self._towards_apps()
-        with self._shares.taking(passage), self._processes.serving(*key):
+        share = self._shares.taking(place.id, caller(passage), what="requests at this app")
+        with share, self._processes.serving(*key):
             for again in (False, True):
                 socket = await self._processes.wake(*key, self._wake_seconds)
                 leg = forwarding.leg(passage, scope=scope, receive=receive, send=send)

@@ -1,4 +1,4 @@
-"""How many requests one caller may have open at one app: half of what is left, whoever has the rest (T45)."""
+"""How many requests of one caller are open at one thing: half of what is left, whoever has the rest (T45)."""
 
 from __future__ import annotations
 
@@ -22,14 +22,11 @@ class Shares:
         self._open: dict[str, Counter[str]] = {}
 
     @contextmanager
-    def taking(self, passage: Passage) -> Iterator[None]:
+    def taking(self, thing: str, caller: str, *, what: str) -> Iterator[None]:
         """One request for as long as the block lasts. Raises Exhausted for a caller who has their share."""
-        app, caller = passage.place.id, _caller(passage)
-        counted = self._open.setdefault(app, Counter())
+        counted = self._open.setdefault(thing, Counter())
         if counted[caller] >= self._most - counted.total():
-            raise Exhausted(
-                "You have too many open requests at this app.", hint="Let some of them end.", wait=1.0
-            )
+            raise Exhausted(f"You have too many open {what}.", hint="Let some of them end.", wait=1.0)
         counted[caller] += 1
         try:
             yield
@@ -38,11 +35,16 @@ class Shares:
             if not counted[caller]:
                 del counted[caller]
             if not counted:
-                self._open.pop(app, None)
+                self._open.pop(thing, None)
 
 
-def _caller(passage: Passage) -> str:
+def caller(passage: Passage) -> str:
     """A person or service, whatever they show; without a name, where the request comes from."""
     if passage.principal is not None:
         return f"subject {passage.principal.subject}"
-    return f"address {network(passage.client)}"
+    return place(passage.client)
+
+
+def place(client: str) -> str:
+    """Where a request without a name comes from."""
+    return f"address {network(client)}"

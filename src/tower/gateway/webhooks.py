@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from tower.arrival import again
@@ -13,12 +14,13 @@ from tower.gateway.answers import Message, Receive, Send, TooLarge
 from tower.gateway.headers import first
 from tower.gateway.passage import Gone
 from tower.gateway.request import Request
+from tower.gateway.shares import Shares, place
 from tower.identity.webhooks import read
 
 MAX_BODY = 5 * 1024 * 1024
 """Of a delivery: its body is held in memory until the signature over all of it is checked."""
 
-_AT_ONCE = 32
+AT_ONCE = 32
 _READ_SECONDS = 30.0
 
 
@@ -58,7 +60,8 @@ class Inlet:
         self._webhooks = webhooks
         self._clock = clock
         self._limit = limit
-        self._room = asyncio.Semaphore(_AT_ONCE)
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._shares = Shares(AT_ONCE)
 
     @staticmethod
     def claims(request: Request) -> bool:
@@ -73,22 +76,26 @@ class Inlet:
 
     async def check(self, request: Request, receive: Receive) -> Delivered:
         """Whom the delivery runs as. Raises Unauthenticated, Denied, TooLarge, Unavailable, Gone."""
-        place = request.place
-        assert place is not None
+        app = request.place
+        assert app is not None
         path = request.target.path
-        shown = read(place.webhooks[path], request.headers, now=self._clock.now())
+        shown = read(app.webhooks[path], request.headers, now=self._clock.now())
         length = first(request.headers, b"content-length")
         if length is not None and int(length) > self._limit:
             raise self._too_large()
         if self._room.locked():
             raise Unavailable("Too many webhooks are being delivered.", hint="Try again in a moment.")
-        async with self._room:
+        # bodies that hardly come, from one place, leave room for those of others
+        share = self._shares.taking("", place(request.client), what="deliveries")
+        async with AsyncExitStack() as room:
+            room.enter_context(share)
+            await room.enter_async_context(self._room)
             try:
                 async with asyncio.timeout(_READ_SECONDS):
                     body = await self._body(receive)
             except TimeoutError as error:
                 raise Gone from error
-            delivery = self._webhooks.verify((place.project, place.domain, place.name), path, shown, body)
+            delivery = self._webhooks.verify((app.project, app.domain, app.name), path, shown, body)
         return Delivered(delivery, self._webhooks, again(body, receive))
 
     async def _body(self, receive: Receive) -> bytes:

@@ -34,8 +34,11 @@ class WebhookRow:
         return bool(subject) and (subject == self.subject or subject in self.senders.values())
 
 
-def put(tx: Transaction, row: WebhookRow) -> None:
-    """Set what holds for a path; what was delivered under the former one counts no more."""
+def put(tx: Transaction, row: WebhookRow, *, known: str = "") -> None:
+    """Set what holds for a path. What was delivered to the webhook `known` is not to be delivered again."""
+    if known:
+        mine = webhook_deliveries.c.webhook == known
+        tx.execute(webhook_deliveries.update().where(mine).values(webhook=row.id))
     remove(tx, row.project, row.domain, row.app, row.path)
     values = {name: getattr(row, name) for name in WebhookRow.__dataclass_fields__}
     tx.execute(insert_into(webhooks).values(**{**values, "senders": json.dumps(dict(row.senders))}))
