@@ -17,6 +17,7 @@ from tests.tower_process import ROOT, Tower, clean_environment
 
 HERE = Path(__file__).parent
 WORD = "open-sesame-1742"
+PEM = "-----open-sesame-as-a-file-----\nsecond line of it\n"
 KEPT = ROOT / ".cache" / "official-images"
 
 
@@ -61,9 +62,11 @@ def hosting(official: Path, tower_tls: Tower) -> Iterator[Tower]:  # noqa: F811
 def _add_secret(tower: Tower) -> None:
     tower.keys["admin"] = (tower.home / "admin-key").read_text().strip()
     value = tower.home.parent / "word"
-    value.write_text(WORD)
     place = ("--project", "flytesnacks", "--domain", "development")
-    tower.flyte("create", "secret", "official-secret", "--value-file", str(value), *place, user="admin")
+    for name, text in (("official-secret", WORD), ("official-file", PEM)):
+        value.write_text(text)
+        tower.flyte("create", "secret", name, "--value-file", str(value), *place, user="admin")
+    value.unlink()
 
 
 def _add_runner(tower: Tower, name: str) -> None:

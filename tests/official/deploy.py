@@ -21,6 +21,7 @@ async def main() -> dict:
         (hosted.env, "development"),
         (hosted.packed, "development"),
         (hosted.knowing, "development"),
+        (hosted.filed, "development"),
         (hosted.vault, "staging"),
     ):
         await flyte.init.aio(

@@ -15,6 +15,13 @@ vault = flyte.TaskEnvironment(name="vault")
 knowing = flyte.TaskEnvironment(
     name="knowing", secrets=[flyte.Secret(key="official-secret", as_env_var="WORD")]
 )
+filed = flyte.TaskEnvironment(
+    name="filed",
+    secrets=[
+        flyte.Secret(key="official-file", mount="/etc/flyte/secrets"),
+        flyte.Secret(key="official-secret", mount="/etc/flyte/secrets", as_env_var="BOTH"),
+    ],
+)
 packed = flyte.TaskEnvironment(
     name="packed",
     image=flyte.Image.from_debian_base(name="packed")
@@ -136,6 +143,27 @@ async def lingers() -> None:
 async def knows() -> str:
     print("told", os.environ["WORD"])
     return os.environ["WORD"][::-1]
+
+
+@filed.task
+async def knows_file() -> list[str]:
+    folder = Path(os.environ["FLYTE_SECRETS_DIR"])
+    path = folder / "official-file"
+    said = Path("/etc/flyte/secrets/official-file")
+    print("told", path.read_text(), os.environ["BOTH"])
+    return [
+        path.read_text()[::-1],
+        oct(folder.stat().st_mode & 0o777),
+        oct(path.stat().st_mode & 0o777),
+        said.read_text()[::-1] if said.exists() else "nowhere else",
+        " ".join(sorted(each.name for each in folder.iterdir())),
+        os.environ["BOTH"][::-1],
+    ]
+
+
+@filed.task
+async def returns_file() -> str:
+    return (Path(os.environ["FLYTE_SECRETS_DIR"]) / "official-file").read_text()
 
 
 @packed.task

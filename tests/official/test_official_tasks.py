@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
-from tests.official.conftest import WORD, script
+from tests.official.conftest import PEM, WORD, script
 from tests.official.test_official_sdk import official  # noqa: F401 - a fixture
 from tests.tower_process import BIN, Tower, clean_environment
 
@@ -113,6 +114,26 @@ def test_a_secret_is_in_the_variable_that_the_task_declares(ask: Ask, hosting: T
     printed = hosting.flyte("logs", known["name"]).out
     assert "told [secret]" in printed
     assert WORD not in printed
+
+
+def test_a_secret_is_in_the_file_that_the_task_declares(ask: Ask, hosting: Tower) -> None:
+    """At the place that the SDK names, where tasks see a file system of their own; nobody else sees it."""
+    known, returned = ask(("alice", "filed.knows_file", {}), ("alice", "filed.returns_file", {}))
+    assert known["phase"] == "SUCCEEDED", known
+    there = PEM[::-1] if "namespaces" in hosting.log else "nowhere else"
+    assert known["output"] == [PEM[::-1], "0o700", "0o400", there, "official-file", WORD[::-1]]
+    printed = hosting.flyte("logs", known["name"]).out
+    assert "told [secret]" in printed
+    assert not any(line in printed for line in (WORD, *PEM.splitlines()))
+    assert (returned["phase"], returned["code"]) == ("FAILED", "SecretInOutputs"), returned
+    assert not Path("/etc/flyte/secrets/official-file").exists()
+    for place, _, names in os.walk(hosting.home):
+        for file in (Path(place, name) for name in names):
+            try:
+                content = file.read_bytes() if file.is_file() else b""
+            except OSError:
+                continue
+            assert PEM.encode() not in content, file
 
 
 @pytest.mark.parametrize("ending", ["abort", "disable"])

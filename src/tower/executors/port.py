@@ -40,6 +40,8 @@ class TaskJob:
     command: tuple[str, ...] = ()
     needs: tuple[Path, ...] = ()
     """What it must be able to read besides its interpreter's environment and its bundle."""
+    links: Mapping[str, str] = field(default_factory=dict)
+    """Where its `command` finds links in system folders, and to what: with a view of files of its own."""
     alone: bool = False
     """Whether its code must not be imported where that of other attempts is: its variables are its own."""
 

@@ -20,6 +20,7 @@ from tower.control import builtins, officialimages, officialspecs
 from tower.control.reconcile import official
 from tower.control.reconcile.plan import Ground
 from tower.errors import Exhausted, Fault, Invalid, Precondition, Unsupported
+from tower.executors.port import TaskJob
 from tower.images.port import ImageSpec
 
 URI = "tower://bundles/flytesnacks/development/0123/fast.tar.gz"
@@ -98,8 +99,21 @@ def test_secrets_have_the_program_started_by_who_gets_them() -> None:
     declared.task_template.security_context.secrets.add(
         key="f", mount_requirement=security_pb2.Secret.MountType.FILE
     )
-    with pytest.raises(Unsupported):
-        official.command(declared, python=PYTHON, folder=FOLDER, row=ROW)
+    assert official.command(declared, python=PYTHON, folder=FOLDER, row=ROW) == words
+
+
+def test_files_of_secrets_are_where_the_sdk_says_that_they_are() -> None:
+    declared = spec()
+    job = TaskJob(
+        *("a", PYTHON, None, "", "", FOLDER, FOLDER / "agent"),
+        env={"FLYTE_ATTEMPT_FACTS": json.dumps({"secrets": "/dev/shm/of-this-attempt"})},
+    )
+    declared.task_template.security_context.secrets.add(key="k", env_var="K")
+    assert official.links(declared, job) == {}
+    declared.task_template.security_context.secrets.add(
+        key="f", mount_requirement=security_pb2.Secret.MountType.FILE
+    )
+    assert official.links(declared, job) == {"/etc/flyte/secrets": "/dev/shm/of-this-attempt"}
 
 
 def test_a_child_is_known_as_the_deployed_task() -> None:

@@ -33,6 +33,7 @@ def ran(
     write: list[Path] | None = None,
     temporary: Path | None = None,
     given: bytes = b"",
+    links: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     """Run code of Python's in a sandbox."""
     user = apart.user()
@@ -45,6 +46,7 @@ def ran(
         directory=Path("/"),
         user=user,
         temporary=temporary,
+        links=links or {},
     )
     assert shown is not None
     plan = json.dumps({"parent": os.getpid(), "sandbox": shown.json()})
@@ -108,6 +110,45 @@ print(sorted(os.listdir(home)), os.path.exists(home + "/key"), os.path.exists(ho
     finally:
         isolation._SYSTEM = system
     assert done.stdout.decode().strip() == "['code'] False True", done.stderr
+
+
+def test_links_are_shown_beside_what_the_machine_has(apart: Isolation) -> None:
+    """In folders of the system, which stay as they are: nothing there can be written or is covered."""
+    inside = """
+import json, os, stat
+def look(folder):
+    found = {}
+    for name in sorted(os.listdir(folder)):
+        facts = os.lstat(f"{folder}/{name}")
+        link = os.readlink(f"{folder}/{name}") if stat.S_ISLNK(facts.st_mode) else ""
+        found[name] = [stat.S_IFMT(facts.st_mode), 0 if link else facts.st_size, link]
+    return found
+def refused(path):
+    try:
+        open(path, "w")
+    except OSError as error:
+        return type(error).__name__
+os.mkdir("/dev/shm/place")
+open("/dev/shm/place/file", "w").write("there")
+open("/etc/of-nobody/files/more", "w").write("more")
+print(json.dumps([
+    look("/etc"),
+    open("/etc/of-nobody/files/file").read() + open("/dev/shm/place/more").read(),
+    [refused(path) for path in ("/etc/new", "/etc/of-nobody/new", "/etc/hosts", "/etc/passwd")],
+    os.path.islink("/etc/passwd"), open("/etc/passwd").read() == PASSWD,
+]))
+"""
+    code = inside.replace("PASSWD", repr(Path("/etc/passwd").read_text()))
+    links = {"/etc/of-nobody/files": "/dev/shm/place", "/etc/passwd": "/dev/shm/place"}
+    done = ran(apart, code, links=links)
+    assert done.stderr == b""
+    seen, text, refused, passwd_is_link, same = json.loads(done.stdout)
+    assert seen.pop("of-nobody")[2] == ""
+    without = ran(apart, inside.partition("os.mkdir")[0] + 'print(json.dumps(look("/etc")))')
+    assert seen == json.loads(without.stdout), "the folder is another one"
+    assert text == "theremore"
+    assert set(refused) <= {"OSError", "PermissionError"}
+    assert (passwd_is_link, same) == (False, True)
 
 
 def test_links_on_the_way_are_shown_as_links(apart: Isolation, place: Path) -> None:

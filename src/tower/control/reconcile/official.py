@@ -24,13 +24,16 @@ from tower.control.inputs import parse
 from tower.control.officialspecs import BUNDLES, PROGRAM
 from tower.control.rawdata import RawData
 from tower.control.reconcile.plan import Ground
-from tower.errors import Invalid, Precondition, Unsupported
+from tower.errors import Invalid, Precondition
 from tower.executors.port import TaskJob
 from tower.images.port import ASK_COMMAND
 from tower.store.runs import ActionRow
 
 FOLDER = ".tower"
 """In the working directory: what Tower and the runtime hand each other."""
+
+MOUNT = "/etc/flyte/secrets"
+"""The one place for files of secrets that its tasks can name."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*\.(\w+)\s*\}\}")
 _LOCAL = {"localhost": "127.0.0.1"}
@@ -67,7 +70,17 @@ async def prepare(
     if name := bundle(spec):
         code = await bundles.file(spec.task_template.metadata.code_bundle_uri, row.code_digest), name
     await asyncio.to_thread(furnish, folder, inputs=inputs, ground=ground, code=code)
-    return replace(job, command=words, env=env)
+    return replace(job, command=words, env=env, links=links(spec, job))
+
+
+def links(spec: task_definition_pb2.TaskSpec, job: TaskJob) -> Mapping[str, str]:
+    """Where the SDK says that files of secrets are, for a task that declares some, and where they will be."""
+    facts = json.loads(job.env.get("FLYTE_ATTEMPT_FACTS") or "{}")
+    files = security_pb2.Secret.MountType.FILE
+    declared = spec.task_template.security_context.secrets
+    if not any(secret.mount_requirement == files for secret in declared):
+        return {}
+    return {MOUNT: facts["secrets"]}
 
 
 async def results(data: bytes, job: TaskJob, *, row: ActionRow, rawdata: RawData) -> bytes:
@@ -110,11 +123,6 @@ def command(
             words[words.index(option) + 1] = str(folder / name)
     program = (str(python.with_name(PROGRAM)), *words[1:])
     declared = spec.task_template.security_context.secrets
-    if any(secret.mount_requirement == security_pb2.Secret.MountType.FILE for secret in declared):
-        raise Unsupported(
-            "Secrets are given to tasks of the SDK 'flyte' 2 in variables only.",
-            hint="Declare them with as_env_var.",
-        )
     return (*_ask(python), "start", *program) if declared else program
 
 

@@ -259,6 +259,7 @@ class ProcessExecutor:
             user=user,
             temporary=temporary,
             memory=job.limits.memory,
+            links=job.links if isinstance(job, TaskJob) else {},
         )
         child = Child(
             arguments,

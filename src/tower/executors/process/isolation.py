@@ -8,13 +8,14 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tower.errors import Precondition
@@ -97,6 +98,7 @@ class Shown:
     directory: str
     user: int | None
     parent: bool
+    links: Mapping[str, str] = field(default_factory=dict)
 
     def json(self) -> dict[str, Any]:
         """For the launcher's plan."""
@@ -139,8 +141,11 @@ class Isolation:
         temporary: Path | None = None,
         memory: int | None = None,
         parent: bool = False,
+        links: Mapping[str, str] = MappingProxyType({}),
     ) -> Shown | None:
         """The world of one program. `parent`: it forks others, which close themselves off further.
+
+        `links` are seen besides, within the machine's system folders: a path and where it leads.
 
         `memory` is its limit in bytes: no folder of its own in memory takes more. Without one that is a
         quarter of the machine's, at most 2 GiB.
@@ -162,6 +167,7 @@ class Isolation:
             directory=str(directory),
             user=user,
             parent=parent,
+            links=dict(links),
         )
 
     def _plain_system(self) -> tuple[str, ...]:

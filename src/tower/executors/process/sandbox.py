@@ -231,6 +231,19 @@ class _Root:
         _restrict(here, flags)
         self._shown[here] = flags
 
+    def show_each(self, folder: str, flags: int, links: dict[str, str]) -> None:
+        """Show what is in a folder, and links beside it: where the machine's own has none of their names."""
+        os.mkdir(folder, 0o755)
+        for path in (f"{folder}/{name}" for name in os.listdir(_OLD + folder)):
+            if os.path.islink(_OLD + path):
+                self._link(os.readlink(_OLD + path), path)
+            else:
+                self.show(path, flags)
+        for path, target in links.items():
+            if self._covered(path) is None and not os.path.lexists(path):
+                os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+                self._link(target, path)
+
     def hide(self, path: str) -> None:
         """Cover what would be seen below a shown folder."""
         if self._covered(path) is None:
@@ -287,14 +300,19 @@ def build(plan: dict[str, Any]) -> None:
 
     `system` and `read` are shown to be read (what is not there of `system` is left out), `write` to be
     written, nothing of `hidden` is seen but what the lists name below it; `temporary` is the folder behind
-    /tmp, or None for one in memory; `memory` is how many bytes each folder in memory takes.
+    /tmp, or None for one in memory; `memory` is how many bytes each folder in memory takes. `links` are shown
+    besides, within what is in `system`.
     """
     before = os.umask(0o022)
     root = _Root()
     root.devices(plan["memory"])
     root.temporary(plan["temporary"], plan["memory"])
+    links = plan.get("links") or {}
     for path in plan["system"]:
-        root.show(path, _RDONLY | _NOSUID | _NODEV, optional=True)
+        if below := {link: target for link, target in links.items() if link.startswith(f"{path}/")}:
+            root.show_each(path, _RDONLY | _NOSUID | _NODEV, below)
+        else:
+            root.show(path, _RDONLY | _NOSUID | _NODEV, optional=True)
     for path in plan["hidden"]:
         root.hide(path)
     os.makedirs("/proc", 0o755, exist_ok=True)
