@@ -187,10 +187,10 @@ def serving(
     server = _Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    assert server.up.wait(20)
+    assert server.up.wait(120)
     try:
         yield place
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(120)
         listener.close()

@@ -81,7 +81,7 @@ class Idp:
             finally:
                 assert process.stdin is not None
                 process.stdin.close()
-                process.wait(30)
+                process.wait(120)
 
     def rotate(self, issuer: str, *, keep: bool = True) -> None:
         """Sign with a new key from now on; with `keep` the old one is still published."""

@@ -220,7 +220,9 @@ def test_no_call_carries_another_callers_identity(world: World, visits: list[Vis
     world.afterwards.clear()
 
     async def everybody() -> list[Any]:
-        async with httpx.AsyncClient(base_url=f"http://{world.place}", timeout=30, trust_env=False) as http:
+        async with httpx.AsyncClient(
+            base_url=f"http://{world.place}", timeout=120.0, trust_env=False
+        ) as http:
             return list(await asyncio.gather(*(visit(world, http, one) for one in visits)))
 
     answers = asyncio.run(everybody())
@@ -228,7 +230,7 @@ def test_no_call_carries_another_callers_identity(world: World, visits: list[Vis
 
     tasks = sum(one.calls for one in visits if one.kind == "background")
     with world.finished:
-        assert world.finished.wait_for(lambda: len(world.afterwards) == tasks, timeout=30)
+        assert world.finished.wait_for(lambda: len(world.afterwards) == tasks, timeout=120)
     assert all(who == told for who, told in world.afterwards)
 
     # What left the app: every request named a caller, and each caller as often as they asked.

@@ -99,7 +99,7 @@ def test_a_killed_tower_loses_no_task_and_confuses_nobody(stopped: Tower) -> Non
         for room in rooms:
             room.gone()
         for descriptor in pidfds:  # an agent ends with its task, also when nobody tells it to
-            assert select.select([descriptor], [], [], 30)[0]
+            assert select.select([descriptor], [], [], 120)[0]
             os.close(descriptor)
         assert all(deaf(room) for room in rooms)
         port = house.port
@@ -236,7 +236,7 @@ def test_an_agent_that_outlives_tower_serves_an_attempt_that_is_over(stopped: To
                 assert room.do(AGAIN)[0] == 401
         room.close()
         for descriptor in pidfds:  # and with the process, it ends
-            assert select.select([descriptor], [], [], 30)[0]
+            assert select.select([descriptor], [], [], 120)[0]
             os.close(descriptor)
 
 

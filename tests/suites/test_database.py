@@ -68,7 +68,7 @@ class Gate:
 
         def hold(_tx: Transaction) -> None:
             loop.call_soon_threadsafe(entered.set)
-            self._open.wait(10)
+            self._open.wait(120)
 
         self._held = asyncio.create_task(self._db.write(hold))
         await entered.wait()
@@ -165,7 +165,7 @@ async def test_a_reader_sees_one_moment(db: Database) -> None:
     def twice(reader: Reader) -> tuple[list[str], list[str]]:
         first = keys(reader)
         started.set()
-        written.wait(10)
+        written.wait(120)
         return first, keys(reader)
 
     reading = asyncio.create_task(db.read(twice))

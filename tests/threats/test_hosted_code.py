@@ -321,7 +321,7 @@ try: print(ask(agent, "/api/v1/whoami")[:3])
 except OSError: print("cut")
 '''
     prologue = PROLOGUE
-    ran = subprocess.run([sys.executable, "-c", orphan, prologue], capture_output=True, text=True, timeout=20)
+    ran = subprocess.run([sys.executable, "-c", orphan, prologue], capture_output=True, text=True, timeout=60)
     return {
         "forged": ask(agent, who, "GET", b"", "x-forwarded-user: admin", "x-tower-user: admin"),
         "bearer": ask(agent, who, "GET", b"", "authorization: Bearer " + "a" * 20)[:3],
@@ -330,7 +330,7 @@ except OSError: print("cut")
         "orphan": ran.stdout.strip(),
         "child": subprocess.run(
             [sys.executable, "-c", prologue + "print(ask(agent, '/api/v1/whoami')[:3])"],
-            capture_output=True, text=True, timeout=20,
+            capture_output=True, text=True, timeout=120,
         ).stdout.strip(),
     }
 """.replace("PROLOGUE", repr(SOCKET)),

@@ -114,7 +114,7 @@ async def serving(app: Any, **config: Any) -> AsyncIterator[str]:
         server.startup = announced  # type: ignore[method-assign]
         task = asyncio.create_task(server.serve([listener]))
         try:
-            await asyncio.wait_for(started.wait(), 30)
+            await asyncio.wait_for(started.wait(), 120)
             yield f"127.0.0.1:{port}"
         finally:
             server.should_exit = True

@@ -86,12 +86,12 @@ def in_thread(app: Any, **config: Any) -> Iterator[str]:
         place = f"127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
         thread.start()
-        assert ready.wait(30)
+        assert ready.wait(120)
         try:
             yield place
         finally:
             server.should_exit = True
-            thread.join(30)
+            thread.join(120)
 
 
 @contextlib.contextmanager

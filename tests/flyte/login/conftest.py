@@ -48,7 +48,7 @@ class Terminal:
         with process:
             try:
                 yield process
-                process.wait(60)
+                process.wait(120)
             finally:
                 process.kill()
 

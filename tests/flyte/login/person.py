@@ -39,7 +39,7 @@ class Browser:
             base_url=url,
             verify=ssl.create_default_context(cafile=ca) if ca else True,
             trust_env=False,
-            timeout=30.0,
+            timeout=120.0,
         )
 
     def __enter__(self) -> Self:

@@ -153,7 +153,7 @@ def test_init_without_a_key_uses_the_login_and_refreshes_it(terminal: Terminal) 
             env=terminal.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         told.append(done.stdout or done.stderr)

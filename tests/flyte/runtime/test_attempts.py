@@ -299,7 +299,7 @@ def test_sigterm_lets_the_task_clean_up(bundle: Path, tmp_path: Path, task: str)
         with fifo.open() as opened:  # returns when the task has opened the other end
             opened.read()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == -signal.SIGTERM
+        assert process.wait(120) == -signal.SIGTERM
     assert (directory / "here.cleaned").exists()
     assert not (directory / "outputs.pb").exists()
     assert not (directory / "error.pb").exists()

@@ -90,7 +90,7 @@ def served(tmp_path: Path) -> Iterator[Path]:
         process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert "goodbye" in process.stdout.read()
-        assert process.wait(30) in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was told by
+        assert process.wait(120) in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was told by
 
 
 def get(path: Path, target: str, **headers: str) -> httpx.Response:
@@ -173,4 +173,4 @@ def test_apps_that_cannot_start(
     with start(tmp_path, app=app, **env) as process:
         assert process.stdout is not None
         assert words in process.stdout.read()
-        assert process.wait(30) == status
+        assert process.wait(120) == status

@@ -95,7 +95,7 @@ class Tower:
         self.directory = directory
         self.bundle = bundle
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(30)
+        self.socket.settimeout(120)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-P", "-m", "flyte.runtime.worker"),
@@ -187,7 +187,7 @@ def tower(tmp_path: Path, bundle: Path) -> Iterator[Tower]:
     made = Tower(tmp_path / "attempts", bundle)
     yield made
     made.socket.close()
-    assert made.process.wait(30) == 0
+    assert made.process.wait(120) == 0
 
 
 def test_attempts_are_forks_with_a_life_of_their_own(tower: Tower, tmp_path: Path) -> None:
@@ -334,7 +334,7 @@ def test_the_attempt_dies_with_the_template(tower: Tower) -> None:
         assert output.readline() == "hanging\n"
         tower.process.kill()
         assert output.read() == ""
-    tower.process.wait(30)
+    tower.process.wait(120)
     tower.process.returncode = 0
 
 
@@ -385,7 +385,7 @@ def test_the_process_that_waits_holds_nothing_and_ends_with_the_template(tower: 
     assert held[:3] == ["0", "1", "2"]
     assert os.readlink(waiting / "fd" / held[3]).startswith("socket:")
     tower.socket.close()
-    assert tower.process.wait(30) == 0
+    assert tower.process.wait(120) == 0
     assert not waiting.exists()
 
 
@@ -393,7 +393,7 @@ def test_a_waiting_process_that_was_killed_or_lacks_a_module_is_not_used(tower: 
     tower.run("first", "work.look")
     waiting = os.pidfd_open(spare(tower))
     signal.pidfd_send_signal(waiting, signal.SIGKILL)
-    assert select.select([waiting], [], [], 30)[0]  # it has ended
+    assert select.select([waiting], [], [], 120)[0]  # it has ended
     os.close(waiting)
     status, _ = tower.run("second", "work.waits", x=2)
     assert status == 0

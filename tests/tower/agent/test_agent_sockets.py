@@ -88,7 +88,7 @@ class Script:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(expression.encode() + b"\n")
-        return (await asyncio.wait_for(self.process.stdout.readline(), 30)).decode().strip()
+        return (await asyncio.wait_for(self.process.stdout.readline(), 120)).decode().strip()
 
     async def end(self) -> None:
         with suppress(ProcessLookupError):
@@ -171,7 +171,7 @@ async def test_a_daemon_that_left_its_parents_is_refused(
     launch = f"subprocess.Popen([sys.executable, '-c', {code!r}]).wait()"
     reading = asyncio.create_task(asyncio.to_thread(done.read_text))
     await caller.ask(launch)
-    assert (await asyncio.wait_for(reading, 30)).startswith("403")
+    assert (await asyncio.wait_for(reading, 120)).startswith("403")
 
 
 async def test_a_request_without_the_header_is_refused(
@@ -227,10 +227,10 @@ async def test_closing_cuts_what_is_open(
     caller = await script()
     sockets.register("w", caller.pid)
     answer = asyncio.create_task(caller.ask(f"call({str(path)!r})"))
-    await asyncio.wait_for(inside.wait(), 30)
+    await asyncio.wait_for(inside.wait(), 120)
     await sockets.close("w")
     assert not (await answer).startswith("200")
-    await asyncio.wait_for(cut.wait(), 30)
+    await asyncio.wait_for(cut.wait(), 120)
     assert not path.exists()
     assert not (await caller.ask(f"call({str(path)!r})")).startswith("200")
     assert sockets.open_sockets == 0
@@ -291,7 +291,7 @@ async def test_t01_what_the_server_started_never_administers_it_also_as_a_daemon
     process = await asyncio.create_subprocess_exec(*command)
     assert await process.wait() == 0
     # nobody's child any more; an operator's own daemon is let in
-    assert (await asyncio.wait_for(reading, 30)).startswith("403" if launched else "200")
+    assert (await asyncio.wait_for(reading, 120)).startswith("403" if launched else "200")
 
 
 async def test_the_socket_is_private(sockets: AgentSockets, path: Path) -> None:

@@ -83,7 +83,7 @@ async def test_the_loop_signs_without_being_asked(world: World, monkeypatch: pyt
     world.governance.auditing.start()
     try:
         await world.identities.add_user(MACHINE, subject="alice")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await written.wait()
         assert await unsigned(world) == 0
     finally:

@@ -95,11 +95,11 @@ def server(home: Path) -> Iterator[Running]:
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
     try:
-        assert ready.wait(20)
+        assert ready.wait(120)
         yield Running(worlds[0], loops[0])
     finally:
         stopping[0]()
-        thread.join(20)
+        thread.join(120)
 
 
 def story(run: Run) -> None:
@@ -155,7 +155,7 @@ def test_a_key_deleted_beside_a_running_server_is_refused_by_it_at_once(server: 
 
     def who() -> str:
         asked = asyncio.run_coroutine_threadsafe(server.world.who(bearer=text), server.loop)
-        return asked.result(20).subject
+        return asked.result(120).subject
 
     assert who() == "alice"
     run("keys", "delete", "laptop")

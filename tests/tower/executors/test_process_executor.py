@@ -203,7 +203,7 @@ async def test_an_idle_template_makes_room(
 
 async def test_a_result_is_known_before_the_process_has_ended(executor: ProcessExecutor, jobs: Jobs) -> None:
     process, heard = await started(executor, jobs.task("say_done_and_stay"))
-    assert await asyncio.wait_for(process.finished(), 30) == Exit(0)
+    assert await asyncio.wait_for(process.finished(), 120) == Exit(0)
     assert heard.output == b"before\n"
     assert living(process.pid)
     await process.stop(0)
@@ -213,7 +213,7 @@ async def test_a_result_is_known_before_the_process_has_ended(executor: ProcessE
 
 async def test_without_a_word_the_end_is_the_result(executor: ProcessExecutor, jobs: Jobs) -> None:
     process, _ = await started(executor, jobs.task("seven"))
-    assert await asyncio.wait_for(process.finished(), 30) == Exit(7)
+    assert await asyncio.wait_for(process.finished(), 120) == Exit(7)
 
 
 async def test_an_idle_template_is_reaped(jobs: Jobs) -> None:

@@ -146,7 +146,7 @@ async def test_bodies_of_every_size_go_both_ways(size: int, chunked: bool) -> No
         for begin in range(0, size, 50_000):
             yield data[begin : begin + 50_000]
 
-    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url, timeout=30) as client:
+    async with bench(echo) as made, httpx.AsyncClient(base_url=made.url, timeout=60.0) as client:
         for _ in range(2):
             answer = await client.put("/up", content=parts() if chunked else data)
             assert len(answer.json()["body"]) == size

@@ -17,7 +17,7 @@ def test_rotation_under_load_refuses_nobody(tower: Tower) -> None:
 
     def work() -> None:
         fields = {"grant_type": "client_credentials", "client_id": client, "client_secret": secret}
-        with httpx.Client(base_url=tower.url, timeout=30.0, trust_env=False) as http:
+        with httpx.Client(base_url=tower.url, timeout=120.0, trust_env=False) as http:
             tokens: list[str] = []
             while not stop.is_set():
                 answer = http.post("/oauth2/token", data=fields)

@@ -345,7 +345,7 @@ class House:
     async def until(self, key: ActionKey, *phases: Phase) -> ActionRow:
         """Wait until an action is in one of the phases, by default until it has ended."""
         with self.events.subscribe(("action", *key)) as changed:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while True:
                     changed.clear()
                     row = self.row(key)
@@ -359,7 +359,7 @@ class House:
 
         log_id = "/".join((*key, str(attempt)))
         with self.events.subscribe(("log", log_id)) as changed:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while True:
                     changed.clear()
                     lines, _ = logs.read(logs.attempt_path(self.home, log_id))

@@ -147,7 +147,7 @@ class Apps:
 
     async def until(self, status: AppStatus, *, revision: int = 1, message: str = "") -> AppRow:
         with self.house.events.subscribe(("app", *KEY)) as changed:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while True:
                     changed.clear()
                     row = self.row()
@@ -161,7 +161,7 @@ class Apps:
 
     async def until_said(self, status: AppStatus, *, times: int) -> None:
         with self.house.events.subscribe(("app", *KEY)) as changed:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while [said for _, said, _ in self.said].count(status) < times:
                     changed.clear()
                     await changed.wait()
@@ -182,7 +182,7 @@ class Apps:
     async def printed(self, text: str) -> str:
         path = logs.app_path(self.house.home, "/".join(KEY))
         with self.house.events.subscribe(("log", "/".join(KEY))) as changed:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while True:
                     changed.clear()
                     output = "".join(line.text for line in logs.read(path)[0])
@@ -372,7 +372,7 @@ async def test_after_a_restart_an_app_that_must_stay_up_is_up(apps: Apps) -> Non
     with apps.house.events.subscribe(("app", *KEY)) as changed:
         while (1, AppStatus.STARTED, "") not in apps.said:
             changed.clear()
-            await asyncio.wait_for(changed.wait(), 30)
+            await asyncio.wait_for(changed.wait(), 120)
     assert await apps.get() == "one"
 
 
@@ -381,7 +381,7 @@ async def test_a_deleted_app_is_gone(apps: Apps) -> None:
     await apps.until(AppStatus.ACTIVE)
     ((_, task),) = apps.supervisor._keepers.values()
     await apps.delete()
-    await asyncio.wait_for(task, 30)
+    await asyncio.wait_for(task, 120)
     assert apps.house.agent.open_sockets == 0
     with pytest.raises(Unavailable):
         await apps.get()

@@ -63,7 +63,7 @@ class Terminal:
         """Read the rest; the exit status."""
         while self._more():
             pass
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     @property
     def text(self) -> str:

@@ -86,7 +86,7 @@ def test_a_stop_lets_what_runs_end_and_keeps_the_rest(lobby: Lobby, stopped: Tow
         for visitor in visitors.values():
             visitor.release()
         slow.gone()
-        assert tower.process.wait(30) == 0
+        assert tower.process.wait(120) == 0
     assert lobby.nobody_waits(), "something was started during the drain"
     with again(stopped) as lab:
         again_ = {lobby.next(), lobby.next()}
@@ -112,7 +112,7 @@ def test_t44_a_killed_tower_loses_no_run_and_has_each_on_record(lobby: Lobby, st
             tower.process.kill()
         answered = {each.result() for each in asked if each.exception() is None}
         first.gone()
-        assert tower.process.wait(30) == -signal.SIGKILL
+        assert tower.process.wait(120) == -signal.SIGKILL
     known, on_record = on_disk(stopped)
     assert known == on_record
     assert answered | {name} <= known
