@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
-from tests.tower_process import Tower
+from tests import lesser
+from tests.tower_process import BIN, Tower, clean_environment
 
 from tower.executors.process.isolation import Wanted, choose
 
@@ -33,3 +35,26 @@ def test_switched_off_it_is_a_warning(tmp_path: Path) -> None:
         assert logged(tower) == {"mode": "none", "wanted": "off", "level": "warning"}
         with tower.http() as client:
             assert client.get("/healthz").json()["isolation"] == "none"
+
+
+@pytest.mark.parametrize("lacking", ["namespaces", "namespaces,landlock"])
+def test_where_it_cannot_isolate_it_does_not_start_as_required(tmp_path: Path, lacking: str) -> None:
+    """The whole command, on a machine that lacks it: no port, a message, and no harm to the home."""
+    best, why = choose(Wanted.PREFERRED)
+    if not best.mode.namespaces:
+        pytest.skip(f"this machine does not isolate anyhow: {why}")
+    home = tmp_path / "home"
+    command = [*lesser.command(lacking), BIN / "tower", "up", "--port", "0", "--isolation", "required"]
+    refused = subprocess.run(
+        command,
+        env=clean_environment({"TOWER_HOME": str(home)}),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode not in (0, -9), refused
+    assert "ready" not in refused.stdout
+    assert "cannot isolate tasks from each other as it is required to" in refused.stderr
+    with Tower.started(home, before=lesser.command(lacking)) as tower:
+        assert "namespaces" not in logged(tower)["mode"]
