@@ -17,7 +17,7 @@ from tests.tower.gateway.house import House, built, serving
 from tests.tower.identity.test_webhook_signatures import SECRET, signed
 
 from tower.errors import Denied, Invalid, NotFound, Precondition
-from tower.gateway.webhooks import MAX_BODY
+from tower.gateway.webhooks import AT_ONCE, MAX_BODY
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import CredentialKind, Kind
 from tower.identity.webhooks import Scheme
@@ -133,6 +133,41 @@ async def test_an_old_delivery_is_refused(post: Post, path: str) -> None:
 
     assert (await post.send(path, at=time.time() - 400)).status_code == 401
     assert post.echo.seen == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_delivery_is_known_when_the_mapping_was_changed_since(post: Post, path: str) -> None:
+    """Whoever recorded it would have it run once more, and perhaps as somebody else."""
+    await post.map(path)
+    sent = signed(PATHS[path], BODY, at=time.time())
+    assert (await post.send(path, headers=sent)).status_code == 200
+    await post.map(path, senders={"8": "alice"})
+    assert (await post.send(path, headers=sent)).status_code == 401
+    await post.map(path, secret="quite another secret")
+    assert (await post.send(path, headers=sent)).status_code == 401
+    assert len(post.echo.seen) == 1
+
+
+async def test_deliveries_that_hardly_come_leave_room_for_others(post: Post) -> None:
+    """Nobody has to know a secret to begin one."""
+    await post.map()
+    shown = signed(Scheme.GITHUB, BODY, secret=b"no secret of anybody's", at=0.0)
+    head = b"".join(b"%b: %b\r\n" % pair for pair in shown)
+    line = f"POST /apps/{'/'.join(PLACE)}/github HTTP/1.1\r\nhost: 127.0.0.1:{post.port}\r\n".encode()
+    place, own = ("127.0.0.1", post.port), ("127.0.0.2", 0)
+    links = [await asyncio.open_connection(*place, local_addr=own) for _ in range(AT_ONCE // 2 + 1)]
+    try:
+        for _, writer in links:
+            writer.write(line + head + b"content-length: 1000000\r\n\r\n")
+        lines = [asyncio.ensure_future(reader.readline()) for reader, _ in links]
+        (answered,), waiting = await asyncio.wait(lines, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert answered.result().split()[1] == b"429"
+        assert (await post.send("/github")).status_code == 200
+        for each in waiting:
+            each.cancel()
+    finally:
+        for _, writer in links:
+            writer.transport.abort()
 
 
 async def test_repeats_are_known_after_a_restart_too(tmp_path: Path) -> None:
