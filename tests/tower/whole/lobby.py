@@ -70,6 +70,9 @@ class Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
+        if "stay" in self.path:  # answered when the test lets it go: until then it is in use
+            here.sendall(b"asked\\n")
+            here.recv(1)
         body = str(os.getpid()).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
@@ -98,8 +101,12 @@ class Visitor:
         self.pid = int(pid)
         """As the task sees it; within a namespace that is another number than outside."""
 
+    def asked(self) -> None:
+        """Return once the app was asked to stay."""
+        assert self._talk.readline() == "asked\n"
+
     def release(self, word: str = "bye") -> None:
-        """Let the task end; `word` becomes a part of its output."""
+        """Let the task end, or the app answer; `word` becomes a part of the task's output."""
         print(word, file=self._talk, flush=True)
 
     def gone(self) -> None:

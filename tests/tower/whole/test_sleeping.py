@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -66,9 +67,7 @@ def test_an_app_ends_when_idle_and_wakes_for_who_may_use_it(
     tower.flyte("serve", "sleeper.py", "app_env", cwd=tmp_path)
     with tower.http() as client:
         lab = Lab(tower, client, "")
-        first = lobby.next()
-        assert processes(lab) != []
-        first.gone()
+        lobby.next().gone()
         until(lab, ASLEEP)
         assert processes(lab) == []
         strangers: list[dict[str, str]] = [{}, lab.bearer("twr_no_key"), lab.bearer("dave")]
@@ -77,11 +76,14 @@ def test_an_app_ends_when_idle_and_wakes_for_who_may_use_it(
         until(lab, ASLEEP)
         assert processes(lab) == []
         assert lobby.nobody_waits()
-        woken = client.get(URL, headers=lab.bearer("alice"))
-        assert woken.status_code == 200
-        second = lobby.next()
-        assert woken.text == str(second.pid)
-        assert processes(lab) != []
+        with ThreadPoolExecutor() as pool:
+            asking = pool.submit(client.get, f"{URL}?stay", headers=lab.bearer("alice"))
+            second = lobby.next()
+            second.asked()
+            assert processes(lab) != []  # in use, so it does not end
+            second.release()
+            woken = asking.result()
+        assert (woken.status_code, woken.text) == (200, str(second.pid))
         second.gone()
         until(lab, ASLEEP)
         assert processes(lab) == []

@@ -74,7 +74,7 @@ def on_disk(tower: Tower) -> tuple[set[str], set[str]]:
 
 def test_a_stop_lets_what_runs_end_and_keeps_the_rest(lobby: Lobby, stopped: Tower) -> None:
     """What ends within the drain counts; what outlasts it and what waits runs after the next start."""
-    with again(stopped, "--drain", "6s") as lab:
+    with again(stopped, "--drain", "15s") as lab:
         alice, tower = lab.bearer("alice"), lab.tower
         words = [f"v{number}" for number in range(PARALLEL - 1)] + ["slow"]
         names = {word: create(lab.client, alice, lobby.port, word) for word in words}
