@@ -32,6 +32,7 @@ from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.identity.workload import Workload, WorkloadKind
+from tower.main.foundations import Foundations
 from tower.main.governance import governance
 from tower.main.oauth import OAuth, oauth
 from tower.policy.engine import Engine
@@ -112,6 +113,7 @@ class World:
         )
         logins = Logins(db=db, access=access, settings=settings)
         grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
+        base = Foundations(settings=settings, clock=clock, db=db, directory=directory, access=access, key=key)
         world = cls(
             home=home,
             clock=clock,
@@ -128,30 +130,16 @@ class World:
             ring=ring,
             access_tokens=access_tokens,
             oauth=oauth(
-                settings=settings,
-                db=db,
-                clock=clock,
-                access=access,
-                directory=directory,
+                base,
                 logins=logins,
                 chain=chain,
                 grants=grants,
-                secret=key,
                 ring=ring,
                 tokens=access_tokens,
                 issuer=origin.base_url,
             ),
             settings=settings,
-            governance=governance(
-                settings=settings,
-                db=db,
-                clock=clock,
-                access=access,
-                directory=directory,
-                definitions=Definitions(db=db),
-                key=key,
-                ring=ring,
-            ),
+            governance=governance(base, definitions=Definitions(db=db), ring=ring),
         )
         if projects:
             await db.write(

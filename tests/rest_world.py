@@ -15,6 +15,7 @@ from tower.control.webhooks import Webhooks
 from tower.identity.outside import OutsideRing
 from tower.identity.signing import SigningKey
 from tower.main.confidences import confidences
+from tower.main.foundations import Foundations
 from tower.rest.door import Door, build
 from tower.store.blobs import Blobs
 
@@ -22,6 +23,7 @@ from tower.store.blobs import Blobs
 def rest_door(world: World) -> Door:
     """The door; whatever Host header comes, it knows itself as that one or as HOST."""
     db, access, clock = world.db, world.access, world.clock
+    key = SigningKey.generate()
     return build(
         chain=world.chain,
         access=access,
@@ -44,12 +46,16 @@ def rest_door(world: World) -> Door:
             settings=world.settings,
         ),
         governance=world.governance,
-        webhooks=Webhooks(db=db, access=access, directory=world.directory, key=SigningKey.generate()),
+        webhooks=Webhooks(db=db, access=access, directory=world.directory, key=key),
         confidences=confidences(
-            settings=world.settings,
-            db=db,
-            clock=clock,
-            access=access,
+            Foundations(
+                settings=world.settings,
+                clock=clock,
+                db=db,
+                directory=world.directory,
+                access=access,
+                key=key,
+            ),
             projects=Projects(db=db, access=access),
             definitions=Definitions(db=db),
             redaction=Redaction(),

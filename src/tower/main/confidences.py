@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tower.clock import Clock
-from tower.control.access import Access
 from tower.control.definitions import Definitions
 from tower.control.outside import Outside
 from tower.control.projects import Projects
@@ -15,20 +13,16 @@ from tower.control.secretuse import SecretUse
 from tower.control.starting import Starting
 from tower.identity.outside import OutsideRing
 from tower.identity.sealing import SealingKeys
+from tower.main.foundations import Foundations
 from tower.rest.routes import Confidences
-from tower.settings import Settings
-from tower.store.database import Database
 
 KEY_FILE = "secrets.key"
 """In the home, never in the database: what secrets are sealed with."""
 
 
 def confidences(
+    base: Foundations,
     *,
-    settings: Settings,
-    db: Database,
-    clock: Clock,
-    access: Access,
     projects: Projects,
     definitions: Definitions,
     redaction: Redaction,
@@ -39,7 +33,8 @@ def confidences(
 
     Makes the key of secrets on a first start. Raises Broken for one that others can read.
     """
-    keys = SealingKeys.load_or_create(settings.home / KEY_FILE)
+    db, access, clock = base.db, base.access, base.clock
+    keys = SealingKeys.load_or_create(base.settings.home / KEY_FILE)
     starting = Starting()
     return Confidences(
         secrets=Secrets(db=db, access=access, projects=projects, keys=keys),
@@ -60,7 +55,7 @@ def confidences(
             definitions=definitions,
             ring=ring,
             redaction=redaction,
-            settings=settings,
+            settings=base.settings,
             ours=ours,
         ),
         redaction=redaction,

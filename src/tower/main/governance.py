@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-from tower.clock import Clock
-from tower.control.access import Access
 from tower.control.asking import Asking
 from tower.control.auditing import Auditing
 from tower.control.ceilings import Ceilings
 from tower.control.definitions import Definitions
-from tower.control.directory import Directory
 from tower.control.groups import Groups
 from tower.control.policies import Policies
 from tower.control.vouching import Vouching
-from tower.identity.signing import Signing, SigningKey
+from tower.identity.signing import Signing
+from tower.main.foundations import Foundations
 from tower.rest.routes import Governance
-from tower.settings import Settings
-from tower.store.database import Database
 
 
-def governance(
-    *,
-    settings: Settings,
-    db: Database,
-    clock: Clock,
-    access: Access,
-    directory: Directory,
-    definitions: Definitions,
-    key: SigningKey,
-    ring: Signing,
-) -> Governance:
-    """The keys of `ring` sign the checkpoints of the audit chain; `key` vouches for each of them."""
+def governance(base: Foundations, *, definitions: Definitions, ring: Signing) -> Governance:
+    """The keys of `ring` sign the checkpoints of the audit chain; that of `base` vouches for each of them."""
+    db, access, directory = base.db, base.access, base.directory
     return Governance(
         policies=Policies(db=db, access=access),
         groups=Groups(db=db, access=access, directory=directory),
@@ -37,10 +24,10 @@ def governance(
         asking=Asking(db=db, access=access, directory=directory, definitions=definitions),
         auditing=Auditing(
             db=db,
-            clock=clock,
+            clock=base.clock,
             access=access,
-            vouching=Vouching(root=key, ring=ring, clock=clock, home=settings.home),
-            home=settings.home,
-            retention=settings.audit_retention,
+            vouching=Vouching(root=base.key, ring=ring, clock=base.clock, home=base.settings.home),
+            home=base.settings.home,
+            retention=base.settings.audit_retention,
         ),
     )

@@ -52,6 +52,7 @@ from tower.identity.signing import SigningKey
 from tower.identity.tokenauth import AccessTokenBearers
 from tower.identity.tokens import AppTokens
 from tower.main.confidences import confidences
+from tower.main.foundations import Foundations
 from tower.main.governance import governance
 from tower.main.guards import GUARDS, Guards
 from tower.main.oauth import FOLDER, OAuth, oauth
@@ -168,16 +169,8 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
     run_tokens = RunTokens(keys=ring, clock=clock, issuer=settings.org)
     grants = Grants(key=key, tokens=tokens, clock=clock, settings=settings, limits=directory.app_ceilings)
     logins = Logins(db=db, access=access, settings=settings)
-    foreign = oidc(
-        settings=settings,
-        db=db,
-        clock=clock,
-        access=access,
-        directory=directory,
-        logins=logins,
-        secret=key,
-        ours=origin.ours,
-    )
+    base = Foundations(settings=settings, clock=clock, db=db, directory=directory, access=access, key=key)
+    foreign = oidc(base, logins=logins, ours=origin.ours)
     chain = guards.chain(
         [
             authenticators.Sockets(attempts=standing, owners=directory),
@@ -202,10 +195,7 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
     handovers = Handovers(blobs=blobs)
     rawdata = RawData(db=db, blobs=blobs, access=access, attempts=standing, limit=settings.max_upload)
     confiding = confidences(
-        settings=settings,
-        db=db,
-        clock=clock,
-        access=access,
+        base,
         projects=projects,
         definitions=definitions,
         redaction=redaction,
@@ -242,30 +232,16 @@ def _rooms(settings: Settings, *, clock: Clock, db: Database, guards: Guards) ->
         settings=settings,
     )
     signing_in = oauth(
-        settings=settings,
-        db=db,
-        clock=clock,
-        access=access,
-        directory=directory,
+        base,
         logins=logins,
         chain=chain,
         grants=grants,
-        secret=key,
         ring=ring,
         outside=outside,
         tokens=access_tokens,
         issuer=origin.base_url,
     )
-    rules = governance(
-        settings=settings,
-        db=db,
-        clock=clock,
-        access=access,
-        directory=directory,
-        definitions=definitions,
-        key=key,
-        ring=ring,
-    )
+    rules = governance(base, definitions=definitions, ring=ring)
     schedules = Schedules(
         db=db,
         clock=clock,

@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tower.clock import Clock
-from tower.control.access import Access
 from tower.control.accounts import Accounts
-from tower.control.directory import Directory
 from tower.control.grants import Grants
 from tower.control.logins import Logins
 from tower.control.oauth import Authorisations, Devices, Issuing, Tokens
@@ -17,10 +14,8 @@ from tower.identity.accesstokens import AccessTokens
 from tower.identity.chain import Chain
 from tower.identity.keyring import KeyRing
 from tower.identity.outside import OutsideRing
-from tower.identity.signing import SigningKey
+from tower.main.foundations import Foundations
 from tower.oauth import door
-from tower.settings import Settings
-from tower.store.database import Database
 
 FOLDER = "signing-keys"
 """In the home: the keys that sign tokens, one file each."""
@@ -37,24 +32,20 @@ class OAuth:
 
 
 def oauth(
+    base: Foundations,
     *,
-    settings: Settings,
-    db: Database,
-    clock: Clock,
-    access: Access,
-    directory: Directory,
     logins: Logins,
     chain: Chain,
     grants: Grants,
-    secret: SigningKey,
     ring: KeyRing,
     outside: OutsideRing | None = None,
     tokens: AccessTokens,
     issuer: Callable[[str], str],
 ) -> OAuth:
-    """`issuer` gives Tower's public base URL for a Host header; of `secret` other secrets are derived."""
+    """`issuer` gives Tower's public base URL for a Host header."""
+    db, clock, access, directory, settings = base.db, base.clock, base.access, base.directory, base.settings
     issuing = Issuing(
-        access=access, directory=directory, tokens=tokens, secret=secret, clock=clock, settings=settings
+        access=access, directory=directory, tokens=tokens, secret=base.key, clock=clock, settings=settings
     )
     devices = Devices(db=db, clock=clock, access=access, issuing=issuing, settings=settings)
     return OAuth(

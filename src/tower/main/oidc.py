@@ -6,9 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from tower.clock import Clock
-from tower.control.access import Access
-from tower.control.directory import Directory
 from tower.control.externals import Externals
 from tower.control.federation import Federation
 from tower.control.logins import Logins
@@ -16,9 +13,7 @@ from tower.errors import Invalid
 from tower.identity.oidc.bearers import ForeignTokens
 from tower.identity.oidc.codeflow import CodeFlow
 from tower.identity.oidc.provider import Provider
-from tower.identity.signing import SigningKey
-from tower.settings import Settings
-from tower.store.database import Database
+from tower.main.foundations import Foundations
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +25,27 @@ class Oidc:
     federation: Federation
 
 
-def oidc(
-    *,
-    settings: Settings,
-    db: Database,
-    clock: Clock,
-    access: Access,
-    directory: Directory,
-    logins: Logins,
-    secret: SigningKey,
-    ours: Callable[[str], bool],
-) -> Oidc:
+def oidc(base: Foundations, *, logins: Logins, ours: Callable[[str], bool]) -> Oidc:
     """Raises Invalid for an issuer that is Tower itself: `ours` tells by its address."""
-    for each in settings.issuers:
-        if ours(each.issuer.rstrip("/")) and (urlsplit(each.issuer).port or 443) == settings.port:
+    issuers, clock = base.settings.issuers, base.clock
+    for each in issuers:
+        if ours(each.issuer.rstrip("/")) and (urlsplit(each.issuer).port or 443) == base.settings.port:
             raise Invalid(f"The issuer of oidc.{each.alias} is this Tower itself.")
-    providers = [Provider(each, clock=clock) for each in settings.issuers]
-    externals = Externals(db=db, access=access, directory=directory, logins=logins, issuers=settings.issuers)
+    providers = [Provider(each, clock=clock) for each in issuers]
+    externals = Externals(
+        db=base.db, access=base.access, directory=base.directory, logins=logins, issuers=issuers
+    )
     return Oidc(
         tokens=ForeignTokens(
             providers=[each for each in providers if each.settings.audiences],
             admission=externals,
-            directory=directory,
+            directory=base.directory,
             clock=clock,
         ),
         admission=externals,
         federation=Federation(
             providers=providers,
-            flow=CodeFlow(secret=secret.derive("oidc code flow"), clock=clock),
+            flow=CodeFlow(secret=base.key.derive("oidc code flow"), clock=clock),
             externals=externals,
         ),
     )

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import os
-import signal
-import socket
-import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import structlog
-import uvicorn
 import uvloop
 from flyteidl2.actions.actions_service_connect import ActionsServiceASGIApplication
 from flyteidl2.app.app_logs_service_connect import AppLogsServiceASGIApplication
@@ -25,40 +17,20 @@ from flyteidl2.secret.secret_connect import SecretServiceASGIApplication
 from flyteidl2.workflow.queue_service_connect import QueueServiceASGIApplication
 from flyteidl2.workflow.state_service_connect import StateServiceASGIApplication
 
-from tower import rpc, tls
+from tower import rpc
 from tower.agent import AgentSockets
-from tower.agent.sockets import listening
 from tower.console import door as console
 from tower.console.parts import Parts as ConsoleParts
 from tower.control.apps import Processes
-from tower.control.reconcile import (
-    Agent,
-    AppSupervisor,
-    BesideAgents,
-    Bundles,
-    Ground,
-    LivePermit,
-    LiveWatch,
-    LoopTimers,
-    Reach,
-    Reconcile,
-    Rooms,
-    ScheduleLoop,
-)
-from tower.control.reconcile import Parts as ReconcileParts
-from tower.errors import Unavailable
-from tower.executors.process import ProcessExecutor
-from tower.executors.process.isolation import Isolation, Mode, Wanted, choose
 from tower.gateway.door import ROUTES as GATEWAY_ROUTES
 from tower.gateway.door import Gateway, Parts
 from tower.identity.workload import Workload, WorkloadKind
-from tower.images.venv import VenvBuilder
-from tower.main import crowd
+from tower.main import crowd, loops
 from tower.main.doors import App, Doors, nothing_here
 from tower.main.guards import GUARDS, Guards
-from tower.main.handshakes import Greeter
 from tower.main.house import VERSION, House, compose
 from tower.main.lingering import lingering, stopping
+from tower.main.listener import Server, bind, certificate_of, configured
 from tower.main.logging import configure
 from tower.main.proxy import BehindProxy
 from tower.nodes import door as nodes
@@ -66,7 +38,6 @@ from tower.oauth import door as oauth
 from tower.policy.actions import check_complete
 from tower.rpc import attesting
 from tower.rpc.apps import AppLogsService, AppService
-from tower.rpc.caller import Origin
 from tower.rpc.secrets import SecretService
 from tower.rpc.subactions import ActionsService, QueueService, StateService
 from tower.rpc.transfer import ROUTES as TRANSFER_ROUTES
@@ -75,12 +46,6 @@ from tower.settings import Settings
 
 ADMIN_SOCKET = "admin.sock"
 """In the home: whoever the kernel says runs as our own user administers this Tower there."""
-
-_BACKLOG = 2048
-_HANDSHAKES_PART = 8
-_FEWEST_HANDSHAKES = 16
-_STREAMS_END_SECONDS = 3
-"""How long open streams may go on after SIGTERM; clients subscribe again."""
 
 log = structlog.get_logger("tower")
 
@@ -93,18 +58,18 @@ def up(settings: Settings, guards: Guards = GUARDS) -> None:
 
 
 async def _up(settings: Settings, guards: Guards) -> None:
-    listener = _bind(settings)
+    listener = bind(settings)
     settings = replace(settings, port=listener.getsockname()[1])
     with listener:
         async with compose(settings, guards) as house, _running(house) as running:
-            certificate = _certificate(settings, house.clock.now())
+            certificate = certificate_of(settings, house.clock.now())
             public, agents = running.public, running.agents
             if settings.behind_proxy:
                 public = BehindProxy(public, settings.public_url)
                 agents = BehindProxy(agents, settings.public_url)
             http = crowd.of_at_most(crowd.room())
-            config = _config(public, certificate=certificate, http=http)
-            server = _Server(config, on_stop=running.rest)
+            config = configured(public, certificate=certificate, http=http)
+            server = Server(config, on_stop=running.rest)
             _spare_the_collector()
             log.info("ready", url=house.origin.base_url(""), home=str(settings.home), version=VERSION)
             # agents are no clients: they call for attempts that may go on during the drain
@@ -112,7 +77,7 @@ async def _up(settings: Settings, guards: Guards) -> None:
             await server.serve(sockets=[listener.dup() if beside else listener])
             log.info("draining")
             if beside:
-                async with lingering(listener, _config(agents, certificate=certificate, http=http)):
+                async with lingering(listener, configured(agents, certificate=certificate, http=http)):
                     await running.drain()
 
 
@@ -165,8 +130,8 @@ async def _running(house: House) -> AsyncIterator[_Running]:
     sockets = AgentSockets(hosted, name=_workload)
     async with AsyncExitStack() as closing:
         closing.push_async_callback(sockets.close_all)
-        isolation = _isolation(house.settings)
-        reconcile, supervisor = await _loops(house, sockets, closing, isolation)
+        isolation = loops.isolation_of(house.settings)
+        reconcile, supervisor = await loops.start(house, sockets, closing, isolation)
         gateway = Gateway(_gateway_parts(house, supervisor))
         closing.push_async_callback(gateway.close)
         pages = console.build(_console_parts(house, str(isolation)))
@@ -195,68 +160,6 @@ async def _running(house: House) -> AsyncIterator[_Running]:
         )
 
 
-async def _loops(
-    house: House, sockets: AgentSockets, closing: AsyncExitStack, isolation: Isolation
-) -> tuple[Reconcile, AppSupervisor]:
-    """The loops of runs and of apps, started; drained before what they stand on is closed."""
-    settings = house.settings
-    executor = ProcessExecutor(isolation=isolation)
-    closing.push_async_callback(executor.close)
-    log.info("limits", enforcement=executor.enforcement)
-    images, rooms = VenvBuilder(settings.home, confine=isolation.command), Rooms(settings.home)
-    closing.push_async_callback(images.close)
-    closing.push_async_callback(rooms.close)
-    ground = Ground(
-        endpoint=house.origin.base_url(""),
-        org=settings.org,
-        reserved=settings.reserved_env,
-        output=settings.max_log,
-        trust=_trust(settings, house.clock.now()),
-    )
-    parts = ReconcileParts(
-        db=house.db,
-        clock=house.clock,
-        events=house.events,
-        settings=settings,
-        blobs=house.blobs,
-        inputs=house.inputs,
-        definitions=house.definitions,
-        executor=executor,
-        images=images,
-        agent=_agent(house, sockets),
-        bundles=Bundles(settings.home, blobs=house.blobs),
-        rooms=rooms,
-        permit=LivePermit(house.standing),
-        watch=LiveWatch(house.standing),
-        ground=lambda: ground,
-        timers=LoopTimers(),
-        waiting=house.waiting,
-        redaction=house.confidences.redaction,
-        starting=house.confidences.starting,
-        handovers=house.handovers,
-        rawdata=house.rawdata,
-    )
-    reconcile = Reconcile(parts)
-    await reconcile.start()
-    closing.push_async_callback(reconcile.stop)
-    schedules = ScheduleLoop(firing=house.firing, clock=house.clock, events=house.events, timers=LoopTimers())
-    await schedules.start()
-    closing.push_async_callback(schedules.stop)
-    supervisor = AppSupervisor(parts, report=house.apps.report)
-    await supervisor.start()
-    closing.push_async_callback(supervisor.stop)
-    return reconcile, supervisor
-
-
-def _isolation(settings: Settings) -> Isolation:
-    """How tasks and apps are kept apart on this machine. Raises Precondition."""
-    hidden = (settings.home, *settings.hidden, *([settings.tls_key] if settings.tls_key else []))
-    isolation, why = choose(Wanted(settings.isolation), hidden=hidden, visible=settings.visible)
-    say = log.info if isolation.mode is Mode.FULL else log.warning
-    say("isolation", mode=str(isolation), wanted=settings.isolation, why=why)
-    return isolation
-
-
 def _nodes(house: House, hosted: App, public: App) -> nodes.NodesDoor:
     """The door of agents, in front of `public`."""
     return nodes.NodesDoor(
@@ -266,19 +169,6 @@ def _nodes(house: House, hosted: App, public: App) -> nodes.NodesDoor:
         guesses=house.chain.guesses,
         refused=house.access.refused,
     )
-
-
-def _agent(house: House, sockets: AgentSockets) -> Agent:
-    """Who serves the sockets of attempts."""
-    if house.settings.agent == "inside":
-        return sockets
-    settings = house.settings
-    if settings.tls and settings.tls_cert is not None:
-        reach = Reach(house.origin.base_url(""))  # the name that the certificate is for
-    else:
-        direct = Origin("https" if settings.tls else "http", settings.host, settings.port)
-        reach = Reach(direct.base_url(""), settings.home / "tls" / "ca.pem" if settings.tls else None)
-    return BesideAgents(sockets, ticketing=house.agents, reach=reach, listening=listening)
 
 
 def _gateway_parts(house: House, processes: Processes) -> Parts:
@@ -324,65 +214,6 @@ def _workload(kind: str, workload_id: str, pid: int) -> Workload:
     return Workload(WorkloadKind(kind), workload_id, pid)
 
 
-class _Server(uvicorn.Server):
-    """Says `ready URL` on standard output, alone on its line, once connections are accepted."""
-
-    def __init__(self, config: uvicorn.Config, *, on_stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_stop = on_stop
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Begin the drain on SIGTERM and SIGINT; unlike with uvicorn alone, no signal is raised again."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        yield
-
-    def _stop(self) -> None:
-        self.should_exit = True
-        self._on_stop()
-
-    def _connection(self) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
-        made: asyncio.Protocol = make(config=self.config, server_state=self.server_state, app_state={})
-        return made
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        assert sockets is not None
-        if self.config.ssl is None:
-            await super().startup(sockets)
-        else:
-            await super().startup([])
-            most = max(_FEWEST_HANDSHAKES, crowd.room() // _HANDSHAKES_PART)
-            servers: list[Any] = [Greeter(sockets[0], self.config.ssl, self._connection, most=most)]
-            self.servers = servers
-        scheme = "https" if self.config.is_ssl else "http"
-        host, port = sockets[0].getsockname()[:2]
-        name = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}.get(host, host)  # noqa: S104
-        print(f"ready {scheme}://{name}:{port}", flush=True)  # noqa: T201
-
-
-def _config(app: App, *, certificate: tls.Certificate | None, http: type[asyncio.Protocol]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=http,
-        ws="websockets-sansio",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=_STREAMS_END_SECONDS,
-        ws_max_size=16 * 1024 * 1024,
-        ssl_certfile=None if certificate is None else str(certificate.chain),
-        ssl_keyfile=None if certificate is None else str(certificate.key),
-        ssl_version=ssl.PROTOCOL_TLS_SERVER,
-    )
-
-
 def _spare_the_collector() -> None:
     """What is there after the start stays: a collection need not look at it, nor come so often.
 
@@ -391,46 +222,3 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 10, 10)
-
-
-def _bind(settings: Settings) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise Unavailable(f"{settings.host} is no address of this machine.", cause=str(error)) from error
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(
-            f"Port {settings.port} on {settings.host} cannot be used.",
-            hint="Choose another with --port; 0 takes any free one.",
-            cause=error.strerror or "",
-        ) from error
-    listener.setblocking(False)
-    return listener
-
-
-def _trust(settings: Settings, now: float) -> Path | None:
-    """The certificates that hosted clients trust, where Tower's own is of its local authority."""
-    certificate = _certificate(settings, now)
-    if certificate is None or certificate.authority is None:
-        return None
-    return tls.trust(settings.home / "tls", certificate.authority)
-
-
-def _certificate(settings: Settings, now: float) -> tls.Certificate | None:
-    if not settings.tls:
-        return None
-    if settings.tls_cert is not None and settings.tls_key is not None:
-        return tls.Certificate(settings.tls_cert, settings.tls_key, None)
-    names = dict.fromkeys(("localhost", "127.0.0.1", "::1", settings.host, f"*.{settings.apps_domain}"))
-    names.pop("0.0.0.0", None)  # noqa: S104
-    if settings.public_url:
-        names[urlsplit(settings.public_url).hostname or ""] = None
-    return tls.local(settings.home / "tls", names=tuple(names), now=now)
