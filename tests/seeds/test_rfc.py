@@ -124,7 +124,7 @@ def test_x18_x19_outside_of_tasks_it_is_the_developer_and_importing_needs_nothin
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     assert nothing.stdout == "imported\n"
     environment = {"FLYTE_ENDPOINT": tower.url, "FLYTE_API_KEY": tower.keys["alice"], "HOME": str(folder)}
@@ -135,7 +135,7 @@ def test_x18_x19_outside_of_tasks_it_is_the_developer_and_importing_needs_nothin
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     first, second = done.stdout.splitlines()
     assert first == "hello flyte! hello you!"

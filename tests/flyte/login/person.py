@@ -24,7 +24,7 @@ def give_password(tower: Tower, name: str) -> None:
         input=f"{PASSWORD}\n",
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=True,
     )
     assert PASSWORD not in done.stdout + done.stderr

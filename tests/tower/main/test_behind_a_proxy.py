@@ -115,7 +115,7 @@ def test_a_public_address_without_tls_is_refused_before_anything_is_made(tmp_pat
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 2
     assert "--tls" in done.stderr

@@ -71,7 +71,7 @@ def test_the_api_keeps_to_its_description(described: Tower, tmp_path: Path, name
         ),
         capture_output=True,
         text=True,
-        timeout=SECONDS + 60,
+        timeout=SECONDS + 240,
         check=False,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

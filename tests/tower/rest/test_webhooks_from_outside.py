@@ -94,7 +94,7 @@ def run(tower: Tower, *arguments: str, secret: str = "") -> subprocess.Completed
         input=secret,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

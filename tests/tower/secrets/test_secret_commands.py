@@ -26,7 +26,7 @@ def typed(tower: Tower, *arguments: str, value: bytes = b"", user: str = "alice"
         input=value,
         env=clean_environment(environment),
         capture_output=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
