@@ -101,6 +101,7 @@ async def test_what_was_answered_makes_way_though_its_body_still_comes() -> None
 
 async def test_bodies_that_hardly_come_make_way(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_house() as house:
+        monkeypatch.setattr(crowd, "_SECONDS_TO_SHOW", 3600.0)
         await house.hold(UPLOAD)
         assert await house.ask() == b"", "they have just begun"
         monkeypatch.setattr(crowd, "_SECONDS_TO_SHOW", -1.0)
