@@ -64,6 +64,48 @@ def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | N
         os._exit(EXIT_NOT_STARTED)
 
 
+def wait_there(start: Start, given: Sequence[int], *, sandbox: ModuleType | None) -> NoReturn:
+    """Be a child that is ready in the folders of its attempt before there is one, and become that once.
+
+    :param start: what all attempts of the kind have in common, and how it closes itself off.
+    :param given: one end of a socket over which the attempt comes, and the files of its control groups.
+
+    The platform knows this process before it gives it an attempt, so it needs no gate. No code of the user
+    runs before that, and without a message none ever does.
+    """
+    code = EXIT_NOT_STARTED
+    try:
+        descriptor, *groups = given
+        _settle(start, groups, sandbox=sandbox, prepared=False)
+        _close_all(descriptor)
+        os.umask(0o077)
+        _forget()
+        task.settle(start)
+        _warm()
+        code = _attend(socket.socket(fileno=descriptor), start)
+    finally:
+        os._exit(code)
+
+
+def _attend(channel: socket.socket, ready: Start) -> int:
+    """Wait for the one attempt and run it; the exit code."""
+    packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, MOST_DESCRIPTORS)
+    channel.close()
+    if len(received) != 2:
+        return EXIT_NOT_STARTED  # there will be none
+    output, done = received
+    _redirect(output)
+    os.close(output)
+    try:
+        start = Start.parse(packet, bundle=ready.bundle)
+        if (start.directory, start.module, start.waits) != (ready.directory, ready.module, False):
+            raise OSError("it is not the attempt that this process waits for")
+        return _run(start, _Done(done))
+    except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
+        _complain(fault)
+        return EXIT_NOT_STARTED
+
+
 def _become(
     start: Start, gate: int, given: Sequence[int], *, sandbox: ModuleType | None, prepared: bool
 ) -> NoReturn:
@@ -72,31 +114,44 @@ def _become(
         output, *groups = given
         done = groups.pop(0) if start.done else -1
         _redirect(output)
-        plan = start.sandbox
-        if not prepared:
-            _begin(sandbox if plan is not None and plan["namespaces"] else None)
-        for group in groups:
-            os.write(group, b"0")  # names the writer: the kernel then needs no global lock
-        _limit(start.limits)
-        if plan is not None:
-            if sandbox is None:
-                raise OSError("nothing keeps it apart")
-            sandbox.close(plan)
+        _settle(start, groups, sandbox=sandbox, prepared=prepared)
         if os.read(gate, 1):
             raise OSError("the gate is no message")
         _close_all(done)
         os.umask(0o077)
         if not prepared:
             _forget()
-        pipe = None if done < 0 else _Done(done)
-        code = task.run(start)
-        if pipe is not None and code == task.EXIT_OK:
-            pipe.tell()
+        code = _run(start, None if done < 0 else _Done(done))
     except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
-        with contextlib.suppress(OSError):
-            os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
+        _complain(fault)
     finally:
         os._exit(code)
+
+
+def _settle(start: Start, groups: Sequence[int], *, sandbox: ModuleType | None, prepared: bool) -> None:
+    """Enter the control groups, take on the limits, and close itself off."""
+    plan = start.sandbox
+    if not prepared:
+        _begin(sandbox if plan is not None and plan["namespaces"] else None)
+    for group in groups:
+        os.write(group, b"0")  # names the writer: the kernel then needs no global lock
+    _limit(start.limits)
+    if plan is not None:
+        if sandbox is None:
+            raise OSError("nothing keeps it apart")
+        sandbox.close(plan)
+
+
+def _run(start: Start, pipe: _Done | None) -> int:
+    code = task.run(start)
+    if pipe is not None and code == task.EXIT_OK:
+        pipe.tell()
+    return code
+
+
+def _complain(fault: BaseException) -> None:
+    with contextlib.suppress(OSError):
+        os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
 
 
 class _Done:

@@ -1,4 +1,7 @@
-"""The start message of one attempt: ids, paths and public facts; never a credential."""
+"""The start message of one attempt: ids, paths and public facts; never a credential.
+
+With `prepare` for `start` it is of an attempt that nobody has asked for yet: a child is to wait for it.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,7 @@ class Start:
     :ivar env: the whole environment of the attempt.
     :ivar groups: how many descriptors of control group files come along, to be entered by writing "0".
     :ivar done: whether a descriptor comes along by which the process says that its result is written.
+    :ivar waits: whether there is no attempt yet, only what all attempts of its kind have in common.
     :ivar sandbox: how a child of a template closes itself off, for the executor's script; None: not at all.
     :ivar bundle: the directory of the unpacked code, or None.
     """
@@ -58,6 +62,7 @@ class Start:
     limits: Limits = field(default_factory=Limits)
     groups: int = 0
     done: bool = False
+    waits: bool = False
     bundle: Path | None = None
     sandbox: Mapping[str, Any] | None = None
 
@@ -66,7 +71,7 @@ class Start:
         """Read a message; a bundle in it wins over the argument. Raises MessageError."""
         try:
             message: dict[str, Any] = json.loads(text)
-            if message["op"] != "start":
+            if message["op"] not in {"start", "prepare"}:
                 raise MessageError(f"unknown operation {message['op']!r}")
             limits = message.get("limits") or {}
             env = {str(name): str(value) for name, value in message["env"].items()}
@@ -81,11 +86,17 @@ class Start:
                 limits=Limits(limits.get("memory"), limits.get("cpu"), limits.get("processes")),
                 groups=int(message.get("cgroups") or 0),
                 done=bool(message.get("done")),
+                waits=message["op"] == "prepare",
                 bundle=Path(message["bundle"]) if message.get("bundle") else bundle,
                 sandbox=message.get("sandbox"),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as fault:
             raise MessageError(f"not a start message: {type(fault).__name__}") from fault
+
+    @property
+    def descriptors(self) -> int:
+        """How many descriptors come with the message."""
+        return 1 + self.groups + (self.done and not self.waits)
 
     @property
     def import_env(self) -> dict[str, str]:

@@ -118,6 +118,12 @@ def _attempt(start: Start, stopped: Any) -> int:
 
 def _enter(start: Start) -> None:
     """Be the attempt: its environment, its directory, its place in the context."""
+    settle(start)
+    _context.enter_task(_facts(start))
+
+
+def settle(start: Start) -> None:
+    """Be in the attempt's directory, with its environment and its code at hand."""
     # most of it is there already in a fork: to clear and to fill it all takes longer than to run a small task
     for name in [name for name in os.environ if name not in start.env]:
         del os.environ[name]
@@ -126,7 +132,6 @@ def _enter(start: Start) -> None:
             os.environ[name] = value
     os.chdir(start.directory)
     loader.enter(start.bundle)
-    _context.enter_task(_facts(start))
 
 
 def _facts(start: Start) -> _context.TaskContext:

@@ -1,7 +1,9 @@
 """The template process: it imports user code once and forks a child per attempt. It holds no identity.
 
-Messages are JSON over a sequenced-packet socket: `start` comes with the descriptor of the attempt's output;
-`ready`, `started`, `exited` and `unsafe` go back. When the socket closes, the children and the template end.
+Messages are JSON over a sequenced-packet socket: `start` comes with a descriptor for its output; `ready`,
+`started`, `exited` and `unsafe` go back. `prepare` comes with one end of a socket instead: there the
+child waits for its attempt, in the folders that will be the attempt's. When the control socket closes, the
+children and the template end.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Worker:
         self._preload = Preload(bundle)
         self._children: dict[int, tuple[str, int]] = {}  # pid -> attempt id, pidfd
         self._spare: _Spare | None = None
+        self._prepares = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -60,7 +63,7 @@ class Worker:
         """Fork attempts until the other side closes the socket, then end what still runs."""
         rehearse()
         self._preload.baseline(self._control.fileno(), self._selector_descriptor())
-        self._tell(event="ready", done=True)
+        self._tell(event="ready", done=True, ahead=True)
         while self._turn():
             pass
         for pid in self._children:
@@ -89,9 +92,12 @@ class Worker:
         descriptors = _received(ancillary)
         try:
             start = Start.parse(packet, bundle=self._bundle)
-            if len(descriptors) != 1 + start.done + start.groups:
+            if len(descriptors) != start.descriptors:
                 raise MessageError("a start message comes with other descriptors than it says")
-            self._start(start, descriptors, packet=packet)
+            if start.waits:
+                self._prepare(start, descriptors)
+            else:
+                self._start(start, descriptors, packet=packet)
         except MessageError as fault:
             print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
         finally:
@@ -101,15 +107,39 @@ class Worker:
             self._keep_spare()
         return True
 
-    def _start(self, start: Start, given: list[int], *, packet: bytes) -> None:
+    def _may_fork(self, start: Start, given: list[int]) -> bool:
+        """Whether an attempt may be forked, with its code imported; says so when it may not."""
         reason = self._preload.prepare(start, self._own_descriptors() | set(given))
         if not reason and start.sandbox is not None and self._sandbox is None:
             reason = "nothing keeps its children apart"
         if reason:
             once = reason == OTHER_ENVIRONMENT
             self._tell(event="unsafe", id=start.id, reason=reason, **({"once": True} if once else {}))
-            return
+            return False
         self._apart = start.sandbox is not None and bool(start.sandbox["namespaces"])
+        return True
+
+    def _prepare(self, start: Start, given: list[int]) -> None:
+        """Fork a child that waits in the folders of its attempt: the platform itself gives it that."""
+        self._prepares = True
+        self._drop_spare()
+        if not self._may_fork(start, given):
+            return
+        try:
+            pid = self._fork()
+        except OSError as fault:
+            self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}", once=True)
+            return
+        if pid == 0:
+            child.wait_there(start, given, sandbox=self._sandbox)
+        descriptor = os.pidfd_open(pid)
+        self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
+        self._children[pid] = start.id, descriptor
+        self._tell(event="started", id=start.id, pid=pid)
+
+    def _start(self, start: Start, given: list[int], *, packet: bytes) -> None:
+        if not self._may_fork(start, given):
+            return
         gate, opener = os.pipe()
         pid, descriptor = self._hand_over(packet, given, gate)
         if pid == 0:
@@ -161,7 +191,7 @@ class Worker:
 
     def _keep_spare(self) -> None:
         """Fork the child of the next attempt ahead of it: the last one has begun, or has ended."""
-        if self._spare is not None or threads():
+        if self._prepares or self._spare is not None or threads():
             return
         imported = self._preload.imported
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -10,6 +10,7 @@ from tower.agent import AgentSockets
 from tower.agent.sockets import listening
 from tower.control.reconcile import (
     Agent,
+    Ahead,
     AppSupervisor,
     BesideAgents,
     Bundles,
@@ -45,6 +46,9 @@ async def start(
     images, rooms = VenvBuilder(settings.home, confine=isolation.command), Rooms(settings.home)
     closing.push_async_callback(images.close)
     closing.push_async_callback(rooms.close)
+    ahead = None
+    if settings.agent == "inside":  # else each attempt has an agent process, which finds its socket itself
+        ahead = Ahead(rooms=rooms, executor=executor, listening=listening)
     ground = Ground(
         endpoint=house.origin.base_url(""),
         org=settings.org,
@@ -74,6 +78,7 @@ async def start(
         starting=house.confidences.starting,
         handovers=house.handovers,
         rawdata=house.rawdata,
+        ahead=ahead,
     )
     reconcile = Reconcile(parts)
     await reconcile.start()

@@ -106,7 +106,7 @@ class Tower:
             cwd="/",
         )
         theirs.close()
-        assert self.receive() == {"event": "ready", "done": True}
+        assert self.receive() == {"event": "ready", "done": True, "ahead": True}
 
     def receive(self) -> dict[str, Any]:
         packet = self.socket.recv(1 << 17)

@@ -20,13 +20,13 @@ from flyteidl2.core import literals_pb2, tasks_pb2
 from flyteidl2.task import common_pb2, run_pb2, task_definition_pb2
 
 from tower.agent import AgentSockets
-from tower.agent.sockets import App
+from tower.agent.sockets import App, listening
 from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.handovers import Handovers
 from tower.control.inputs import Inputs
 from tower.control.rawdata import RawData
-from tower.control.reconcile import Bundles, Ground, LoopTimers, Parts, Reconcile, Rooms
+from tower.control.reconcile import Ahead, Bundles, Ground, LoopTimers, Parts, Reconcile, Rooms
 from tower.control.reconcile.parts import Handle
 from tower.executors.process import ProcessExecutor
 from tower.images.port import Environment, ImageSpec, Progress
@@ -196,6 +196,7 @@ class House:
         self.images = HereImages()
         self.agent = AgentSockets(app, name=lambda kind, id_, pid: id_)
         self.executor = ProcessExecutor()
+        rooms = Rooms(home)
         self.refusal = ""
         self.gone = ""
         self.parts = Parts(
@@ -210,7 +211,8 @@ class House:
             images=self.images,
             agent=self.agent,
             bundles=Bundles(home, blobs=self.blobs),
-            rooms=Rooms(home),
+            rooms=rooms,
+            ahead=Ahead(rooms=rooms, executor=self.executor, listening=listening),
             permit=self._permit,
             watch=self._watch,
             ground=lambda: Ground(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tower.control.reconcile.ahead import Ahead
 from tower.control.reconcile.apps import AppSupervisor
 from tower.control.reconcile.beside import BesideAgents, Reach
 from tower.control.reconcile.bundles import Bundles
@@ -14,6 +15,7 @@ from tower.control.reconcile.schedules import ScheduleLoop
 
 __all__ = [
     "Agent",
+    "Ahead",
     "AppSupervisor",
     "BesideAgents",
     "Bundles",

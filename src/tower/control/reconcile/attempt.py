@@ -15,6 +15,7 @@ from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
 from tower.control.reconcile import imagebuild, official, outcome, plan
+from tower.control.reconcile.ahead import Kind, Ready
 from tower.control.reconcile.doubt import TOPIC, Doubt
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
@@ -197,17 +198,20 @@ class Attempt:
         leased = await self._permitted(leasing)
         if not isinstance(leased, ActionRow):
             return leased
-        room = self._parts.rooms.make(beside=f"{image.digest} {row.code_digest}")
+        kind = _kind(declared, ground, image=image, bundle=bundle, code=row.code_digest)
+        # the code of one whose variables somebody chose is imported nowhere else
+        ready = None if declared.chosen else self._ahead(kind)
+        room = self._parts.rooms.make(beside=kind.beside) if ready is None else ready.room
         try:
-            job = self._job(leased, declared, ground, image=image, bundle=bundle, room=room)
+            job = self._job(leased, declared, kind, room)
             if declared.command:
                 return await self._official(leased, job, ground, inputs=inputs)
-            (room.directory / "inputs.pb").write_bytes(inputs)
-            return await self._host(leased, job, results=room.directory)
+            self._parts.rooms.put(room, "inputs.pb", inputs)
+            return await self._host(leased, job, results=room.directory, kind=kind, ready=ready)
         finally:
-            self._leaving = asyncio.ensure_future(self._leave(room))
+            self._leaving = asyncio.ensure_future(self._leave(room, ready))
 
-    async def _leave(self, room: Room) -> None:
+    async def _leave(self, room: Room, ready: Ready | None) -> None:
         """See the process out, whose result is known, and remove its room. One that lingers is ended."""
         if self._process is not None:
             try:
@@ -215,6 +219,8 @@ class Attempt:
             except TimeoutError:
                 log.info("the process did not end after its result", attempt=self._id)
                 await self._process.stop(0.0)
+        if ready is not None and self._parts.ahead is not None:
+            self._parts.ahead.release(ready)
         self._parts.rooms.remove(room)
 
     async def _official(
@@ -262,13 +268,27 @@ class Attempt:
             return Failure(refusal, "NotPermitted", user=True, retry=False)
         return leased
 
-    async def _host(self, row: ActionRow, job: TaskJob, *, results: Path) -> bytes | Failure:
+    def _ahead(self, kind: Kind) -> Ready | None:
+        return None if self._parts.ahead is None else self._parts.ahead.take(kind)
+
+    async def _host(
+        self,
+        row: ActionRow,
+        job: TaskJob,
+        *,
+        results: Path,
+        kind: Kind | None = None,
+        ready: Ready | None = None,
+    ) -> bytes | Failure:
         """Run the process until its result is known; it may still be about to end, but is heard no more."""
-        await self._parts.agent.open(self._id, "attempt", job.agent_socket)
+        listener = None if ready is None else ready.listener
+        await self._parts.agent.open(self._id, "attempt", job.agent_socket, listener=listener)
         self._arm(row.run_timeout)
         process = await self._parts.executor.start_task(job, on_output=self._output, on_start=self._started)
         self._process = process
         try:
+            if kind is not None and not job.alone and self._parts.ahead is not None:
+                self._parts.ahead.expect(kind, task=job.task)
             exit_ = await process.finished()
         except asyncio.CancelledError:
             await process.stop(self._parts.grace)
@@ -297,16 +317,7 @@ class Attempt:
             raise NotFound(f"The task {row.task_name} at version {row.task_version} is gone.")
         return definition.spec
 
-    def _job(
-        self,
-        row: ActionRow,
-        declared: Declared,
-        ground: Ground,
-        *,
-        image: Environment,
-        bundle: Path | None,
-        room: Room,
-    ) -> TaskJob:
+    def _job(self, row: ActionRow, declared: Declared, kind: Kind, room: Room) -> TaskJob:
         own = {
             "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
             "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
@@ -320,15 +331,15 @@ class Attempt:
         }
         return TaskJob(
             id=self._id,
-            python=image.python,
-            bundle=bundle,
+            python=kind.python,
+            bundle=kind.bundle,
             module=declared.module,
             task=declared.name,
             directory=room.directory,
             agent_socket=room.agent_socket,
-            env=plan.process_env(declared, ground, image_env=image.env, python=image.python, own=own),
+            env=dict(kind.env) | own,
             limits=declared.limits,
-            needs=image.needs,
+            needs=kind.needs,
             alone=declared.chosen,
         )
 
@@ -419,3 +430,17 @@ class Attempt:
         self._writes.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.warning("a step was not recorded", attempt=self._id, error=str(task.exception()))
+
+
+def _kind(declared: Declared, ground: Ground, *, image: Environment, bundle: Path | None, code: str) -> Kind:
+    """What the attempt has in common with others."""
+    env = plan.process_env(declared, ground, image_env=image.env, python=image.python, own={})
+    return Kind(
+        python=image.python,
+        bundle=bundle,
+        module=declared.module,
+        env=tuple(env.items()),
+        limits=declared.limits,
+        needs=image.needs,
+        beside=f"{image.digest} {code}",
+    )

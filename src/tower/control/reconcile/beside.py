@@ -82,12 +82,21 @@ class BesideAgents:
         self._python = python
         self._served: dict[str, _Served] = {}
 
-    async def open(self, key: str, kind: str, path: Path, /, *, workload_id: str = "") -> None:
+    async def open(
+        self,
+        key: str,
+        kind: str,
+        path: Path,
+        /,
+        *,
+        workload_id: str = "",
+        listener: socket.socket | None = None,
+    ) -> None:
         """Start the agent of an attempt and wait until it listens. Raises Unavailable, OSError."""
         if kind != "attempt":
-            await self._inside.open(key, kind, path, workload_id=workload_id)
+            await self._inside.open(key, kind, path, workload_id=workload_id, listener=listener)
             return
-        listener = self._listening(path)
+        listener = listener or self._listening(path)
         try:
             process = await self._start(key, path, listener, ticket=self._ticketing.ticket(key))
         except BaseException:

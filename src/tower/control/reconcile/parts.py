@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from tower.control.definitions import Definitions
 from tower.control.events import Events
 from tower.control.handovers import Handovers
 from tower.control.rawdata import RawData
+from tower.control.reconcile.ahead import Ahead
 from tower.control.reconcile.bundles import Bundles
 from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.rooms import Rooms
@@ -29,8 +31,17 @@ from tower.store.runs import ActionRow
 class Agent(Protocol):
     """The sockets that tell processes apart; `tower.agent.AgentSockets` has them."""
 
-    async def open(self, key: str, kind: str, path: Path, /, *, workload_id: str = "") -> None:
-        """Listen for a workload, whose id is the key unless it is given."""
+    async def open(
+        self,
+        key: str,
+        kind: str,
+        path: Path,
+        /,
+        *,
+        workload_id: str = "",
+        listener: socket.socket | None = None,
+    ) -> None:
+        """Listen for a workload, whose id is the key unless it is given, at the listener if there is one."""
 
     def register(self, key: str, pid: int, /) -> None:
         """Announce the root process of a workload."""
@@ -114,5 +125,7 @@ class Parts:
     watch: Watch | None = None
     """Asked of each running attempt when people, keys or grants change; None lets them run."""
     starting: Starting = field(default_factory=Starting)
+    ahead: Ahead | None = None
+    """Rooms for attempts that nobody has asked for yet; None makes each when it is needed."""
     grace: float = 5.0
     """Seconds between the request to end and the end by force."""

@@ -6,7 +6,8 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Mapping
+import stat
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from tower.executors.port import AppJob, Limits, OnOutput, OnStart, TaskJob
 from tower.executors.process.cgroups import Cgroups, Group
 from tower.executors.process.child import Child, Plan
 from tower.executors.process.isolation import SANDBOX, Isolation, Mode
+from tower.executors.process.slot import Slot
 from tower.executors.process.template import Template, UnsafeError
 from tower.executors.process.work import Work
 
@@ -55,6 +57,7 @@ class ProcessExecutor:
         self._leaving: set[asyncio.Task[None]] = set()
         self._unsafe: set[tuple[_Key, str]] = set()
         self._works: set[Work] = set()
+        self._slots: dict[Path, Slot] = {}
         self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self._serial = 0
@@ -66,9 +69,11 @@ class ProcessExecutor:
 
     async def start_task(self, job: TaskJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
         """Start one attempt; returns when its process exists. Raises Fault."""
+        slot = self._slots.pop(job.directory, None)
+        if slot is not None:
+            return self._give(slot, job, on_output=on_output, on_start=on_start)
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
-        parents = tuple(dict.fromkeys(folder.parent for folder in _own(job)))
-        key = (job.python, job.bundle, job.needs, parents)
+        key = _key(job)
         try:
             if job.command:
                 self._spawn(list(job.command), job=job, work=work)
@@ -95,6 +100,88 @@ class ProcessExecutor:
             self._drop(work)
             raise
         return work
+
+    def prepare(self, job: TaskJob, *, gone: Callable[[bool], None]) -> bool:
+        """Have a process wait for an attempt like this one, in its folders; False where none can.
+
+        `job` says what all of the kind have in common; its `env` lacks what is an attempt's own. The one that
+        is started with the same `directory` gets the process. `gone` is called when it ended without one,
+        with whether another one would fare no better.
+        """
+        key = _key(job)
+        template = self._templates.get(key)
+        if self._closed or template is None or job.command or job.alone or (key, job.module) in self._unsafe:
+            return False
+        try:
+            group = self._group(job.limits)
+        except Unavailable:
+            return False
+        slot = Slot(job, user=template.user, group=group, left=self._end_slot, gone=gone)
+        try:
+            said = self._prepare(template, slot)
+        except OSError:
+            said = False
+        finally:
+            slot.theirs.close()
+        if said:
+            self._slots[job.directory] = slot
+        else:
+            slot.drop()
+            if group is not None and self._groups is not None:
+                self._groups.release(group)
+        return said
+
+    def waits(self, directory: Path) -> bool:
+        """Whether a process waits there for its attempt."""
+        slot = self._slots.get(directory)
+        return slot is not None and slot.waits
+
+    def discard(self, directory: Path) -> None:
+        """There will be no attempt there."""
+        slot = self._slots.get(directory)
+        if slot is not None:
+            slot.drop()
+
+    def _prepare(self, template: Template, slot: Slot) -> bool:
+        job = slot.job
+        temporary = _hand_over(job, template.user)
+        message = self._message(job, slot.group)
+        message["sandbox"] = self.isolation.attempt(
+            template.shown, own=_own(job), temporary=temporary, memory=job.limits.memory
+        )
+        groups: list[int] = []
+        try:
+            for path in () if slot.group is None else slot.group.entries:
+                groups += [os.open(path, os.O_WRONLY | os.O_CLOEXEC)]
+            return template.prepare(slot, message, groups=groups)
+        finally:
+            for group in groups:
+                os.close(group)
+
+    def _give(self, slot: Slot, job: TaskJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
+        """Make the process that waits the attempt. Raises Unavailable when it cannot be any more."""
+        if self._closed or not slot.waits or not slot.serves(job):
+            # its folders are not used by another process: it, or what it left, might still be in them
+            slot.drop()
+            raise Unavailable("The process that waited for the attempt has ended.")
+        _entrust(job.directory / "inputs.pb", slot.user)
+        work = self._hold(job.limits, slot.group, on_output=on_output, on_start=on_start)
+        said = work.hear()
+        try:
+            packet = json.dumps(self._message(job, None) | {"done": True}, separators=(",", ":")).encode()
+            slot.give(work, packet, said)
+        finally:
+            os.close(said)
+        return work
+
+    def _end_slot(self, slot: Slot, status: int) -> None:
+        """One that waited has ended: what may be left of it ends, too."""
+        if self._slots.get(slot.job.directory) is slot:
+            del self._slots[slot.job.directory]
+        limits = slot.job.limits
+        work = self._hold(limits, slot.group, on_output=lambda _: None, on_start=lambda _: None)
+        work.announce(slot.pid)
+        work.exited(status)
 
     async def start_app(self, job: AppJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
         """Start one app process. Raises Fault."""
@@ -142,8 +229,11 @@ class ProcessExecutor:
         self._closed = True
         if self._reaper is not None:
             self._reaper.cancel()
+        for slot in list(self._slots.values()):
+            slot.drop()
         await asyncio.gather(*(work.stop(2.0) for work in list(self._works) if work.pid))
         await asyncio.gather(*(template.close() for template in self._templates.values()), *self._leaving)
+        await asyncio.gather(*(work.wait() for work in list(self._works) if work.pid))
         self._templates.clear()
         if self._groups is not None:
             self._groups.close()
@@ -151,13 +241,19 @@ class ProcessExecutor:
     def _work(self, limits: Limits, *, on_output: OnOutput, on_start: OnStart) -> Work:
         if self._closed:
             raise Unavailable("The server is stopping.")
-        group = None
-        if self._groups is not None:
-            self._serial += 1
-            try:
-                group = self._groups.make(str(self._serial), limits)
-            except OSError as error:
-                raise Unavailable("The limits could not be set.", cause=str(error)) from error
+        return self._hold(limits, self._group(limits), on_output=on_output, on_start=on_start)
+
+    def _group(self, limits: Limits) -> Group | None:
+        """A fresh group, where this machine has any. Raises Unavailable."""
+        if self._groups is None:
+            return None
+        self._serial += 1
+        try:
+            return self._groups.make(str(self._serial), limits)
+        except OSError as error:
+            raise Unavailable("The limits could not be set.", cause=str(error)) from error
+
+    def _hold(self, limits: Limits, group: Group | None, *, on_output: OnOutput, on_start: OnStart) -> Work:
         work = Work(
             on_output=on_output,
             on_start=on_start,
@@ -271,6 +367,30 @@ class ProcessExecutor:
             given=given,
         )
         work.running(child.pid)
+
+
+def _key(job: TaskJob) -> _Key:
+    parents = tuple(dict.fromkeys(folder.parent for folder in _own(job)))
+    return job.python, job.bundle, job.needs, parents
+
+
+def _entrust(path: Path, user: int | None) -> None:
+    """Give a file of Tower's own to who will read it; its folder is a process's already. Raises Fault."""
+    if user is None:
+        return
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Unavailable("The inputs could not be handed over.", cause=str(error)) from error
+    try:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1 or facts.st_uid != os.geteuid():
+            raise Unavailable("The inputs could not be handed over.")
+        os.fchown(descriptor, user, user)
+    finally:
+        os.close(descriptor)
 
 
 def _own(job: TaskJob | AppJob) -> tuple[Path, ...]:

@@ -1,7 +1,8 @@
 """A template process: it has imported the code and forks one child per attempt. It holds no identity.
 
 The protocol (flyte.runtime.worker is the other side) is JSON messages over a sequenced-packet socket:
-to it `start` with the output descriptor attached; from it `ready`, `started`, `exited` and `unsafe`.
+to it `start` with the output descriptor attached, and `prepare` with one end of a socket for a child that
+waits; from it `ready`, `started`, `exited` and `unsafe`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tower.errors import Unavailable
 from tower.executors.process.child import Child, Plan
 from tower.executors.process.isolation import SANDBOX, Shown
 from tower.executors.process.output import Output, Tail
+from tower.executors.process.slot import Slot
 from tower.executors.process.tree import children, names, parent, signal_all
 from tower.executors.process.work import Work
 
@@ -56,9 +58,10 @@ class Template:
         self.user = user
         self._inside = 0
         self._says_done = False
+        self._prepares = False
         self.alive = True
         self.used_at = asyncio.get_running_loop().time()
-        self.works: dict[str, Work] = {}
+        self.works: dict[str, Work | Slot] = {}
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._waiting: dict[str, asyncio.Future[None]] = {}
@@ -98,7 +101,8 @@ class Template:
     @property
     def idle(self) -> bool:
         """Whether no attempt runs or starts."""
-        return not self.works and self._ready.done()
+        busy = any(isinstance(work, Work) or work.given for work in self.works.values())
+        return not busy and self._ready.done()
 
     async def start(self, work: Work, message: dict[str, Any], *, groups: Sequence[int] = ()) -> None:
         """Fork a child for `work`, which enters `groups`, descriptors of control group files.
@@ -140,6 +144,19 @@ class Template:
                 os.close(writer)
             self._waiting.pop(identity, None)
             self.used_at = self._loop.time()
+
+    def prepare(self, slot: Slot, message: dict[str, Any], *, groups: Sequence[int] = ()) -> bool:
+        """Have a child wait for an attempt; `slot` hears of it. False where that cannot be, now or ever."""
+        packet = json.dumps(message | {"op": "prepare"}, separators=(",", ":")).encode()
+        if not self._prepares or not self.alive or len(packet) > _LARGEST_MESSAGE:
+            return False
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (slot.theirs.fileno(), *groups)))]
+        try:
+            self._socket.sendmsg([packet], rights)
+        except OSError:  # it is gone, or has more to do than to look ahead
+            return False
+        self.works[message["id"]] = slot
+        return True
 
     def kill(self) -> None:
         """End the template and, through their control groups or sessions, its attempts."""
@@ -199,11 +216,15 @@ class Template:
         match message["event"]:
             case "ready":
                 self._says_done = bool(message.get("done"))
+                self._prepares = bool(message.get("ahead"))
                 if not self._ready.done():
                     self._ready.set_result(None)
             case "started":
                 work, started = self.works.get(message["id"]), self._waiting.get(message["id"])
                 pid = self._child_called(int(message["pid"]))
+                if isinstance(work, Slot):
+                    self._waits(work, pid, name=int(message["pid"]))
+                    return
                 if work is not None and not work.pid and pid:
                     work.running(pid)
                 if started is not None and not started.done():
@@ -213,6 +234,10 @@ class Template:
                 if started is not None and not started.done():
                     reason, once = str(message.get("reason", "")), bool(message.get("once"))
                     started.set_exception(UnsafeError(reason, once=once))
+                slot = self.works.get(message["id"])
+                if isinstance(slot, Slot):
+                    del self.works[message["id"]]
+                    slot.refused()
             case "exited":
                 work = self.works.pop(message["id"], None)
                 self.used_at = self._loop.time()
@@ -220,6 +245,19 @@ class Template:
                     work.exited(int(message["status"]))
             case other:
                 raise ValueError(other)
+
+    def _waits(self, slot: Slot, pid: int, *, name: int) -> None:
+        """Hold the process itself: its number could be another one's by the time that it gets an attempt."""
+        try:
+            descriptor = os.pidfd_open(pid) if pid else -1
+        except OSError:
+            return  # it has ended, and `exited` will say so
+        if descriptor < 0:
+            return
+        if slot.pid or self._child_called(name) != pid:
+            os.close(descriptor)
+            return
+        slot.running(pid, descriptor)
 
     def _child_called(self, name: int) -> int:
         """The process that the template, in its own process table, calls by this id; 0 when there is none.
@@ -251,7 +289,7 @@ class Template:
             if not started.done():
                 started.set_exception(Unavailable("The task's interpreter ended.", cause=cause))
         for work in list(self.works.values()):
-            if work.pid:
+            if work.pid or isinstance(work, Slot):
                 work.exited(signal.SIGKILL)
         self.works.clear()
 

@@ -45,9 +45,13 @@ class Work:
         self._ended = False
 
     def running(self, pid: int) -> None:
+        """The root process exists, holds its output, and has not run its own code yet."""
+        self.output.started()
+        self.announce(pid)
+
+    def announce(self, pid: int) -> None:
         """The root process exists and has not run its own code yet."""
         self.pid = pid
-        self.output.started()
         if self.abandoned:
             self.signal(signal.SIGKILL)
         else:

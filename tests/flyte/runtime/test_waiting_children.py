@@ -1,0 +1,168 @@
+"""Children that wait in the folders of an attempt that nobody has asked for yet, over a real socket."""
+
+from __future__ import annotations
+
+import array
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flyteidl2.task import common_pb2
+
+CODE = """
+import os
+from pathlib import Path
+from flyte._environment import TaskEnvironment
+
+env = TaskEnvironment("work")
+
+@env.task
+def look() -> str:
+    print("hello")
+    fds = sorted(os.readlink("/proc/self/fd/" + name) for name in os.listdir("/proc/self/fd")
+                 if int(name) > 2 and os.path.exists("/proc/self/fd/" + name))
+    run, mask = os.environ["RUN_NAME"], os.umask(0o077)
+    return f"{os.getpid()} {os.getcwd()} {run} {sorted(os.environ)} {fds} {mask:o}"
+"""
+
+
+class Template:
+    """A template whose platform this test is."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle = folder / "bundle"
+        self.bundle.mkdir()
+        (self.bundle / "mywork.py").write_text(CODE)
+        self.channels: list[socket.socket] = []
+        self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.control.settimeout(60)
+        with theirs:
+            self.process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "flyte.runtime.worker"),
+                    *("--control-fd", str(theirs.fileno()), "--bundle", str(self.bundle)),
+                ],
+                env={"PATH": "/usr/bin"},
+                pass_fds=[theirs.fileno()],
+                cwd="/",
+            )
+        assert self.receive()["ahead"] is True
+
+    def receive(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.control.recv(1 << 17))
+        return found
+
+    def prepare(self, name: str, **change: Any) -> socket.socket:
+        """Have a child wait in a folder of that name; our end of its socket."""
+        (self.folder / name).mkdir()
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+            message = self.message(name) | {"op": "prepare", "id": f"ahead/{name}", **change}
+            self.control.sendmsg([json.dumps(message).encode()], rights)
+        ours.settimeout(60)
+        self.channels.append(ours)
+        return ours
+
+    def message(self, name: str) -> dict[str, Any]:
+        return {
+            "op": "start",
+            "id": name,
+            "module": "mywork",
+            "task": "work.look",
+            "directory": str(self.folder / name),
+            "env": {"PATH": "/bin"},
+            "limits": {},
+        }
+
+    def give(self, channel: socket.socket, name: str, **change: Any) -> tuple[str, bytes]:
+        """Make a child the attempt; what it printed, and what it said on the other pipe."""
+        output, writer = os.pipe()
+        said, sayer = os.pipe()
+        message = self.message(name) | {"done": True, "env": {"PATH": "/bin", "RUN_NAME": name}, **change}
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [writer, sayer]))]
+        channel.sendmsg([json.dumps(message).encode()], rights)
+        os.close(writer)
+        os.close(sayer)
+        with os.fdopen(output) as printed, os.fdopen(said, "rb") as heard:
+            return printed.read(), heard.read()
+
+    def result(self, name: str) -> str:
+        raw = (self.folder / name / "outputs.pb").read_bytes()
+        value: str = common_pb2.Outputs.FromString(raw).literals[0].value.scalar.primitive.string_value
+        return value
+
+
+@pytest.fixture
+def template(tmp_path: Path) -> Iterator[Template]:
+    template = Template(tmp_path)
+    yield template
+    for each in (template.control, *template.channels):
+        each.close()
+    template.process.wait(60)
+
+
+def test_a_child_becomes_the_attempt_that_it_is_given(template: Template) -> None:
+    channel = template.prepare("one")
+    started = template.receive()
+    assert (started["event"], started["id"]) == ("started", "ahead/one")
+    assert template.give(channel, "one") == ("hello\n", b"\0")
+    pid, cwd, run, *rest = template.result("one").split(" ", 3)
+    assert (int(pid), cwd, run) == (started["pid"], str(template.folder / "one"), "one")
+    assert rest[0].startswith("['PATH', 'RUN_NAME']")
+    assert rest[0].count("pipe:") == 1  # the one on which it says that it has done
+    assert "socket:" not in rest[0]
+    assert rest[0].endswith("77")
+    assert template.receive() == {"event": "exited", "id": "ahead/one", "status": 0}
+
+
+@pytest.mark.parametrize(
+    "change", [{"directory": "/elsewhere"}, {"module": "another"}, {"op": "prepare"}, {"op": "what"}]
+)
+def test_it_becomes_no_other_attempt(template: Template, change: dict[str, str]) -> None:
+    channel = template.prepare("one")
+    assert template.receive()["event"] == "started"
+    printed, said = template.give(channel, "one", **change)
+    assert printed.startswith("The attempt could not be started")
+    assert said == b""
+    assert not (template.folder / "one" / "outputs.pb").exists()
+    assert os.waitstatus_to_exitcode(template.receive()["status"]) == 120
+
+
+def test_without_an_attempt_it_ends_and_has_run_nothing(template: Template) -> None:
+    channel = template.prepare("one")
+    assert template.receive()["event"] == "started"
+    channel.close()
+    assert os.waitstatus_to_exitcode(template.receive()["status"]) == 120
+    assert list((template.folder / "one").iterdir()) == []
+
+
+def test_one_that_is_killed_is_told_of(template: Template) -> None:
+    template.prepare("one")
+    os.kill(template.receive()["pid"], signal.SIGKILL)
+    assert template.receive() == {"event": "exited", "id": "ahead/one", "status": signal.SIGKILL}
+
+
+def test_it_ends_with_its_template(template: Template) -> None:
+    channel = template.prepare("one")
+    waiting = os.pidfd_open(template.receive()["pid"])
+    template.process.kill()
+    template.process.wait(60)
+    assert channel.recv(1) == b""  # its end is closed
+    os.close(waiting)
+
+
+def test_code_of_another_environment_waits_for_nothing(template: Template) -> None:
+    template.prepare("one")
+    assert template.receive()["event"] == "started"
+    template.prepare("two", env={"PATH": "/elsewhere"})
+    refused = template.receive()
+    assert (refused["event"], refused["id"]) == ("unsafe", "ahead/two")

@@ -1,0 +1,238 @@
+"""Processes that wait for an attempt: known before they are given one, given once, ended with the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgpack
+import pytest
+from tests.suites.executor_suite import Heard, living
+
+import flyte
+from tower.errors import Unavailable
+from tower.executors.port import Exit, Limits, TaskJob
+from tower.executors.process import ProcessExecutor
+from tower.executors.process.isolation import Isolation, Wanted, choose
+
+CODE = """
+import os, signal
+from pathlib import Path
+from flyte._environment import TaskEnvironment
+
+env = TaskEnvironment("work")
+
+@env.task
+def mark() -> None:
+    Path("mark").write_text(f"{os.environ['RUN_NAME']} {os.getuid()}")
+    print("marked", flush=True)
+
+@env.task
+def stay() -> None:
+    print("stays", flush=True)
+    signal.pause()
+"""
+
+
+class Place:
+    """Makes jobs of one kind, each in folders of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bundle = folder / "bundle"
+        self.bundle.mkdir()
+        (self.bundle / "mywork.py").write_text(textwrap.dedent(CODE))
+        (folder / "attempts").mkdir()
+        folder.chmod(0o711)
+        self.count = 0
+
+    def job(self, task: str = "mark") -> TaskJob:
+        self.count += 1
+        directory = self.folder / "attempts" / str(self.count)
+        directory.mkdir(mode=0o700)
+        return TaskJob(
+            id=f"p/d/r{self.count}/a0/1",
+            python=Path(sys.executable),
+            bundle=self.bundle,
+            module="mywork",
+            task=f"work.{task}",
+            directory=directory,
+            agent_socket=directory / "agent",
+            env={"PATH": "/usr/bin:/bin"},
+            needs=(Path(sys.base_prefix), Path(msgpack.__file__).parents[1]),
+        )
+
+
+def own(job: TaskJob, *, task: str = "mark", who: str = "alice") -> TaskJob:
+    """An attempt where a process waits."""
+    return replace(job, task=f"work.{task}", env={**job.env, "RUN_NAME": who})
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def isolations() -> dict[str, Isolation]:
+    source = Path(flyte.__file__).parents[1]
+    best, _ = choose(Wanted.PREFERRED, visible=(source,))
+    return {"best": best, "none": Isolation(mode=choose(Wanted.OFF)[0].mode)}
+
+
+@pytest.fixture(params=["best", "none"])
+async def executor(
+    request: pytest.FixtureRequest, isolations: dict[str, Isolation]
+) -> AsyncIterator[ProcessExecutor]:
+    executor = ProcessExecutor(isolation=isolations[request.param])
+    yield executor
+    await executor.close()
+
+
+class Waiting:
+    """A process that waits, and whether it has gone without an attempt."""
+
+    def __init__(self, executor: ProcessExecutor, job: TaskJob) -> None:
+        self.job = job
+        self.refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        assert executor.prepare(job, gone=self.refused.set_result)
+
+
+async def first(executor: ProcessExecutor, place: Place) -> None:
+    """An attempt of the kind, which has a template."""
+    job = own(place.job())
+    process = await executor.start_task(job, on_output=lambda _: None, on_start=lambda _: None)
+    assert await asyncio.wait_for(process.wait(), 60) == Exit(0)
+
+
+async def ready(executor: ProcessExecutor, place: Place) -> Waiting:
+    await first(executor, place)
+    waiting = Waiting(executor, place.job())
+    async with asyncio.timeout(60):
+        while not executor.waits(waiting.job.directory):
+            await asyncio.sleep(0)
+    return waiting
+
+
+async def test_the_process_that_waits_becomes_the_attempt(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    (waiting.job.directory / "inputs.pb").write_bytes(b"")
+    heard = Heard()
+    job = own(waiting.job, who="bob")
+    process = await executor.start_task(job, on_output=heard.on_output, on_start=heard.pids.append)
+    assert heard.pids == [process.pid]
+    assert await asyncio.wait_for(process.finished(), 60) == Exit(0)
+    assert await asyncio.wait_for(process.wait(), 60) == Exit(0)
+    who, user = (job.directory / "mark").read_text().split()
+    assert who == "bob"
+    assert int(user) == (job.directory / "mark").stat().st_uid
+    assert heard.output == b"marked\n"
+    assert not executor.waits(job.directory)
+    assert not waiting.refused.done()
+
+
+async def test_no_code_runs_before_its_process_is_registered(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    job = own(waiting.job)
+    seen: list[bool] = []
+
+    def registering(pid: int) -> None:
+        # it is known, lives, and cannot begin as long as this has not returned
+        seen.append(living(pid))
+        raise LookupError("nobody takes it in")
+
+    with pytest.raises(LookupError):
+        await executor.start_task(job, on_output=lambda _: None, on_start=registering)
+    assert seen == [True]
+    await executor.close()
+    assert not (job.directory / "mark").exists()
+
+
+async def test_one_that_has_ended_is_given_nothing(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    executor.discard(waiting.job.directory)
+    assert not await asyncio.wait_for(waiting.refused, 60)
+    assert not executor.waits(waiting.job.directory)
+
+
+async def test_one_that_was_killed_is_no_attempt(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    pids: list[int] = []
+    executor.discard(waiting.job.directory)
+    while executor.waits(waiting.job.directory):
+        await asyncio.sleep(0)
+    if not waiting.refused.done():
+        with pytest.raises(Unavailable):
+            await executor.start_task(own(waiting.job), on_output=lambda _: None, on_start=pids.append)
+    assert pids == []
+    assert not (waiting.job.directory / "mark").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"module": "other"},
+        {"limits": Limits(memory=1 << 29)},
+        {"env": {"PATH": "/elsewhere"}},
+        {"agent_socket": Path("/elsewhere")},
+    ],
+)
+async def test_it_takes_no_attempt_of_another_kind(
+    executor: ProcessExecutor, place: Place, change: dict[str, object]
+) -> None:
+    waiting = await ready(executor, place)
+    pids: list[int] = []
+    with pytest.raises(Unavailable):
+        await executor.start_task(
+            replace(own(waiting.job), **change),  # type: ignore[arg-type]
+            on_output=lambda _: None,
+            on_start=pids.append,
+        )
+    assert pids == []
+    assert not await asyncio.wait_for(waiting.refused, 60)  # and it has ended
+
+
+async def test_an_attempt_in_it_is_stopped_as_others_are(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    heard = Heard()
+    process = await executor.start_task(
+        own(waiting.job, task="stay"), on_output=heard.on_output, on_start=heard.pids.append
+    )
+    await heard.until(b"stays")
+    await process.stop(30)
+    assert (await process.wait()).code == 128 + signal.SIGTERM
+    assert not living(process.pid)
+
+
+async def test_it_ends_with_the_executor(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    slot = executor._slots[waiting.job.directory]
+    descriptor = os.pidfd_open(slot.pid)
+    await executor.close()
+    try:
+        signal.pidfd_send_signal(descriptor, 0)
+        alive = living(slot.pid)
+    except ProcessLookupError:
+        alive = False
+    finally:
+        os.close(descriptor)
+    assert not alive
+    assert not executor.prepare(place.job(), gone=lambda _: None)
+
+
+async def test_a_template_is_idle_while_only_such_a_one_waits(
+    executor: ProcessExecutor, place: Place
+) -> None:
+    await ready(executor, place)
+    (template,) = executor._templates.values()
+    assert template.idle
+
+
+async def test_without_a_template_nothing_waits(executor: ProcessExecutor, place: Place) -> None:
+    assert not executor.prepare(place.job(), gone=lambda _: None)

@@ -1,0 +1,180 @@
+"""Rooms made ahead: one of each kind, taken once, left when nobody comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from tests.tower.reconcile.conftest import House
+
+from tower.agent.sockets import listening
+from tower.control.reconcile.ahead import Ahead, Kind
+from tower.control.reconcile.rooms import Rooms
+from tower.executors.port import Limits, TaskJob
+
+KIND = Kind(
+    python=Path("/usr/bin/python3"),
+    bundle=None,
+    module="m",
+    env=(("PATH", "/bin"),),
+    limits=Limits(),
+    needs=(),
+    beside="here",
+)
+
+
+class Processes:
+    """An executor that has processes wait in name only."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[Path, tuple[TaskJob, Callable[[bool], None]]] = {}
+        self.waiting: set[Path] = set()
+        self.can = True
+
+    def prepare(self, job: TaskJob, *, gone: Callable[[bool], None]) -> bool:
+        if self.can:
+            self.jobs[job.directory] = job, gone
+            self.waiting.add(job.directory)
+        return self.can
+
+    def waits(self, directory: Path) -> bool:
+        return directory in self.waiting
+
+    def discard(self, directory: Path) -> None:
+        self.waiting.discard(directory)
+
+
+@pytest.fixture
+def processes() -> Processes:
+    return Processes()
+
+
+@pytest.fixture
+async def rooms(tmp_path: Path) -> AsyncIterator[Rooms]:
+    rooms = Rooms(tmp_path)
+    yield rooms
+    await rooms.close()
+
+
+@pytest.fixture
+async def ahead(processes: Processes, rooms: Rooms) -> AsyncIterator[Ahead]:
+    ahead = Ahead(rooms=rooms, executor=processes, listening=listening, most=2)
+    yield ahead
+    ahead.close()
+
+
+async def test_one_waits_for_the_next_attempt_of_its_kind_and_is_taken_once(
+    ahead: Ahead, processes: Processes
+) -> None:
+    assert ahead.take(KIND) is None
+    ahead.expect(KIND, task="t")
+    ahead.expect(KIND, task="t")
+    assert len(processes.jobs) == 1
+    assert ahead.take(replace(KIND, env=())) is None
+    assert ahead.take(replace(KIND, limits=Limits(memory=1))) is None
+    ready = ahead.take(KIND)
+    assert ready is not None
+    assert ready.room.agent_socket.exists()
+    assert ahead.take(KIND) is None
+    (job, _) = processes.jobs[ready.room.directory]
+    assert (job.env, job.agent_socket) == ({"PATH": "/bin"}, ready.room.agent_socket)
+    ahead.release(ready)
+    assert not processes.waiting
+
+
+async def test_one_that_is_not_there_yet_is_not_taken(ahead: Ahead, processes: Processes) -> None:
+    ahead.expect(KIND, task="t")
+    processes.waiting.clear()
+    assert ahead.take(KIND) is None
+
+
+async def test_the_room_of_one_that_ended_goes_and_another_may_come(
+    ahead: Ahead, processes: Processes, rooms: Rooms
+) -> None:
+    ahead.expect(KIND, task="t")
+    ((directory, (_, gone)),) = processes.jobs.items()
+    gone(False)
+    await rooms.close()
+    assert not directory.exists()
+    ahead.expect(KIND, task="t")
+    assert len(processes.jobs) == 2
+
+
+async def test_where_none_can_wait_none_is_expected_again(ahead: Ahead, processes: Processes) -> None:
+    ahead.expect(KIND, task="t")
+    ((_, (_, gone)),) = processes.jobs.items()
+    gone(True)
+    ahead.expect(KIND, task="t")
+    assert len(processes.jobs) == 1
+    assert ahead.take(KIND) is None
+
+
+async def test_where_none_can_wait_now_no_room_is_left(
+    ahead: Ahead, processes: Processes, rooms: Rooms, tmp_path: Path
+) -> None:
+    processes.can = False
+    ahead.expect(KIND, task="t")
+    await rooms.close()
+    assert list((tmp_path / "work").glob("*/*")) == []
+    processes.can = True
+    ahead.expect(KIND, task="t")
+    ready = ahead.take(KIND)
+    assert ready is not None
+    ahead.release(ready)
+
+
+async def test_only_so_many_wait_the_oldest_leaves(ahead: Ahead, processes: Processes) -> None:
+    kinds = [replace(KIND, module=name) for name in "abc"]
+    for kind in kinds:
+        ahead.expect(kind, task="t")
+    assert len(processes.waiting) == 2
+    taken = [ahead.take(kind) for kind in kinds]
+    assert [ready is not None for ready in taken] == [False, True, True]
+    for ready in taken:
+        if ready is not None:
+            ahead.release(ready)
+
+
+async def test_at_the_end_all_leave_and_none_comes(
+    ahead: Ahead, processes: Processes, rooms: Rooms, tmp_path: Path
+) -> None:
+    ahead.expect(KIND, task="t")
+    ahead.close()
+    assert not processes.waiting
+    ahead.expect(KIND, task="t")
+    assert not processes.waiting
+    await rooms.close()
+    assert list((tmp_path / "work").glob("*/*")) == []
+
+
+async def test_what_a_process_put_into_its_room_is_not_followed(rooms: Rooms, tmp_path: Path) -> None:
+    room = rooms.make()
+    target = tmp_path / "target"
+    os.symlink(target, room.directory / "inputs.pb")
+    with pytest.raises(FileExistsError):
+        rooms.put(room, "inputs.pb", b"x")
+    assert not target.exists()
+    (room.directory / "there").write_bytes(b"theirs")
+    with pytest.raises(FileExistsError):
+        rooms.put(room, "there", b"x")
+    rooms.put(room, "new", b"x")
+    assert (room.directory / "new").read_bytes() == b"x"
+    assert (room.directory / "new").stat().st_mode & 0o777 == 0o600
+
+
+async def test_runs_in_rooms_made_ahead_are_apart_and_themselves(house: House) -> None:
+    """The second and the third run find a room; each has its own variables, agent and folders."""
+    sockets, folders = set(), set()
+    for _ in range(3):
+        key = await house.launch("who")
+        assert await house.output(await house.until(key)) == "/".join((*key, "1"))
+        key = await house.launch("env_of")
+        variables = await house.output(await house.until(key))
+        assert isinstance(variables, dict)
+        assert variables["RUN_NAME"] == key.run
+        sockets.add(variables["FLYTE_AGENT_SOCKET"])
+        folders.add(variables["TMPDIR"])
+    assert (len(sockets), len(folders)) == (3, 3)
