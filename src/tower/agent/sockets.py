@@ -74,7 +74,7 @@ class Refusals(StrEnum):
 class AgentSockets:
     """Opens, serves and closes the sockets. `counts` has `served`, and one number per refusal."""
 
-    def __init__(self, app: App, *, name: Name, patience: float = 2.0) -> None:
+    def __init__(self, app: App, *, name: Name, patience: float = 15.0) -> None:
         """Serve `app`; a connection waits `patience` seconds for the announcement of the root process."""
         self.counts: Counter[str] = Counter()
         self.config = uvicorn.Config(
