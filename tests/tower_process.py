@@ -20,7 +20,7 @@ import httpx
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +112,7 @@ class Tower:
         return httpx.Client(
             base_url=self.url,
             headers=headers,
-            timeout=60.0,
+            timeout=120.0,
             trust_env=False,
             transport=_Localhost(httpx.HTTPTransport(verify=verify)),
         )

@@ -13,7 +13,7 @@ from typing import Any
 from flyteidl2.workflow import run_service_pb2 as runs
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 TASKS = '''
 import http.client

@@ -129,7 +129,7 @@ class Lab:
         """A client at another address of this machine: what it does wrong is not held against the others."""
         address = f"127.{secrets.randbelow(200) + 20}.{secrets.randbelow(250)}.{secrets.randbelow(250) + 1}"
         transport = httpx.HTTPTransport(local_address=address, verify=False)
-        return httpx.Client(base_url=self.tower.url, transport=transport, timeout=60.0, trust_env=False)
+        return httpx.Client(base_url=self.tower.url, transport=transport, timeout=120.0, trust_env=False)
 
     def audit(self, **filters: str) -> list[dict[str, Any]]:
         """Audit records, newest first."""

@@ -19,7 +19,7 @@ from flyteidl2.workflow import run_service_pb2 as runs
 from tests.threats.conftest import DOMAIN, PROJECT, Lab
 from tests.tower_process import Tower
 
-SECONDS = 60.0
+SECONDS = 120.0
 
 TASKS = """
 import os
