@@ -6,8 +6,6 @@ import json
 import re
 import shutil
 import sqlite3
-import statistics
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -106,10 +104,34 @@ async def main():
     assert found == []
 
 
-def pairs(lab: Lab) -> dict[str, tuple[httpx.Response, httpx.Response]]:
-    """For each way of asking: what is hidden from dave, and what is not there."""
+ROUNDS = 7
+
+
+def furnished(lab: Lab) -> str:
+    """Things that dave may not view; the name of a run among them."""
+    made = [
+        lab.rest("admin", "POST", "/groups", {"name": "hidden-thing"}),
+        lab.rest("admin", "POST", "/roles", {"name": "hidden-thing", "actions": ["task:run"]}),
+        lab.rest(
+            "admin",
+            "POST",
+            "/policies",
+            {"name": "hidden-thing", "text": 'forbid (principal == User::"nobody", action, resource);'},
+        ),
+        lab.rest(
+            "admin",
+            "POST",
+            "/secrets",
+            {"name": "hidden-thing", "value": "eA==", "project": PROJECT, "domain": DOMAIN},
+        ),
+    ]
+    assert {answer.status_code for answer in made} == {201}, [answer.text for answer in made]
     started = lab.start("alice", "def main(): pass")
-    run = runs.CreateRunResponse.FromString(started.content).run.action.id.run.name
+    return runs.CreateRunResponse.FromString(started.content).run.action.id.run.name
+
+
+def pairs(lab: Lab, run: str) -> dict[str, tuple[httpx.Response, httpx.Response]]:
+    """For each way of asking: what is hidden from dave, and what is not there."""
     same = {"x_request_id": "q"}
 
     def rpc(method: str, hidden: Message, absent: Message) -> tuple[httpx.Response, httpx.Response]:
@@ -138,7 +160,29 @@ def pairs(lab: Lab) -> dict[str, tuple[httpx.Response, httpx.Response]]:
         uploads.append(lab.rpc("dave", "dataproxy.DataProxyService/CreateUploadLocation", upload, **same))
     page = f"/v2/domain/{DOMAIN}/project/{PROJECT}"
     dave = lab.bearer("dave")
+    things = {
+        f"{method} {noun}": tuple(
+            lab.rest("dave", method, f"/{noun}/{name}{query}", **same)
+            for name in ("hidden-thing", "absent-thing")
+        )
+        for noun, query in (
+            ("groups", ""),
+            ("roles", ""),
+            ("policies", ""),
+            ("secrets", f"?project={PROJECT}&domain={DOMAIN}"),
+        )
+        for method in ("GET", "DELETE")
+    }
+    for method in ("GET", "DELETE"):
+        things[f"{method} ceilings"] = tuple(
+            lab.rest("dave", method, f"/ceilings/{PROJECT}/{DOMAIN}/{name}", **same)
+            for name in ("probe", "absent")
+        )
+    things["DELETE grants"] = tuple(
+        lab.rest("dave", "DELETE", f"/grants/{PROJECT}/{DOMAIN}/{name}", **same) for name in (run, absent)
+    )
     return {
+        **{what: (hidden, missing) for what, (hidden, missing) in things.items()},
         "run": rpc(
             "workflow.RunService/GetRunDetails",
             of_run(runs.GetRunDetailsRequest(), PROJECT, run),
@@ -184,7 +228,8 @@ def pairs(lab: Lab) -> dict[str, tuple[httpx.Response, httpx.Response]]:
 def plain_words(answer: httpx.Response) -> str:
     """An answer without the names that were asked for, ids of the request and its length."""
     names = (
-        rf"r[0-9a-z]{{19}}|{PROJECT}|nothing-here|lab\.(attack|absent)|(alice|absent)-key|alice|probe|absent"
+        rf"r[0-9a-z]{{19}}|{PROJECT}|nothing-here|lab\.(attack|absent)|(alice|absent)-key|"
+        r"(hidden|absent)-thing|alice|probe|absent"
     )
     text = re.sub(names, "NAME", answer.text)
     kept = {
@@ -196,19 +241,17 @@ def plain_words(answer: httpx.Response) -> str:
 
 
 def test_t43_hidden_is_absent(lab: Lab) -> None:
-    for name, (hidden, absent) in pairs(lab).items():
+    run = furnished(lab)
+    rounds = [pairs(lab, run) for _ in range(ROUNDS)]
+    for name, (hidden, absent) in rounds[0].items():
         assert plain_words(hidden) == plain_words(absent), name
         assert hidden.status_code in {403, 404}, name
+        # a class of time: the least of many rounds, where nothing else of the machine is in it
+        took = [min(each[name][which].elapsed.total_seconds() for each in rounds) for which in (0, 1)]
+        assert max(took) < 3 * min(took) + 0.005, (name, took)
     asked = runs.ListRunsRequest()
     asked.project_id.name, asked.project_id.domain = PROJECT, DOMAIN
     assert lab.rpc("dave", "workflow.RunService/ListRuns", asked).content == b""
-    hidden, absent = [], []
-    for _ in range(15):
-        for name, times in (("probe", hidden), ("absent", absent)):
-            began = time.perf_counter()
-            lab.app("dave", "GET", "/x", name=name)
-            times.append(time.perf_counter() - began)
-    assert statistics.median(hidden) < 10 * statistics.median(absent) + 0.005
 
 
 def test_t43_what_breaks_tells_nothing(lab: Lab) -> None:
