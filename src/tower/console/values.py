@@ -27,7 +27,10 @@ def _plain(literal: literals_pb2.Literal, depth: int) -> Any:
         return "…"
     match literal.WhichOneof("value"):
         case "scalar":
-            return _scalar(literal.scalar, depth)
+            try:
+                return _scalar(literal.scalar, depth)
+            except (ValueError, OverflowError):  # times out of every range, a struct with what JSON has not
+                return f"({literal.scalar.WhichOneof('value')} that cannot be read)"
         case "collection":
             return [_plain(each, depth + 1) for each in literal.collection.literals]
         case "map":

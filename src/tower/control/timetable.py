@@ -43,6 +43,8 @@ _SECONDS = {
     common_pb2.FIXED_RATE_UNIT_DAY: 86_400,
 }
 _MAX_INTERVAL = 366 * 86_400
+_LATEST = 32_503_680_000.0
+"""The year 3000: what is due then can be shown as a date."""
 
 
 class Timetable(Protocol):
@@ -169,7 +171,13 @@ def _every(rate: common_pb2.FixedRate, *, since: float) -> Every:
     if not 0 < interval <= _MAX_INTERVAL:
         raise Invalid("An interval has a minute at least and a year at most.")
     if rate.HasField("start_time"):
-        return Every(interval, rate.start_time.ToMicroseconds() / 1e6)
+        try:
+            start = rate.start_time.ToMicroseconds() / 1e6
+        except ValueError:
+            start = -1.0
+        if not 0 <= start <= _LATEST:
+            raise Invalid("An interval starts between the years 1970 and 3000.")
+        return Every(interval, start)
     return Every(interval, since + interval)
 
 

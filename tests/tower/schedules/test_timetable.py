@@ -193,3 +193,12 @@ def test_a_pace_is_bounded() -> None:
         check_pace(Cron("0,1 12 * * *", "UTC"), shortest=300.0, now=0.0)
     with pytest.raises(Invalid):
         check_pace(Every(120.0, 0.0), shortest=300.0, now=0.0)
+
+
+@pytest.mark.parametrize("seconds", [10**15, -(10**15), 253_402_300_799, -1])
+def test_an_interval_starts_where_there_are_dates(seconds: int) -> None:
+    """What is due then is shown on pages that others look at."""
+    declared = every(1)
+    declared.schedule.rate.start_time.seconds = seconds
+    with pytest.raises(Invalid, match="between the years"):
+        read(declared, since=0.0)
