@@ -211,6 +211,16 @@ class Apps:
         rows = await self._db.read(lambda reader: store.page_apps(reader, asked, scopes=scopes))
         return asked.cut(rows, ties=store.TIES)
 
+    async def count(self, principal: Principal, query: Query, *, project: str = "", domain: str = "") -> int:
+        """How many apps all pages of this query have together, for this caller."""
+        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS, special=store.status_filter)
+        scopes = await self._projects.listable(
+            principal, Action.APP_VIEW, store.app_names, project=project, domain=domain
+        )
+        if not scopes:
+            return 0
+        return await self._db.read(lambda reader: store.count_apps(reader, asked, scopes=scopes))
+
     async def revisions(
         self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
     ) -> list[Revision]:

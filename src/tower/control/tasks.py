@@ -26,8 +26,9 @@ from tower.settings import Settings
 from tower.store import definitions as store
 from tower.store import secrets as granting
 from tower.store.blobs import Blobs
-from tower.store.database import Database, Transaction
+from tower.store.database import Database, Reader, Transaction
 from tower.store.definitions import TaskKey, TaskRow
+from tower.store.listing import Seen
 
 __all__ = ["TaskRow", "Tasks", "resource"]
 
@@ -259,16 +260,37 @@ class Tasks:
         if (project, domain) == builtins.PLACE:
             return [each.row for each in builtins.every()], ""
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
-        scopes = await self._projects.listable(
-            principal, Action.TASK_VIEW, store.task_names, project=project, domain=domain
-        )
+        scopes = await self._viewable(principal, project, domain)
         if not scopes:
             return [], ""
-        every = any(condition.field == "version" for condition in query.filters)
+        every = _every_version(query)
         rows = await self._db.read(
             lambda reader: store.page_tasks(reader, asked, scopes=scopes, latest_only=not every)
         )
         return asked.cut(rows, ties=store.TIES)
+
+    async def count(
+        self, principal: Principal, query: Query, *, project: str = "", domain: str = ""
+    ) -> tuple[int, int]:
+        """How many tasks the caller may view there: all of them, and those that the filters leave."""
+        if (project, domain) == builtins.PLACE:
+            return (len(builtins.every()),) * 2
+        scopes = await self._viewable(principal, project, domain)
+        if not scopes:
+            return 0, 0
+        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
+        whole, every = replace(asked, conditions=()), _every_version(query)
+
+        def counted(reader: Reader) -> tuple[int, int]:
+            left = store.count_tasks(reader, asked, scopes=scopes, latest_only=not every)
+            return store.count_tasks(reader, whole, scopes=scopes, latest_only=True), left
+
+        return await self._db.read(counted)
+
+    async def _viewable(self, principal: Principal, project: str, domain: str) -> list[Seen]:
+        return await self._projects.listable(
+            principal, Action.TASK_VIEW, store.task_names, project=project, domain=domain
+        )
 
     async def versions(
         self, principal: Principal, key: TaskKey, query: Query, *, request_id: str
@@ -278,3 +300,7 @@ class Tasks:
         await self.details(principal, key, "", request_id=request_id)
         rows = await self._db.read(lambda reader: store.page_versions(reader, asked, key=key))
         return asked.cut(rows, ties=store.TIES)
+
+
+def _every_version(query: Query) -> bool:
+    return any(condition.field == "version" for condition in query.filters)

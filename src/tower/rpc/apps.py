@@ -57,14 +57,14 @@ class AppService:
         scope = request.WhichOneof("filter_by")
         if scope not in {None, "org", "project"}:
             raise Unsupported("Apps are listed by project or for the whole organisation.")
-        rows, token = await self._apps.page(
-            call.principal,
-            query(request.request),
-            project=request.project.name if scope == "project" else "",
-            domain=request.project.domain if scope == "project" else "",
-        )
+        asked = query(request.request)
+        project, domain = ("", "") if scope != "project" else (request.project.name, request.project.domain)
+        rows, token = await self._apps.page(call.principal, asked, project=project, domain=domain)
+        total = 0
+        if request.include_total_count:
+            total = await self._apps.count(call.principal, asked, project=project, domain=domain)
         apps = [self._apps.render(row, base_url=call.base_url) for row in rows]
-        return app_payload_pb2.ListResponse(apps=apps, token=token)
+        return app_payload_pb2.ListResponse(apps=apps, token=token, total_count=total)
 
     async def watch(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
         """The app as it is at once, then after each change, as update events; a deletion ends it."""

@@ -57,12 +57,12 @@ class TaskService:
         """The latest version of each task that the caller may view."""
         if any(each.WhichOneof("filter_by") == "deployed_by" for each in request.known_filters):
             raise Invalid("Filter by the field deployed_by instead of a known filter.")
-        scope = request.project_id
-        rows, token = await self._tasks.page(
-            current().principal, query(request.request), project=scope.name, domain=scope.domain
-        )
+        scope, asked, principal = request.project_id, query(request.request), current().principal
+        rows, token = await self._tasks.page(principal, asked, project=scope.name, domain=scope.domain)
+        total, left = await self._tasks.count(principal, asked, project=scope.name, domain=scope.domain)
+        counts = task_service_pb2.ListTasksResponse.ListTasksMetadata(total=total, filtered_total=left)
         tasks = [task_definition_pb2.Task(task_id=_identifier(row), metadata=_metadata(row)) for row in rows]
-        return task_service_pb2.ListTasksResponse(tasks=tasks, token=token)
+        return task_service_pb2.ListTasksResponse(tasks=tasks, token=token, metadata=counts)
 
     async def list_versions(self, request: Any, ctx: Any) -> Any:
         """The versions of one task."""

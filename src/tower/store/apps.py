@@ -116,6 +116,12 @@ def page_apps(reader: Reader, page: Page, *, scopes: Sequence[Seen]) -> list[App
     return [_app(row) for row in reader.execute(page.apply(statement, ties=TIES))]
 
 
+def count_apps(reader: Reader, page: Page, *, scopes: Sequence[Seen]) -> int:
+    """How many apps the pages of these scopes have together."""
+    statement = select(*_COLUMNS).where(within(apps, scopes))
+    return int(reader.execute(page.count(statement)).scalar() or 0)
+
+
 def revisions(reader: Reader, project: str, domain: str, name: str, *, limit: int = 50) -> list[Revision]:
     """The newest revisions first."""
     table = app_revisions

@@ -141,14 +141,23 @@ def page_tasks(
     latest_only: bool,
 ) -> list[TaskRow]:
     """One page of the tasks of these scopes: of each its latest version, or all versions."""
-    statement = _tasks().where(within(tasks, scopes))
-    if latest_only:
-        newer = _newer.c
-        same = and_(
-            newer.project == tasks.c.project, newer.domain == tasks.c.domain, newer.name == tasks.c.name
-        )
-        statement = statement.where(~exists().where(same, newer.serial > tasks.c.serial))
+    statement = _of_scopes(scopes, latest_only=latest_only)
     return [_task(row) for row in reader.execute(page.apply(statement, ties=TIES))]
+
+
+def count_tasks(reader: Reader, page: Page, *, scopes: Sequence[Seen], latest_only: bool) -> int:
+    """How many tasks the pages of these scopes have together."""
+    found = reader.execute(page.count(_of_scopes(scopes, latest_only=latest_only))).scalar()
+    return int(found or 0)
+
+
+def _of_scopes(scopes: Sequence[Seen], *, latest_only: bool) -> Select[*tuple[Any, ...]]:
+    statement = _tasks().where(within(tasks, scopes))
+    if not latest_only:
+        return statement
+    newer = _newer.c
+    same = and_(newer.project == tasks.c.project, newer.domain == tasks.c.domain, newer.name == tasks.c.name)
+    return statement.where(~exists().where(same, newer.serial > tasks.c.serial))
 
 
 def task_names(reader: Reader, project: str, domain: str) -> list[str]:

@@ -115,6 +115,11 @@ class Page:
         order = [key.desc() if self.descending else key.asc() for key in keys]
         return statement.order_by(*order).limit(self.limit + 1)
 
+    def count(self, statement: Select[*tuple[Any, ...]]) -> Select[*tuple[int]]:
+        """How many there are on all pages together."""
+        counted = statement.where(*self.conditions).order_by(None)
+        return counted.with_only_columns(func.count(), maintain_column_froms=True)
+
     def cut(self, rows: Sequence[Row], *, ties: Sequence[Any]) -> tuple[list[Row], str]:
         """The rows of the page, and the token of the next one: "" behind the last."""
         if len(rows) <= self.limit:

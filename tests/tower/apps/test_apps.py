@@ -181,6 +181,9 @@ async def test_lists_show_what_the_caller_may_view_page_by_page(house: House) ->
     assert await names(nobody) == []
     status = Filter(Op.IN, "status_phase", ("ACTIVE", "DEPLOYMENT_STATUS_PENDING"))
     assert await names(vera, filters=(status,)) == ["a", "b", "c"]
+    for who, count in ((vera, 3), (MACHINE, 4), (nobody, 0)):
+        assert await house.apps.count(who, Query(limit=1)) == count, "of what one may view, on all pages"
+    assert await house.apps.count(vera, Query(filters=(Filter(Op.EQUAL, "name", ("a",)),))) == 1
     with pytest.raises(Invalid):
         await names(vera, filters=(Filter(Op.EQUAL, "spec", ("x",)),))
 

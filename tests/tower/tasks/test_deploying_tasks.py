@@ -10,6 +10,8 @@ from flyteidl2.common import list_pb2
 from flyteidl2.task import task_service_pb2
 from tests.rpc_world import Caller, RpcWorld, listing, project_id, refused, task_id, task_spec
 
+from tower.identity.authenticators import MACHINE
+
 F = list_pb2.Filter.Function
 
 
@@ -88,6 +90,37 @@ async def test_lists_show_the_latest_of_each_and_versions_show_all(rpc: RpcWorld
     assert [each.version for each in versions.versions] == ["2", "1"]
     with refused(Code.INVALID_ARGUMENT):
         await _names(alice, sort=("spec", list_pb2.Sort.ASCENDING))
+
+
+async def _counts(caller: Caller, **request: object) -> tuple[int, int]:
+    answer = await caller.tasks.list_tasks(
+        task_service_pb2.ListTasksRequest(project_id=project_id(), request=listing(**request)),
+        headers=caller.headers,
+    )
+    return answer.metadata.total, answer.metadata.filtered_total
+
+
+async def test_counts_are_of_what_the_caller_may_view(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    for name, version in (("env.a", "1"), ("env.b", "1"), ("env.a", "2"), ("other.c", "1")):
+        await rpc.deploy(alice, name=name, version=version)
+    assert await _counts(alice) == (3, 3)
+    assert await _counts(alice, limit=1) == (3, 3), "of all pages"
+    assert await _counts(alice, filters=[(F.CONTAINS, "name", "env.")]) == (3, 2)
+    assert await _counts(alice, filters=[(F.EQUAL, "version", "1"), (F.EQUAL, "name", "env.a")]) == (3, 1)
+    dave = rpc.caller(await rpc.world.person("dave"))
+    assert await _counts(dave) == (0, 0)
+    await rpc.world.identities.add_binding(
+        MACHINE,
+        subject="dave",
+        role="viewer",
+        project=project_id().name,
+        domain=project_id().domain,
+        kind="task",
+        name="env.b",
+    )
+    assert await _counts(dave) == (1, 1)
+    assert await _counts(dave, filters=[(F.CONTAINS, "name", "other")]) == (1, 0)
 
 
 async def test_hidden_tasks_are_not_there(rpc: RpcWorld) -> None:
