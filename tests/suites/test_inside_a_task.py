@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -251,3 +252,24 @@ def test_e10_what_a_task_asked_for_ends_with_it(house: House, end: str) -> None:
     below.gone()
     house.lab.wait("alice", room.run)
     assert set(orphaned(house, room)) == {"ACTION_PHASE_ABORTED"}
+
+
+def test_flyte_run_takes_the_code_of_the_moment(tower: Tower, tmp_path: Path) -> None:
+    """Without a deployment before it, and again after a change; printed as `flyte get run` prints it."""
+    code = "from flytekit import task\n\n\n@task\ndef say(word: str) -> str:\n    return 'A ' + word\n"
+    said = []
+    for text in (code, code.replace("'A '", "'B '"), code):
+        (tmp_path / "moment.py").write_text(text)
+        begun = tower.flyte(*PLACE, "run", "moment.py", "say", "--word", "now", cwd=tmp_path).json()
+        ended = tower.flyte(
+            *PLACE, "run", "--follow", "moment.py", "say", "--word", "then", cwd=tmp_path
+        ).json()
+        assert isinstance(begun, dict)
+        assert isinstance(ended, dict)
+        assert ended == tower.flyte(*PLACE, "get", "run", ended["name"]).json()
+        assert begun.keys() == ended.keys()
+        assert (begun["task"], begun["executed_by"]) == ("moment.say", "alice")
+        assert begun["version"] == ended["version"]
+        said.append((ended["version"], ended["outputs"]["o0"]))
+    assert [word for _, word in said] == ["A then", "B then", "A then"]
+    assert said[0] == said[2] != said[1]
