@@ -19,6 +19,7 @@ import flyte
 from tower.errors import Unavailable
 from tower.executors.port import Exit, Limits, TaskJob
 from tower.executors.process import ProcessExecutor
+from tower.executors.process.folders import entrust
 from tower.executors.process.isolation import Isolation, Wanted, choose
 
 CODE = """
@@ -236,3 +237,18 @@ async def test_a_template_is_idle_while_only_such_a_one_waits(
 
 async def test_without_a_template_nothing_waits(executor: ProcessExecutor, place: Place) -> None:
     assert not executor.prepare(place.job(), gone=lambda _: None)
+
+
+def test_only_a_plain_file_of_towers_own_is_handed_over(tmp_path: Path) -> None:
+    plain, secret = tmp_path / "plain", tmp_path / "secret"
+    plain.write_bytes(b"x")
+    secret.write_bytes(b"x")
+    user = os.geteuid()
+    entrust(plain, user)
+    entrust(tmp_path / "nothing", user)
+    os.symlink(secret, tmp_path / "link")
+    os.link(secret, tmp_path / "hard")
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("link", "hard", "pipe"):
+        with pytest.raises(Unavailable):
+            entrust(tmp_path / name, user)

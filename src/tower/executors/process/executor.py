@@ -6,7 +6,6 @@ import asyncio
 import json
 import math
 import os
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +16,12 @@ from tower.errors import Unavailable
 from tower.executors.port import AppJob, Limits, OnOutput, OnStart, TaskJob
 from tower.executors.process.cgroups import Cgroups, Group
 from tower.executors.process.child import Child, Plan
+from tower.executors.process.folders import Key, entrust, hand_over, key_of, own
 from tower.executors.process.isolation import SANDBOX, Isolation, Mode
 from tower.executors.process.slot import Slot
 from tower.executors.process.template import Template, UnsafeError
 from tower.executors.process.work import Work
 
-_Key = tuple[Path, Path | None, tuple[Path, ...], tuple[Path, ...]]
-"""An interpreter, a bundle, what else is read, and the folders whose entries belong to one attempt each."""
 _DETECT = object()
 
 
@@ -53,9 +51,9 @@ class ProcessExecutor:
         self._package = package
         self._idle_seconds = idle_seconds
         self._largest_pool = largest_pool
-        self._templates: dict[_Key, Template] = {}
+        self._templates: dict[Key, Template] = {}
         self._leaving: set[asyncio.Task[None]] = set()
-        self._unsafe: set[tuple[_Key, str]] = set()
+        self._unsafe: set[tuple[Key, str]] = set()
         self._works: set[Work] = set()
         self._slots: dict[Path, Slot] = {}
         self._reaper: asyncio.TimerHandle | None = None
@@ -73,7 +71,7 @@ class ProcessExecutor:
         if slot is not None:
             return self._give(slot, job, on_output=on_output, on_start=on_start)
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
-        key = _key(job)
+        key = key_of(job)
         try:
             if job.command:
                 self._spawn(list(job.command), job=job, work=work)
@@ -108,7 +106,7 @@ class ProcessExecutor:
         is started with the same `directory` gets the process. `gone` is called when it ended without one,
         with whether another one would fare no better.
         """
-        key = _key(job)
+        key = key_of(job)
         template = self._templates.get(key)
         if self._closed or template is None or job.command or job.alone or (key, job.module) in self._unsafe:
             return False
@@ -144,10 +142,10 @@ class ProcessExecutor:
 
     def _prepare(self, template: Template, slot: Slot) -> bool:
         job = slot.job
-        temporary = _hand_over(job, template.user)
+        temporary = hand_over(job, template.user)
         message = self._message(job, slot.group)
         message["sandbox"] = self.isolation.attempt(
-            template.shown, own=_own(job), temporary=temporary, memory=job.limits.memory
+            template.shown, own=own(job), temporary=temporary, memory=job.limits.memory
         )
         groups: list[int] = []
         try:
@@ -164,7 +162,7 @@ class ProcessExecutor:
             # its folders are not used by another process: it, or what it left, might still be in them
             slot.drop()
             raise Unavailable("The process that waited for the attempt has ended.")
-        _entrust(job.directory / "inputs.pb", slot.user)
+        entrust(job.directory / "inputs.pb", slot.user)
         work = self._hold(job.limits, slot.group, on_output=on_output, on_start=on_start)
         said = work.hear()
         try:
@@ -208,10 +206,10 @@ class ProcessExecutor:
         return work
 
     async def _fork(self, template: Template, *, job: TaskJob, work: Work) -> None:
-        temporary = _hand_over(job, template.user)
+        temporary = hand_over(job, template.user)
         message = self._message(job, work.group)
         message["sandbox"] = self.isolation.attempt(
-            template.shown, own=_own(job), temporary=temporary, memory=job.limits.memory
+            template.shown, own=own(job), temporary=temporary, memory=job.limits.memory
         )
         groups: list[int] = []
         try:
@@ -272,7 +270,7 @@ class ProcessExecutor:
         if work.group is not None and self._groups is not None:
             self._groups.release(work.group)
 
-    def _template(self, key: _Key, job: TaskJob) -> Template:
+    def _template(self, key: Key, job: TaskJob) -> Template:
         template = self._templates.get(key)
         if template is None or not template.alive:
             self._make_room()
@@ -305,7 +303,7 @@ class ProcessExecutor:
         for _, key in idle[: max(0, surplus)]:
             self._retire(key)
 
-    def _retire(self, key: _Key) -> None:
+    def _retire(self, key: Key) -> None:
         task = asyncio.get_running_loop().create_task(self._templates.pop(key).close())
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
@@ -347,10 +345,10 @@ class ProcessExecutor:
     def _spawn(self, arguments: list[str], *, job: TaskJob | AppJob, work: Work, given: bytes = b"") -> None:
         plan = Plan(groups=tuple(work.group.entries)) if work.group is not None else _own_limits(job.limits)
         user = self.isolation.user()
-        temporary = _hand_over(job, user)
+        temporary = hand_over(job, user)
         shown = self.isolation.program(
             read=[job.python.parent.parent, job.python, job.bundle, *job.needs],
-            write=_own(job),
+            write=own(job),
             directory=job.directory,
             user=user,
             temporary=temporary,
@@ -367,47 +365,6 @@ class ProcessExecutor:
             given=given,
         )
         work.running(child.pid)
-
-
-def _key(job: TaskJob) -> _Key:
-    parents = tuple(dict.fromkeys(folder.parent for folder in _own(job)))
-    return job.python, job.bundle, job.needs, parents
-
-
-def _entrust(path: Path, user: int | None) -> None:
-    """Give a file of Tower's own to who will read it; its folder is a process's already. Raises Fault."""
-    if user is None:
-        return
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Unavailable("The inputs could not be handed over.", cause=str(error)) from error
-    try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1 or facts.st_uid != os.geteuid():
-            raise Unavailable("The inputs could not be handed over.")
-        os.fchown(descriptor, user, user)
-    finally:
-        os.close(descriptor)
-
-
-def _own(job: TaskJob | AppJob) -> tuple[Path, ...]:
-    """The folders that are this one's alone: where it works and where its sockets are."""
-    return tuple(dict.fromkeys((job.directory, job.agent_socket.parent)))
-
-
-def _hand_over(job: TaskJob | AppJob, user: int | None) -> Path:
-    """Give its folders to the user it will be; answers the one for its temporary files."""
-    temporary = job.directory / "tmp"
-    temporary.mkdir(mode=0o700, exist_ok=True)
-    if user is not None:
-        for own in _own(job):
-            for folder, _, names in os.walk(own):
-                for path in (folder, *(os.path.join(folder, name) for name in names)):
-                    os.chown(path, user, user, follow_symlinks=False)
-    return temporary
 
 
 def _own_limits(limits: Limits) -> Plan:
