@@ -40,6 +40,7 @@ _TEXT = click.option(
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The Cedar policies.",
 )
+_CEDAR = " A file of Cedar is given by --text-file."
 _DRY_RUN = click.option("--dry-run", is_flag=True, default=None, help="Check and try it; change nothing.")
 _HOLDER = (
     click.option("--user", help="Who has it: a user or service."),
@@ -71,9 +72,12 @@ def _fields(file: Path | None, given: dict[str, Any]) -> dict[str, Any]:
         try:
             found = yaml.safe_load(file.read_text())  # type: ignore[no-untyped-call]
         except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise click.BadParameter(f"{file} is neither YAML nor JSON: {error}") from None
+            hint = _CEDAR if "text_file" in given else ""
+            raise click.BadParameter(f"{file} is neither YAML nor JSON: {error}.{hint}") from None
         if not isinstance(found, dict):
-            raise click.BadParameter(f"{file} is no object of fields.")
+            raise click.BadParameter(
+                f"{file} is no object of fields.{_CEDAR if 'text_file' in given else ''}"
+            )
     named = {key: list(value) if isinstance(value, tuple) else value for key, value in given.items()}
     return {**found, **{key: value for key, value in named.items() if value not in (None, [])}}
 

@@ -32,7 +32,8 @@ def create() -> None:
 
 
 @create.command("api-key")
-@click.option("--name", required=True, help="What to call it.")
+@click.argument("called", metavar="[NAME]", required=False)
+@click.option("--name", help="What to call it.")
 @click.option("--user", help="Whose key; another's needs the right to manage keys. [default: yours]")
 @click.option("--role", help="The most that the key may do: admin, contributor or viewer.")
 @click.option("--action", "actions", multiple=True, help="An action it may do, as task:run; may be repeated.")
@@ -49,7 +50,7 @@ def create() -> None:
 @options
 @click.pass_context
 def api_key(context: click.Context, /, **given: Any) -> None:
-    """Make an API key and print it, once.
+    """Make an API key under NAME and print it, once.
 
     The key alone goes to standard output. It is also kept in ~/.flyte/keys.json (or $FLYTE_HOME), readable by
     you alone, so that `flyte get api-key NAME` can print it again on this machine.
@@ -57,6 +58,10 @@ def api_key(context: click.Context, /, **given: Any) -> None:
     --role, --action, and --project and --domain behind `api-key`, are a ceiling: the key never has more than
     its owner's rights within it.
     """
+    names = {name for name in (given.pop("called"), given["name"]) if name}
+    if len(names) != 1:
+        raise click.UsageError("The name is missing." if not names else "There are two names.")
+    (given["name"],) = names
     ceiling = {name: given.get(name) for name in ("project", "domain")}
     target = narrowed(context.obj, given)
     call(target, lambda: _create(target, ceiling=ceiling, **given))

@@ -7,7 +7,7 @@ import email.utils
 import json
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
@@ -42,13 +42,16 @@ def doctor(context: click.Context, /, **given: Any) -> None:
     Ends with status 1 when something is not well.
     """
     target = narrowed(context.obj, given)
-    findings = asyncio.run(_examine(target))
+    findings = [
+        replace(each, remedy="" if each.well else in_options(each.remedy))
+        for each in asyncio.run(_examine(target))
+    ]
     if target.output == "json":
         print_json(findings)
     for finding in findings if target.output != "json" else ():
         click.echo(f"{'ok  ' if finding.well else 'BAD '} {finding.what}: {finding.told}")
-        if not finding.well and finding.remedy:
-            click.echo(f"     {in_options(finding.remedy)}")
+        if finding.remedy:
+            click.echo(f"     {finding.remedy}")
     if not all(finding.well for finding in findings):
         context.exit(Exit.FAILURE)
 

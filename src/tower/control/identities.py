@@ -262,7 +262,9 @@ class Identities:
         """Inside a transaction whose caller was authorised."""
         row = UserRow(subject, kind.value, name, email, tx.now, principal.subject, None)
         if not store.add_user(tx, row):
-            raise AlreadyExists(f"There is already a user {subject}.")
+            raise AlreadyExists(
+                f"There is already a user {subject}.", hint="Update that one, or take another name."
+            )
         self._access.record(
             tx,
             principal,

@@ -85,7 +85,7 @@ class Projects:
         try:
             await self._db.write(write)
         except IntegrityError as error:
-            raise AlreadyExists(f"There is a project {name} already.") from error
+            raise AlreadyExists(f"There is a project {name} already.", hint="Take another name.") from error
         return self._projects()[name]
 
     async def update(

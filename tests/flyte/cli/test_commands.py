@@ -237,6 +237,23 @@ def test_k02_a_key_is_printed_once_alone_and_kept_for_its_owner(shell: Shell) ->
     assert key not in shell("get", "api-key", "-o", "json").out
 
 
+@pytest.mark.parametrize("text", ["forbid (principal, action, resource);", "permit(x: [", "freeze"])
+def test_cedar_in_the_place_of_fields_is_told_its_option(shell: Shell, tmp_path: Path, text: str) -> None:
+    (tmp_path / "freeze.cedar").write_text(text)
+    ended = shell("create", "policy", "freeze", "-f", str(tmp_path / "freeze.cedar"))
+    assert (ended.status, ended.out) == (2, "")
+    assert "--text-file" in ended.err
+
+
+def test_a_key_is_named_in_either_way_and_once(shell: Shell) -> None:
+    for words in (("other-key",), ("other-key", "--name", "other-key")):
+        assert shell("create", "api-key", *words).out.startswith("twr_made")
+        assert shell.tower.asked[-1] == ("POST", {"name": "other-key", "format": "twr"})
+    for words in ((), ("one", "--name", "two")):
+        ended = shell("create", "api-key", *words)
+        assert (ended.status, ended.out) == (2, "")
+
+
 def test_k02_the_ceiling_is_what_stands_behind_the_command(shell: Shell) -> None:
     shell("--project", "one", "create", "api-key", "--name", "k", FLYTE_DOMAIN="staging")
     assert shell.tower.asked[-1][1] == {"name": "k", "format": "twr"}

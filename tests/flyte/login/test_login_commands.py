@@ -196,6 +196,7 @@ def test_doctor_says_what_is_wrong(terminal: Terminal) -> None:
     assert findings["connection"]["well"]
     assert not findings["credential"]["well"]
     assert "flyte login" in findings["credential"]["remedy"]
+    assert not [each for each in findings.values() if each["well"] and each["remedy"]]
     terminal("login", "--key", text=f"{terminal.tower.keys['carol']}\n")
     well = terminal("doctor")
     assert well.returncode == 0, well.stdout
