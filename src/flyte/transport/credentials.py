@@ -10,7 +10,7 @@ import binascii
 import hashlib
 import secrets
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol, runtime_checkable
+from typing import Final, Literal, NoReturn, Protocol, SupportsIndex, runtime_checkable
 
 from flyte import _context
 from flyte.errors import InitializationError, MissingCallerError, UnauthenticatedError
@@ -123,8 +123,17 @@ def digest(kind: str, *parts: str) -> str:
     return hasher.hexdigest()
 
 
+class Unwritten:
+    """What holds a credential and is neither copied nor pickled: nothing keeps it by accident."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, protocol: SupportsIndex, /) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} holds a credential, which is not written down.")
+
+
 @dataclass(frozen=True, slots=True)
-class Static:
+class Static(Unwritten):
     """One API key, for every call of the session."""
 
     key: str = field(repr=False)
@@ -203,7 +212,7 @@ def refuse_caller_metadata() -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
+class ApiKey(Unwritten):
     """An API key as it was handed over.
 
     :ivar bearer: what is sent.

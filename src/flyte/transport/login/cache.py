@@ -17,6 +17,7 @@ from typing import Any
 
 from flyte._config import Endpoint, flag
 from flyte.errors import FlyteError
+from flyte.transport.credentials import Unwritten
 from flyte.transport.login.records import PrivateRecords, folder, is_at, place
 
 _SERVICE = "flyte"
@@ -30,7 +31,7 @@ class LoginCacheError(FlyteError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Unwritten):
     """A login at one control plane, or an API key kept for it.
 
     :ivar expires_at: when the access token ends, seconds since the epoch.
