@@ -50,6 +50,10 @@ class Waiting:
         """How many of these actions wait."""
         return sum(1 for key in self._keys if key in keys)
 
+    def waits(self, key: ActionKey) -> bool:
+        """Whether this action waits."""
+        return key in self._keys
+
     @contextmanager
     def waiting(self, key: ActionKey) -> Iterator[None]:
         """The action waits during the block."""

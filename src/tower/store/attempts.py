@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import (
@@ -46,6 +47,19 @@ class End:
 def queued(reader: Reader, limit: int) -> list[ActionKey]:
     """The next actions: what runs ask for before new runs, the deepest first; then what waits longest."""
     return [ActionKey(*row) for row in reader.execute(_NEXT, {"limit": limit})]
+
+
+def queued_of_others(reader: Reader, busy: Sequence[ActionKey]) -> ActionKey | None:
+    """The next action of somebody whom none of these actions acts for, or None."""
+    people = {reader.execute(_PERSON, _where(key)).scalar() for key in busy}
+    statement = (
+        select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
+        .where(_QUEUED, actions.c.executed_by.not_in(people))
+        .order_by(actions.c.turn, actions.c.queued_at)
+        .limit(1)
+    )
+    found = reader.execute(statement).first()
+    return None if found is None else ActionKey(*found)
 
 
 def next_queue_deadline(reader: Reader) -> float | None:
@@ -212,6 +226,7 @@ _ATTEMPT_KEY = and_(
 _BEGAN = func.coalesce(actions.c.started_at, bindparam("began"))
 _COUNT = actions.c.attempts == bindparam("w_attempts")
 _PHASE = prepared(select(actions.c.phase).where(_KEY))
+_PERSON = prepared(select(actions.c.executed_by).where(_KEY))
 _NEXT = prepared(
     select(actions.c.project, actions.c.domain, actions.c.run, actions.c.action)
     .where(_QUEUED)

@@ -391,6 +391,26 @@ async def test_the_person_in_the_row_cannot_be_changed_by_the_process(house: Hou
     assert env["RUN_NAME"] == key.run
 
 
+async def test_the_long_runs_of_one_person_keep_nobody_else_out(idle: House) -> None:
+    """T45: all places are taken, and runs of the same person wait for them; others' start all the same."""
+    idle.settle(parallel_attempts=2)
+    await idle.reconcile.start()
+    long = [await idle.launch("wait") for _ in range(2)]
+    for key in long:
+        await idle.printed(key, "waiting")
+    queued = [await idle.launch("add", {"x": 1, "y": 1}) for _ in range(3)]
+    for person in ("bob", "carol", "bob"):
+        key = await idle.launch("add", {"x": 1, "y": 2}, executed_by=person)
+        async with asyncio.timeout(60):
+            while not idle.attempts(key):
+                if any(at <= idle.clock.time + 2 for at, _ in idle.clock.timers):
+                    idle.clock.advance(2)  # it is looked for now and then
+                await asyncio.sleep(0)
+        row = await idle.until(key)
+        assert (row.phase, row.executed_by) == (Phase.SUCCEEDED, person)
+    assert [idle.row(key).phase for key in queued] == [Phase.QUEUED] * 3
+
+
 async def test_an_attempt_that_only_waits_for_others_needs_no_place(idle: House) -> None:
     waiting = Waiting(events=idle.events)
     idle.settle(parallel_attempts=1)

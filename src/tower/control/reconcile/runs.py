@@ -155,7 +155,7 @@ class Reconcile:
         self._woken.set()
 
     def _watch_deadlines(self) -> None:
-        """There is no room: see to those that wait too long.
+        """There is no room: see to those that wait too long, and to those who have none of it.
 
         A look is a scan of all that waits: one a second at most, and never more than one percent of the time.
         """
@@ -181,6 +181,25 @@ class Reconcile:
         if deadline is not None:
             wait = max(0.0, deadline - self._parts.clock.now())
             self._deadline = self._parts.timers.later(wait, self._due)
+        self._let_in()
+
+    def _let_in(self) -> None:
+        """Start something of one for whom nothing runs: what others run keeps nobody out (T45).
+
+        All together are so at most twice as many; who has such a place has one less when others end.
+        """
+        if self._draining or not -self._parts.settings.parallel_attempts < self._room() <= 0:
+            return
+        if self._taken:  # for whom is not known yet
+            self._look_due = True
+            return
+        waiting = self._parts.waiting
+        busy = [key for key in self._active if waiting is None or not waiting.waits(key)]
+        key = self._parts.db.read_now(lambda reader: store.queued_of_others(reader, busy))
+        if key is not None:
+            self._look_due = True
+            if key not in self._active:
+                self._launch(key)
 
     def _due(self) -> None:
         self._deadline = None
