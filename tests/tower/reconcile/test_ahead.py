@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -66,6 +67,11 @@ async def ahead(processes: Processes, rooms: Rooms) -> AsyncIterator[Ahead]:
     ahead.close()
 
 
+async def removed(rooms: Rooms) -> None:
+    """Wait for what is being removed."""
+    await asyncio.gather(*rooms._leaving)
+
+
 async def test_one_waits_for_the_next_attempt_of_its_kind_and_is_taken_once(
     ahead: Ahead, processes: Processes
 ) -> None:
@@ -97,7 +103,7 @@ async def test_the_room_of_one_that_ended_goes_and_another_may_come(
     ahead.expect(KIND, task="t")
     ((directory, (_, gone)),) = processes.jobs.items()
     gone(False)
-    await rooms.close()
+    await removed(rooms)
     assert not directory.exists()
     ahead.expect(KIND, task="t")
     assert len(processes.jobs) == 2
@@ -117,7 +123,7 @@ async def test_where_none_can_wait_now_no_room_is_left(
 ) -> None:
     processes.can = False
     ahead.expect(KIND, task="t")
-    await rooms.close()
+    await removed(rooms)
     assert list((tmp_path / "work").glob("*/*")) == []
     processes.can = True
     ahead.expect(KIND, task="t")
@@ -146,7 +152,7 @@ async def test_at_the_end_all_leave_and_none_comes(
     assert not processes.waiting
     ahead.expect(KIND, task="t")
     assert not processes.waiting
-    await rooms.close()
+    await removed(rooms)
     assert list((tmp_path / "work").glob("*/*")) == []
 
 
