@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 import rich_click as click
 
 from ._command import Target, remote
+from ._newfile import new_file
 from ._output import print_records
 
 _PAGE = 500
@@ -70,7 +71,7 @@ async def audit(target: Target, *, limit: int, export: Path | None, **given: Any
 
 async def _export(session: Any, path: Path) -> None:
     after, first, last = 0, True, 0
-    with path.open("x") as file:
+    with new_file(path) as file:
         while True:
             part = await session.json("GET", f"/api/v1/audit/chain?{urlencode({'after': after})}")
             records, signed = part["records"], part["checkpoints"]

@@ -24,6 +24,7 @@ from tower.cli.administration import (
     runs_over,
     span,
 )
+from tower.cli.newfile import new_file
 from tower.identity.signing import SigningKey
 
 NOT_FOUND = 4
@@ -103,7 +104,7 @@ def export(tower: Administration, *, to: Path | None) -> None:
         if to is None:
             sys.stdout.writelines(lines)
             return
-        with to.open("x") as file:
+        with new_file(to) as file:
             file.writelines(lines)
     print(f"written to {to}")
 

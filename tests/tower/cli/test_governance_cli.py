@@ -161,6 +161,15 @@ def test_the_audit_is_filtered_exported_and_proved(tower: Tower, tmp_path: Path)
         else:
             tower.tower("audit", "export", "--to", str(file))
         assert tower.tower("audit", "verify", "--file", str(file)).status == 0
+        assert file.stat().st_mode & 0o777 == 0o600
+        for place, word in ((file, "already"), (tmp_path / "nowhere" / "x", "cannot be written")):
+            before = file.read_bytes()
+            if name == "sdk":
+                again = tower.flyte("get", "audit", "--export", str(place), user="admin", check=False)
+            else:
+                again = tower.tower("audit", "export", "--to", str(place), check=False)
+            assert (again.status, word in again.err) == (2, True), again.err
+            assert file.read_bytes() == before
         lines = file.read_text().splitlines()
         edited = [line.replace('"subject":"admin"', '"subject":"alice"', 1) for line in lines]
         damaged = tmp_path / f"{name}-edited.jsonl"
