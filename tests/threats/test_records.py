@@ -104,7 +104,7 @@ async def main():
     assert found == []
 
 
-ROUNDS = 7
+ROUNDS = 100
 
 
 def furnished(lab: Lab) -> str:
@@ -242,13 +242,19 @@ def plain_words(answer: httpx.Response) -> str:
 
 def test_t43_hidden_is_absent(lab: Lab) -> None:
     run = furnished(lab)
-    rounds = [pairs(lab, run) for _ in range(ROUNDS)]
-    for name, (hidden, absent) in rounds[0].items():
-        assert plain_words(hidden) == plain_words(absent), name
-        assert hidden.status_code in {403, 404}, name
-        # a class of time: the least of many rounds, where nothing else of the machine is in it
-        took = [min(each[name][which].elapsed.total_seconds() for each in rounds) for which in (0, 1)]
-        assert max(took) < 3 * min(took) + 0.005, (name, took)
+    least: dict[str, list[float]] = {}
+    for number in range(ROUNDS):
+        for name, both in pairs(lab, run).items():
+            hidden, absent = both
+            assert plain_words(hidden) == plain_words(absent), name
+            assert hidden.status_code in {403, 404}, name
+            # a class of time: the least of so many rounds that nothing else of the machine is in it
+            took = [answer.elapsed.total_seconds() for answer in both]
+            least[name] = [min(times) for times in zip(took, least.get(name, took), strict=True)]
+        apart = {name: took for name, took in least.items() if max(took) > 3 * min(took) + 0.005}
+        if number >= 6 and not apart:
+            break
+    assert apart == {}
     asked = runs.ListRunsRequest()
     asked.project_id.name, asked.project_id.domain = PROJECT, DOMAIN
     assert lab.rpc("dave", "workflow.RunService/ListRuns", asked).content == b""
