@@ -14,7 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from tower.clock import SystemClock
 from tower.errors import Unavailable
 from tower.store.database import Database, Reader, Transaction
-from tower.store.schema import apps, meta, users
+from tower.store.schema import meta, users
+from tower.store.schema_apps import apps
 
 Factory = Callable[[], Database]
 

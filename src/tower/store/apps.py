@@ -12,7 +12,7 @@ from tower.errors import Invalid
 from tower.states import AppStatus, Desired
 from tower.store.database import Reader, Transaction
 from tower.store.listing import Filter, Page, Seen, compare, within
-from tower.store.schema import app_revisions, apps
+from tower.store.schema_apps import app_revisions, apps
 
 
 @dataclass(frozen=True, slots=True)

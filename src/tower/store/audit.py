@@ -9,7 +9,7 @@ from sqlalchemy import Select, func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from tower.audit import Break, Checkpoint, Entry, Head, Outcome, Record, sealed, verify
-from tower.store.schema import audit, audit_checkpoints
+from tower.store.schema_audit import audit, audit_checkpoints
 from tower.store.transaction import Form, Reader, Transaction
 
 _HEAD = "audit.head"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from tower.store.migrations import revision
-from tower.store.schema import audit
+from tower.store.schema_audit import audit
 
 
 @dataclass(frozen=True, slots=True)

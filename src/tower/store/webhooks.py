@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from sqlalchemy import ColumnElement, and_, bindparam, select
 from sqlalchemy import insert as insert_into
 
-from tower.store.schema import webhook_deliveries, webhooks
+from tower.store.schema_apps import webhook_deliveries, webhooks
 from tower.store.transaction import Reader, Transaction
 
 

@@ -14,7 +14,7 @@ from tower.control import auditing
 from tower.control.auditing import PROMPT, SECONDS_BETWEEN, prove_home
 from tower.errors import Denied
 from tower.identity.authenticators import MACHINE
-from tower.store.schema import audit, audit_checkpoints
+from tower.store.schema_audit import audit, audit_checkpoints
 
 
 @pytest.fixture

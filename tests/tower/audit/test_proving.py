@@ -29,7 +29,7 @@ from tower.control.proving import (
 from tower.errors import Denied, Invalid
 from tower.identity.authenticators import MACHINE
 from tower.identity.signing import SigningKey
-from tower.store.schema import audit, audit_checkpoints
+from tower.store.schema_audit import audit, audit_checkpoints
 
 KEY = SigningKey.generate()
 

@@ -325,7 +325,7 @@ async def test_the_secret_is_in_no_row_no_answer_and_no_record(post: Post) -> No
 async def test_a_sealed_secret_that_was_moved_to_another_row_opens_nothing(post: Post) -> None:
     from sqlalchemy import update
 
-    from tower.store.schema import webhooks
+    from tower.store.schema_apps import webhooks
 
     await post.map("/github")
     await post.map("/hmac", secret="quite another secret")

@@ -17,8 +17,8 @@ from tower.identity.authenticators import MACHINE
 from tower.identity.principal import Actor, ActorKind, Credential, CredentialKind, Kind, Principal
 from tower.identity.signing import SigningKey
 from tower.identity.webhooks import Scheme
-from tower.store import schema as tables
 from tower.store import webhooks as store
+from tower.store.schema_audit import audit
 
 PLACE = (PROJECT, DOMAIN, "hooks")
 SENTENCE = "The webhook that this run was asked for by was deleted or replaced."
@@ -61,9 +61,7 @@ class Hooks:
 
     async def records(self, event: str) -> list[Any]:
         """What the audit says of an event, oldest first."""
-        query = (
-            select(tables.audit.c.detail).where(tables.audit.c.event == event).order_by(tables.audit.c.seq)
-        )
+        query = select(audit.c.detail).where(audit.c.event == event).order_by(audit.c.seq)
         return await self.grounds.world.db.read(lambda reader: list(reader.execute(query).scalars()))
 
 

@@ -10,6 +10,8 @@ from sqlalchemy.engine import Connection
 from tower.errors import Precondition
 from tower.store import (  # noqa: F401  (their tables are in the metadata)
     schema_agents,
+    schema_apps,
+    schema_audit,
     schema_blobs,
     schema_oauth,
     schema_schedules,
