@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
@@ -130,6 +131,20 @@ async def test_where_none_can_wait_now_no_room_is_left(
     ready = ahead.take(KIND)
     assert ready is not None
     ahead.release(ready)
+
+
+async def test_where_no_room_can_be_made_nothing_happens(
+    ahead: Ahead, processes: Processes, rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempt that runs has nothing to do with it."""
+
+    def full(*, beside: str) -> object:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(rooms, "make", full)
+    ahead.expect(KIND, task="t")
+    assert not processes.jobs
+    assert ahead.take(KIND) is None
 
 
 async def test_only_so_many_wait_the_oldest_leaves(ahead: Ahead, processes: Processes) -> None:

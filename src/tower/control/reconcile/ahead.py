@@ -87,10 +87,16 @@ class Ahead:
         return self._ready.pop(kind)
 
     def expect(self, kind: Kind, *, task: str) -> None:
-        """Another attempt of this kind may come; nothing happens where one is expected already."""
+        """Another attempt of this kind may come; nothing happens where one is expected already.
+
+        Nor does anything where a room cannot be made: the next attempt then finds out why.
+        """
         if self._closed or kind in self._ready or kind in self._hopeless:
             return
-        room = self._rooms.make(beside=kind.beside)
+        try:
+            room = self._rooms.make(beside=kind.beside)
+        except OSError:
+            return
         try:
             listener = self._listening(room.agent_socket)
         except OSError:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -114,19 +115,19 @@ class ProcessExecutor:
             group = self._group(job.limits)
         except Unavailable:
             return False
-        slot = Slot(job, user=template.user, group=group, left=self._end_slot, gone=gone)
-        try:
-            said = self._prepare(template, slot)
-        except OSError:
-            said = False
-        finally:
-            slot.theirs.close()
-        if said:
-            self._slots[job.directory] = slot
-        else:
-            slot.drop()
-            if group is not None and self._groups is not None:
-                self._groups.release(group)
+        said = False
+        with suppress(OSError):
+            slot = Slot(job, user=template.user, group=group, left=self._end_slot, gone=gone)
+            try:
+                said = self._prepare(template, slot)
+            finally:
+                slot.theirs.close()
+                if said:
+                    self._slots[job.directory] = slot
+                else:
+                    slot.drop()
+        if not said and group is not None and self._groups is not None:
+            self._groups.release(group)
         return said
 
     def waits(self, directory: Path) -> bool:
