@@ -190,6 +190,7 @@ class Standing:
             "via_trigger": self.via_trigger,
             "parent": self.parent,
             "created_at": self.created_at.isoformat() if self.created_at is not None else None,
+            "started_at": self.started_at.isoformat() if self.started_at is not None else None,
             "ended_at": self.ended_at.isoformat() if self.ended_at is not None else None,
         }
 

@@ -199,7 +199,8 @@ def _die_with_template() -> None:
 
 def _limit(limits: Limits) -> None:
     for kind, value in (
-        (resource.RLIMIT_CORE, 0),
+        # at 0 a program that catches dumps still gets one from the kernel; at 1 neither it nor a file does
+        (resource.RLIMIT_CORE, 1),
         (resource.RLIMIT_DATA, limits.memory),
         (resource.RLIMIT_NPROC, limits.processes),
     ):

@@ -182,7 +182,7 @@ async def test_inputs_and_outputs(plane: Plane) -> None:
     assert outputs.named == {"o0": 5}
     whole = await run.to_dict.aio()
     assert (whole["outputs"], whole["phase"], whole["error"]) == ({"o0": 5}, "SUCCEEDED", None)
-    assert {"name", "url", "task", "version", "executed_by", "via_app", "created_at", "ended_at"} <= set(
+    assert {"name", "url", "task", "version", "executed_by", "via_app", "created_at", "started_at"} <= set(
         whole
     )
     plane.on(f"{DATA}GetActionData", Refusal("permission_denied", status=403))

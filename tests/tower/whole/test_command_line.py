@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("seeds")
 
 FIELDS = {
     "name", "phase", "url", "project", "domain", "task", "version", "executed_by", "via_app", "created_at",
-    "ended_at", "error", "outputs",
+    "started_at", "ended_at", "error", "outputs",
 }  # fmt: skip
 
 

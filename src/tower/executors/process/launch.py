@@ -207,7 +207,7 @@ def prepare(plan: dict[str, Any]) -> None:
         if os.getppid() != plan["parent"]:  # it ended before the line above
             os._exit(_CANNOT_EXECUTE)
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_CORE, 1)  # no file, and other than at 0 nothing for a program that catches dumps
     # says for all time that Tower started this: the administration socket asks for it (tower.agent.attest)
     limit(_RLIMIT_LOCKS, 0)
     for name, kind in (
