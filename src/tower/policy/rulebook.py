@@ -24,6 +24,12 @@ MAX_TEXT = 32 * 1024
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 """The names of policies, roles and groups."""
 
+_MOST_BRACKETS = 200
+"""In one policy, whatever they are in: Cedar's parser ends the process where too many are open at once."""
+
+_DEEPEST = 110
+"""Of a policy in Cedar's JSON form, which is read back to 128: about fifty conditions in a row."""
+
 _OPEN_TYPES = {"User", "Group", "Action"}
 _BUILT_IN = {*Role, *LISTED}
 
@@ -111,13 +117,19 @@ def read(document: Written, *, schema: str) -> tuple[Statement, ...]:
 
 
 def _statement(document: Written, line: int, text: str, *, schema: str, single: bool) -> Statement:
+    if sum(map(text.count, "([{")) > _MOST_BRACKETS:
+        raise _wrong(document, line, f"more than {_MOST_BRACKETS} brackets in one policy")
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
+    except RecursionError:
+        raise _wrong(document, line, _TOO_DEEP) from None
     except ValueError as error:
         raise _wrong(document, _where(line, text, str(error)), str(error)) from None
     if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
         raise _wrong(document, line, "templates are not offered")
     (policy,) = parsed["staticPolicies"].values()
+    if _depth(policy) > _DEEPEST:
+        raise _wrong(document, line, _TOO_DEEP)
     checked = cedarpy.validate_policies(text, schema)
     if not checked.validation_passed:
         problem = re.sub(r"^for policy `policy0`, ", "", str(checked.errors[0].error))
@@ -139,6 +151,23 @@ def _statement(document: Written, line: int, text: str, *, schema: str, single: 
     policy["annotations"] = {"id": label}
     policy["conditions"] = [*_scope(document), *policy["conditions"]]
     return Statement(document.name, line, label, policy, _names(policy))
+
+
+_TOO_DEEP = "too many conditions in a row or within one another; make several policies of them"
+
+
+def _depth(value: Any) -> int:
+    """How deep lists and objects lie in one another, as far as it matters."""
+    depth, level = 0, [value]
+    while level and depth <= _DEEPEST:
+        depth += 1
+        level = [
+            inner
+            for each in level
+            if isinstance(each, dict | list)
+            for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth
 
 
 def _scope(document: Written) -> list[dict[str, Any]]:
@@ -192,7 +221,7 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Each policy and the line that it begins on: what ends in `;` outside of strings and comments."""
     start, line, begins = 0, 1, 0
-    for token in re.finditer(r'//[^\n]*|"(?:\\.|[^"\\])*"?|\n|;|\S', text, re.DOTALL):
+    for token in re.finditer(r'//[^\n\r]*|"(?:\\.|[^"\\])*"?|\n|;|\S', text, re.DOTALL):
         piece = token[0]
         if piece == "\n":
             line += 1
