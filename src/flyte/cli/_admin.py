@@ -1,4 +1,4 @@
-"""`flyte create|get|update|delete user|service|group|role|binding|policy`: over the administration interface.
+"""`flyte create|get|update|delete user|service|group|role|policy`: over the administration interface.
 
 Each takes its fields as options, or from a file: `-f FILE` has a YAML or JSON object of them. What stands in
 an option wins.
@@ -22,7 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 API = "/api/v1"
 PAGE_LIMIT = 100_000
 
-_FILE = click.option(
+FILE = click.option(
     "-f",
     "--file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -42,19 +42,13 @@ _TEXT = click.option(
 )
 _CEDAR = " A file of Cedar is given by --text-file."
 _DRY_RUN = click.option("--dry-run", is_flag=True, default=None, help="Check and try it; change nothing.")
-_HOLDER = (
-    click.option("--user", help="Who has it: a user or service."),
-    click.option("--group", help="Who has it: a group."),
-    click.option("--role", help="admin, contributor, viewer or one of your own."),
-)
-_THING = (
+THING = (
     click.option("--task", help="For this task alone."),
     click.option("--app", help="For this app alone."),
 )
-_SERVICE = click.option("--service", help="For this service alone, with the role act-as.")
 
 
-def _with(*given: Callable[[F], F]) -> Callable[[F], F]:
+def with_all(*given: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for each in reversed(given):
             function = each(function)
@@ -89,32 +83,32 @@ def _named(fields: dict[str, Any]) -> str:
     return name
 
 
-def _path(noun: str, name: str = "") -> str:
+def path_of(noun: str, name: str = "") -> str:
     return f"{API}/{noun}" + (f"/{quote(name, safe='')}" if name else "")
 
 
-async def _ask(method: str, path: str, body: Any = None) -> Any:
+async def ask(method: str, path: str, body: Any = None) -> Any:
     from flyte._init import current_session
 
     return await current_session().json(method, path, body)
 
 
-def _send(
+def send(
     context: click.Context, method: str, noun: str, fields: dict[str, Any], *, in_path: bool = False
 ) -> None:
     """One change from the fields; prints what came of it."""
     target = context.obj
     name = _named(fields) if in_path or noun != "bindings" else ""
     body = {key: value for key, value in fields.items() if not (in_path and key == "name")}
-    path = _path(noun, name if in_path else "")
-    made = call(target, lambda: _ask(method, path, body))
+    path = path_of(noun, name if in_path else "")
+    made = call(target, lambda: ask(method, path, body))
     if body.get("dry_run"):
         click.echo("It would hold. Nothing was changed: this was a dry run.", err=True)
     if made is not None:
         print_record(made, output=target.output)
 
 
-def _enter(context: click.Context, given: dict[str, Any], *, scoped: bool = False) -> dict[str, Any]:
+def enter(context: click.Context, given: dict[str, Any], *, scoped: bool = False) -> dict[str, Any]:
     """Take the shared options out; project and domain behind the command are fields where `scoped`."""
     scope = {key: given.get(key) for key in ("project", "domain")} if scoped else {}
     context.obj = narrowed(context.obj, given)
@@ -140,54 +134,45 @@ def _policy_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 @click.command("user")
-@_with(
-    _NAME, _DISPLAY, _EMAIL, click.option("--role", help="A first role, in --project and --domain."), _FILE
+@with_all(
+    _NAME, _DISPLAY, _EMAIL, click.option("--role", help="A first role, in --project and --domain."), FILE
 )
 @options
 @click.pass_context
 def create_user(context: click.Context, /, **given: Any) -> None:
     """Add the person NAME."""
-    _send(context, "POST", "users", _enter(context, given, scoped=True))
+    send(context, "POST", "users", enter(context, given, scoped=True))
 
 
 @click.command("service")
-@_with(_NAME, _DISPLAY, click.option("--role", help="A first role, in --project and --domain."), _FILE)
+@with_all(_NAME, _DISPLAY, click.option("--role", help="A first role, in --project and --domain."), FILE)
 @options
 @click.pass_context
 def create_service(context: click.Context, /, **given: Any) -> None:
     """Add the service identity NAME: for programs, with no person behind it."""
-    _send(context, "POST", "users", {**_enter(context, given, scoped=True), "service": True})
+    send(context, "POST", "users", {**enter(context, given, scoped=True), "service": True})
 
 
 @click.command("group")
-@_with(_NAME, _MEMBER, _EXTERNAL, _DESCRIPTION, _FILE)
+@with_all(_NAME, _MEMBER, _EXTERNAL, _DESCRIPTION, FILE)
 @options
 @click.pass_context
 def create_group(context: click.Context, /, **given: Any) -> None:
     """Make the group NAME."""
-    _send(context, "POST", "groups", _enter(context, given))
+    send(context, "POST", "groups", enter(context, given))
 
 
 @click.command("role")
-@_with(_NAME, _ACTION, _DESCRIPTION, _FILE)
+@with_all(_NAME, _ACTION, _DESCRIPTION, FILE)
 @options
 @click.pass_context
 def create_role(context: click.Context, /, **given: Any) -> None:
     """Make the role NAME as a list of actions."""
-    _send(context, "POST", "roles", _enter(context, given))
-
-
-@click.command("binding")
-@_with(*_HOLDER, *_THING, _SERVICE, _FILE)
-@options
-@click.pass_context
-def create_binding(context: click.Context, /, **given: Any) -> None:
-    """Give a role, in --project and --domain behind `binding` (default: everywhere)."""
-    _send(context, "POST", "bindings", _enter(context, given, scoped=True))
+    send(context, "POST", "roles", enter(context, given))
 
 
 @click.command("policy")
-@_with(_NAME, _TEXT, *_THING, _DESCRIPTION, _DRY_RUN, _FILE)
+@with_all(_NAME, _TEXT, *THING, _DESCRIPTION, _DRY_RUN, FILE)
 @options
 @click.pass_context
 def create_policy(context: click.Context, /, **given: Any) -> None:
@@ -195,7 +180,7 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
 
     It is checked and tried first; what is wrong is said with its line, and nothing changes.
     """
-    _send(context, "POST", "policies", _policy_fields(_enter(context, given, scoped=True)))
+    send(context, "POST", "policies", _policy_fields(enter(context, given, scoped=True)))
 
 
 # update
@@ -209,32 +194,33 @@ def create_policy(context: click.Context, /, **given: Any) -> None:
         "app-ceiling": "_ceilings:update_ceiling",
         "api-key": "_rotate:api_key",
         "trigger": "_triggers:update_trigger",
+        "binding": "_bindings:update_binding",
     },
 )
 def update() -> None:
-    """Change API keys, secrets, triggers, limits of apps, users, services, groups, roles or policies."""
+    """Change API keys, secrets, triggers, limits of apps, or who may do what."""
 
 
 @update.command("user")
-@_with(
+@with_all(
     _NAME,
     _DISPLAY,
     _EMAIL,
     click.option("--disable/--enable", "disabled", default=None, help="Refuse everything of theirs, or not."),
-    _FILE,
+    FILE,
 )
 @options
 @click.pass_context
 def update_user(context: click.Context, /, **given: Any) -> None:
     """Change the person NAME."""
     disabled = given.pop("disabled")
-    fields = _enter(context, given)
+    fields = enter(context, given)
     name = _named(fields)
     if len(fields) > 1 or disabled is None:
-        _send(context, "PATCH", "users", fields, in_path=True)
+        send(context, "PATCH", "users", fields, in_path=True)
     if disabled is not None:
         verb = "disable" if disabled else "enable"
-        made = call(context.obj, lambda: _ask("POST", f"{_path('users', name)}/{verb}"))
+        made = call(context.obj, lambda: ask("POST", f"{path_of('users', name)}/{verb}"))
         print_record(made, output=context.obj.output)
 
 
@@ -242,37 +228,37 @@ update.add_command(_renamed(update_user, "service", "Change the service identity
 
 
 @update.command("group")
-@_with(
+@with_all(
     _NAME,
     click.option("--add", multiple=True, help="A new member; may be repeated."),
     click.option("--remove", multiple=True, help="A member no longer; may be repeated."),
     _EXTERNAL,
     _DESCRIPTION,
-    _FILE,
+    FILE,
 )
 @options
 @click.pass_context
 def update_group(context: click.Context, /, **given: Any) -> None:
     """Change the group NAME."""
-    _send(context, "PATCH", "groups", _enter(context, given), in_path=True)
+    send(context, "PATCH", "groups", enter(context, given), in_path=True)
 
 
 @update.command("role")
-@_with(_NAME, _ACTION, _DESCRIPTION, _FILE)
+@with_all(_NAME, _ACTION, _DESCRIPTION, FILE)
 @options
 @click.pass_context
 def update_role(context: click.Context, /, **given: Any) -> None:
     """Replace the actions of the role NAME, for all who have it."""
-    _send(context, "PUT", "roles", _enter(context, given), in_path=True)
+    send(context, "PUT", "roles", enter(context, given), in_path=True)
 
 
 @update.command("policy")
-@_with(_NAME, _TEXT, *_THING, _DESCRIPTION, _DRY_RUN, _FILE)
+@with_all(_NAME, _TEXT, *THING, _DESCRIPTION, _DRY_RUN, FILE)
 @options
 @click.pass_context
 def update_policy(context: click.Context, /, **given: Any) -> None:
     """Rewrite the policy NAME, its scope included."""
-    _send(context, "PUT", "policies", _policy_fields(_enter(context, given, scoped=True)), in_path=True)
+    send(context, "PUT", "policies", _policy_fields(enter(context, given, scoped=True)), in_path=True)
 
 
 # get
@@ -280,20 +266,20 @@ def update_policy(context: click.Context, /, **given: Any) -> None:
 
 async def _show(target: Target, noun: str, name: str | None, columns: tuple[str, ...]) -> None:
     if name is not None:
-        print_record(await _ask("GET", _path(noun, name)), output=target.output)
+        print_record(await ask("GET", path_of(noun, name)), output=target.output)
         return
-    found = (await _ask("GET", _path(noun)))[noun]
+    found = (await ask("GET", path_of(noun)))[noun]
     print_records(found, columns=columns, output=target.output)
 
 
 async def _people(target: Target, name: str | None, kind: str) -> None:
     if name is not None:
-        print_record(await _ask("GET", _path("users", name)), output=target.output)
+        print_record(await ask("GET", path_of("users", name)), output=target.output)
         return
     found: list[Any] = []
     after: str | None = ""
     while after is not None and len(found) < PAGE_LIMIT:
-        page = await _ask("GET", f"{_path('users')}?{urlencode({'after': after})}")
+        page = await ask("GET", f"{path_of('users')}?{urlencode({'after': after})}")
         found += [each for each in page["users"] if each["kind"] == kind]
         after = page["next"]
     columns = ("name", "display_name", "email", "disabled", "created_at")
@@ -332,18 +318,6 @@ async def get_role(target: Target, name: str | None) -> None:
     await _show(target, "roles", name, ("name", "actions", "description"))
 
 
-@click.command("binding")
-@click.option("--user", help="Those of a user or service.")
-@click.option("--group", help="Those of a group.")
-@remote
-async def get_binding(target: Target, user: str | None, group: str | None) -> None:
-    """List the roles given."""
-    asked = {key: value for key, value in (("user", user), ("group", group)) if value is not None}
-    found = (await _ask("GET", f"{_path('bindings')}?{urlencode(asked)}"))["bindings"]
-    columns = ("user", "group", "role", "project", "domain", "kind", "name")
-    print_records(found, columns=columns, output=target.output)
-
-
 @click.command("policy")
 @_NAME
 @remote
@@ -360,7 +334,7 @@ def _deleter(noun: str, path: str, what: str) -> click.Command:
     @click.argument("name")
     @remote
     async def delete(target: Target, name: str) -> None:
-        await _ask("DELETE", _path(path, name))
+        await ask("DELETE", path_of(path, name))
         click.echo(f"Deleted {noun} {name}.", err=True)
 
     return delete
@@ -373,14 +347,3 @@ delete_service = _deleter("service", "users", "End the service identity NAME for
 delete_group = _deleter("group", "groups", "Delete the group NAME and what it was given.")
 delete_role = _deleter("role", "roles", "Delete the role NAME that nobody has.")
 delete_policy = _deleter("policy", "policies", "Delete the policy NAME.")
-
-
-@click.command("binding")
-@_with(*_HOLDER, *_THING, _SERVICE)
-@options
-@click.pass_context
-def delete_binding(context: click.Context, /, **given: Any) -> None:
-    """Take a role away, in exactly the scope of --project and --domain behind `binding` (default: all)."""
-    fields = _enter(context, given, scoped=True)
-    call(context.obj, lambda: _ask("DELETE", f"{_path('bindings')}?{urlencode(fields)}"))
-    click.echo("Deleted.", err=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         "service": "_admin:create_service",
         "group": "_admin:create_group",
         "role": "_admin:create_role",
-        "binding": "_admin:create_binding",
+        "binding": "_bindings:create_binding",
         "policy": "_admin:create_policy",
         "secret": "_secret:create_secret",
     },

@@ -18,7 +18,7 @@ from ._command import Group, Target, remote
         "service": "_admin:delete_service",
         "group": "_admin:delete_group",
         "role": "_admin:delete_role",
-        "binding": "_admin:delete_binding",
+        "binding": "_bindings:delete_binding",
         "policy": "_admin:delete_policy",
         "app-ceiling": "_ceilings:delete_ceiling",
         "secret": "_secret:delete_secret",

@@ -24,7 +24,7 @@ _LIMIT = click.option(
         "service": "_admin:get_service",
         "group": "_admin:get_group",
         "role": "_admin:get_role",
-        "binding": "_admin:get_binding",
+        "binding": "_bindings:get_binding",
         "policy": "_admin:get_policy",
         "secret": "_secret:get_secret",
         "audit": "_audit:audit",

@@ -130,6 +130,27 @@ def test_users_and_services_come_change_and_go(tower: Tower, tmp_path: Path) -> 
     assert nobody.status == 4
 
 
+def test_a_role_is_given_in_place_of_another(tower: Tower) -> None:
+    def held() -> list[tuple[str, str]]:
+        rows = tower.flyte("get", "binding", "--user", "rolf", "-o", "json", user="admin").json()
+        assert isinstance(rows, list)
+        return sorted((each["role"], each["project"]) for each in rows)
+
+    def change(role: str, former: str, *more: str) -> int:
+        words = ("update", "binding", "--user", "rolf", "--role", role, "--in-place-of", former, *more)
+        return tower.flyte(*words, user="admin", check=False).status
+
+    tower.flyte("create", "user", "rolf", "--role", "viewer", "--project", "flytesnacks", user="admin")
+    assert change("contributor", "viewer", "--project", "flytesnacks") == 0
+    assert held() == [("contributor", "flytesnacks")]
+    # elsewhere, or not theirs, or no role: nothing is given and nothing is taken
+    assert change("viewer", "contributor") == 5
+    assert change("viewer", "admin", "--project", "flytesnacks") == 5
+    assert change("emperor", "contributor", "--project", "flytesnacks") == 2
+    assert change("contributor", "contributor", "--project", "flytesnacks") == 2
+    assert held() == [("contributor", "flytesnacks")]
+
+
 def test_the_audit_is_filtered_exported_and_proved(tower: Tower, tmp_path: Path) -> None:
     tower.flyte("create", "role", "sly", "--action", "task:run", user="carol", check=False)
     listed = tower.flyte(
