@@ -50,6 +50,7 @@ class Settings:
     max_body: int = 32 * 1024 * 1024
     max_open_runs: int = 100_000
     max_children: int = 1_000
+    max_started: int = 1_000
     max_actions: int = 10_000
     max_triggers: int = 500
     """In each domain of a project."""

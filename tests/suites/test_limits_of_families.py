@@ -22,9 +22,9 @@ MAPPED = """
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[House, Altered]]:
-    """No task asks for more than four others, and nobody has more than eight open runs."""
+    """No task asks for more than four others or starts more than six runs; nobody has more than five open."""
     folder = tmp_path_factory.mktemp("limits")
-    altered = Altered(folder / "altered", max_children=4, max_open_runs=8)
+    altered = Altered(folder / "altered", max_children=4, max_started=6, max_open_runs=5)
     with Tower.started(folder / "home", before=altered.before) as tower:
         tower.add_people()
         for lab in opened(tower):
@@ -77,13 +77,29 @@ STARTED = """
 def test_runs_from_inside_count_as_their_persons(house: House, room: Room) -> None:
     *names, kind, message = room.do(STARTED.replace("PORT", str(house.port)))
     assert kind == "ResourceExhaustedError"
-    assert "8 runs that have not ended" in message
-    assert len(names) == 7
+    assert "5 runs that have not ended" in message
+    assert len(names) == 4
     assert room.who() == "alice"
     started = [house.next() for _ in names]
     for each in started:
         house.abort("alice", each.run)
         each.gone()
+        house.lab.wait("alice", each.run)
+
+
+def test_so_many_runs_and_no_more(site: tuple[House, Altered], house: House, room: Room) -> None:
+    """Those that have ended count, too: nobody starts one after another for ever."""
+    for most in (4, 2):
+        names = room.do(STARTED.replace("PORT", str(house.port)).replace("20", str(most)))
+        assert len(names) == most, names
+        for each in [house.next() for _ in names]:
+            house.abort("alice", each.run)
+            each.gone()
+            house.lab.wait("alice", each.run)
+        site[1].advance(60.0)
+    kind, message = room.do(STARTED.replace("PORT", str(house.port)))
+    assert kind == "ResourceExhaustedError"
+    assert "at most 6 runs" in message
 
 
 def test_a_circle_and_a_depth_are_told(room: Room) -> None:

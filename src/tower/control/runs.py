@@ -14,6 +14,7 @@ from tower.control import endings, lineage, runspecs, specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definition, Definitions, ready
 from tower.control.events import Events
+from tower.control.fanout import Fanout
 from tower.control.inputs import Inputs, Kept
 from tower.control.launches import Launch, Launches, created
 from tower.control.projects import Projects
@@ -76,6 +77,7 @@ class Runs:
         self._settings = settings
         self.quota = Quota(db=db, clock=clock, limit=settings.max_open_runs)
         """Shared with whatever else creates actions."""
+        self._fanout = Fanout(settings.max_started)
         self.launches = Launches(clock=clock, access=access, settings=settings)
         """Shared with whatever else creates actions."""
 
@@ -110,6 +112,7 @@ class Runs:
                 version=definition.row.version,
                 inputs_hash=kept.digest,
             )
+            self._fanout.take(principal)
         row, executor = await self.launches.new(
             principal, asked, definition=definition, decision=decision, kept=kept, request_id=request_id
         )
