@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.files import contents
 from tests.threats.conftest import DOMAIN, PROJECT, opened
 from tests.tower_process import Tower
 
@@ -88,8 +89,8 @@ def test_each_scope_both_ways_for_who_may_use_it(tmp_path: Path) -> None:
                 one = lab.rest(who, "GET", "/secrets/var-org").text
                 assert "var-org" in listed or who != "admin"
                 assert not any(value in listed + one for value in every)
-            kept = [path.read_bytes() for path in (tmp_path / "home").rglob("*") if path.is_file()]
-            assert not any(value.encode() in data for value in every for data in kept)
+            kept = list(contents(tmp_path / "home"))
+            assert not [path for path, data in kept if any(value.encode() in data for value in every)]
             records = lab.audit(event="secret.read", limit="100")
             assert {each["subject"] for each in records} == {"alice", "bob"}
             assert len(records) == 2 * 9
