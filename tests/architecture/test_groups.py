@@ -13,4 +13,4 @@ def test_the_runner_sees_the_group_of_a_test(request: pytest.FixtureRequest) -> 
     """Without that each process has a server of its own, and what two of them share is in their way."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         pytest.skip("one process runs all")
-    assert request.node.nodeid.endswith("@groups")
+    assert request.node.nodeid.endswith("@groups"), "give --dist loadgroup, as make does"
