@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import select
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,6 +212,32 @@ async def test_an_attempt_in_it_is_stopped_as_others_are(executor: ProcessExecut
     await process.stop(30)
     assert (await process.wait()).code == 128 + signal.SIGTERM
     assert not living(process.pid)
+
+
+@pytest.fixture
+def many() -> Iterator[None]:
+    """More descriptors are open than `select` has numbers for, as on a busy server."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 2048:
+        pytest.skip(f"a process of this user may have {hard} descriptors, and 2048 are needed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2048), hard))
+    with ExitStack() as held:
+        while held.enter_context(open("/dev/null", "rb")).fileno() < 1100:
+            pass
+        yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("many")
+async def test_a_busy_server_has_rooms_ahead_too(executor: ProcessExecutor, place: Place) -> None:
+    waiting = await ready(executor, place)
+    assert executor.waits(waiting.job.directory)
+    heard = Heard()
+    process = await executor.start_task(
+        own(waiting.job), on_output=heard.on_output, on_start=heard.pids.append
+    )
+    await heard.until(b"marked")
+    assert (await process.wait()).code == 0
 
 
 async def test_it_ends_with_the_executor(executor: ProcessExecutor, place: Place) -> None:

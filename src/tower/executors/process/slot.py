@@ -121,7 +121,11 @@ class Slot:
             self._gone(refused)
 
     def _lives(self) -> bool:
-        return self._descriptor >= 0 and not select.select([self._descriptor], [], [], 0)[0]
+        if self._descriptor < 0:
+            return False
+        poll = select.poll()  # `select.select` takes no number above 1,023, and a busy server has those
+        poll.register(self._descriptor, select.POLLIN)
+        return not poll.poll(0)
 
     def _kill(self) -> None:
         if self._descriptor >= 0:
