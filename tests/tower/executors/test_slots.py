@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 import select
@@ -24,6 +25,7 @@ from tower.executors.port import Exit, Limits, TaskJob
 from tower.executors.process import ProcessExecutor
 from tower.executors.process.folders import entrust
 from tower.executors.process.isolation import Isolation, Wanted, choose
+from tower.executors.process.work import Work
 
 CODE = """
 import os, signal
@@ -212,6 +214,37 @@ async def test_an_attempt_in_it_is_stopped_as_others_are(executor: ProcessExecut
     await process.stop(30)
     assert (await process.wait()).code == 128 + signal.SIGTERM
     assert not living(process.pid)
+
+
+async def test_one_that_cannot_be_given_its_attempt_ends(
+    executor: ProcessExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await ready(executor, place)
+    works = set(executor._works)
+
+    def full(work: Work) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Work, "hear", full)
+        with pytest.raises(Unavailable):
+            await executor.start_task(own(waiting.job), on_output=lambda _: None, on_start=lambda _: None)
+    assert executor._works == works
+    assert not await asyncio.wait_for(waiting.refused, 60)
+
+
+async def test_the_end_of_one_is_told_without_descriptors(
+    executor: ProcessExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = await ready(executor, place)
+
+    def full(*_: object, **__: object) -> Work:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(executor, "_hold", full)
+        executor.discard(waiting.job.directory)
+        assert not await asyncio.wait_for(waiting.refused, 60)
 
 
 @pytest.fixture

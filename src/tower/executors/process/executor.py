@@ -163,14 +163,25 @@ class ProcessExecutor:
             # its folders are not used by another process: it, or what it left, might still be in them
             slot.drop()
             raise Unavailable("The process that waited for the attempt has ended.")
-        entrust(job.directory / "inputs.pb", slot.user)
-        work = self._hold(job.limits, slot.group, on_output=on_output, on_start=on_start)
-        said = work.hear()
+        work, said = None, -1
         try:
+            entrust(job.directory / "inputs.pb", slot.user)
+            work = self._hold(job.limits, slot.group, on_output=on_output, on_start=on_start)
+            said = work.hear()
             packet = json.dumps(self._message(job, None) | {"done": True}, separators=(",", ":")).encode()
             slot.give(work, packet, said)
+        except BaseException as error:
+            if not slot.given:
+                slot.drop()  # its end gives back the group
+                if work is not None:
+                    work.drop()
+                    self._works.discard(work)
+            if isinstance(error, OSError):
+                raise Unavailable("The attempt could not be started.", cause=str(error)) from error
+            raise
         finally:
-            os.close(said)
+            if said >= 0:
+                os.close(said)
         return work
 
     def _end_slot(self, slot: Slot, status: int) -> None:
@@ -178,7 +189,12 @@ class ProcessExecutor:
         if self._slots.get(slot.job.directory) is slot:
             del self._slots[slot.job.directory]
         limits = slot.job.limits
-        work = self._hold(limits, slot.group, on_output=lambda _: None, on_start=lambda _: None)
+        try:
+            work = self._hold(limits, slot.group, on_output=lambda _: None, on_start=lambda _: None)
+        except OSError:  # there is no descriptor for it
+            if slot.group is not None and self._groups is not None:
+                self._groups.release(slot.group)
+            return
         work.announce(slot.pid)
         work.exited(status)
 
