@@ -247,6 +247,21 @@ async def test_the_end_of_one_is_told_without_descriptors(
         assert not await asyncio.wait_for(waiting.refused, 60)
 
 
+async def test_one_that_cannot_be_held_ends(
+    executor: ProcessExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await first(executor, place)
+
+    def full(pid: int) -> int:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pidfd_open", full)
+        waiting = Waiting(executor, place.job())
+        assert not await asyncio.wait_for(waiting.refused, 60)
+    assert waiting.job.directory not in executor._slots
+
+
 @pytest.fixture
 def many() -> Iterator[None]:
     """More descriptors are open than `select` has numbers for, as on a busy server."""

@@ -250,9 +250,10 @@ class Template:
         """Hold the process itself: its number could be another one's by the time that it gets an attempt."""
         try:
             descriptor = os.pidfd_open(pid) if pid else -1
-        except OSError:
-            return  # it has ended, and `exited` will say so
+        except OSError:  # it has ended, or there is no descriptor for it
+            descriptor = -1
         if descriptor < 0:
+            slot.drop()  # `exited` will say when it has ended
             return
         if slot.pid or self._child_called(name) != pid:
             os.close(descriptor)
