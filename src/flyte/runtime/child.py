@@ -30,6 +30,7 @@ EXIT_NOT_STARTED = 120
 LARGEST_MESSAGE = 128 * 1024
 MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
+_TEMPLATE = os.getpid()
 
 
 def become(start: Start, gate: int, given: Sequence[int], *, sandbox: ModuleType | None) -> NoReturn:
@@ -191,9 +192,8 @@ def _begin(sandbox: ModuleType | None) -> None:
 
 
 def _die_with_template() -> None:
-    parent = os.getppid()
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    if os.getppid() != _TEMPLATE:  # it ended before the line above
         os._exit(EXIT_NOT_STARTED)
 
 

@@ -36,7 +36,7 @@ def look() -> str:
 class Template:
     """A template whose platform this test is."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
         self.bundle = folder / "bundle"
         self.bundle.mkdir()
@@ -49,6 +49,7 @@ class Template:
                 [
                     *(sys.executable, "-P", "-m", "flyte.runtime.worker"),
                     *("--control-fd", str(theirs.fileno()), "--bundle", str(self.bundle)),
+                    *options,
                 ],
                 env={"PATH": "/usr/bin"},
                 pass_fds=[theirs.fileno()],
@@ -160,9 +161,48 @@ def test_it_ends_with_its_template(template: Template) -> None:
     os.close(waiting)
 
 
+ORPHAN = """
+import os
+from flyte.runtime import child
+if (middle := os.fork()) == 0:
+    if (orphan := os.fork()) == 0:
+        child._die_with_template()
+        os._exit(0)
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(orphan, 0)[1]))
+print(os.waitstatus_to_exitcode(os.waitpid(middle, 0)[1]))
+"""
+
+
+def test_one_whose_template_ended_before_it_ran_ends_too() -> None:
+    """It has another parent by then, which it must not take for its template."""
+    done = subprocess.run(
+        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "120\n"
+
+
 def test_code_of_another_environment_waits_for_nothing(template: Template) -> None:
     template.prepare("one")
     assert template.receive()["event"] == "started"
     template.prepare("two", env={"PATH": "/elsewhere"})
     refused = template.receive()
     assert (refused["event"], refused["id"]) == ("unsafe", "ahead/two")
+
+
+def test_a_fork_that_fails_says_nothing_of_the_next_one(tmp_path: Path) -> None:
+    sandbox = tmp_path / "sandbox.py"
+    sandbox.write_text("def fork(): raise BlockingIOError(11, 'too many processes')")
+    template = Template(tmp_path, "--sandbox", str(sandbox))
+    try:
+        template.prepare("one", sandbox={"namespaces": True})
+        ended = template.receive()
+        assert (ended["event"], ended["id"], ended["status"]) == ("exited", "ahead/one", 120 << 8)
+        output = os.open(os.devnull, os.O_WRONLY)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))]
+        message = template.message("two") | {"sandbox": {"namespaces": True}, "done": False}
+        template.control.sendmsg([json.dumps(message).encode()], rights)
+        os.close(output)
+        refused = template.receive()
+        assert (refused["event"], refused["id"], refused.get("once")) == ("unsafe", "two", True)
+    finally:
+        template.close()
