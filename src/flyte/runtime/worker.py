@@ -127,8 +127,8 @@ class Worker:
             return
         try:
             pid = self._fork()
-        except OSError as fault:
-            self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}", once=True)
+        except OSError:  # another one may be forked: it is as if this one had ended at once
+            self._tell(event="exited", id=start.id, status=child.EXIT_NOT_STARTED << 8)
             return
         if pid == 0:
             child.wait_there(start, given, sandbox=self._sandbox)
@@ -148,7 +148,7 @@ class Worker:
             except OSError as fault:
                 os.close(gate)
                 os.close(opener)
-                self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}")
+                self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}", once=True)
                 return
             if pid == 0:
                 os.close(opener)

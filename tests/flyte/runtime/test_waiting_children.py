@@ -101,14 +101,17 @@ class Template:
         value: str = common_pb2.Outputs.FromString(raw).literals[0].value.scalar.primitive.string_value
         return value
 
+    def close(self) -> None:
+        for each in (self.control, *self.channels):
+            each.close()
+        self.process.wait(60)
+
 
 @pytest.fixture
 def template(tmp_path: Path) -> Iterator[Template]:
     template = Template(tmp_path)
     yield template
-    for each in (template.control, *template.channels):
-        each.close()
-    template.process.wait(60)
+    template.close()
 
 
 def test_a_child_becomes_the_attempt_that_it_is_given(template: Template) -> None:
