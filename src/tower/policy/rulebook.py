@@ -27,6 +27,9 @@ NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 _MOST_BRACKETS = 200
 """In one policy, whatever they are in: Cedar's parser ends the process where too many are open at once."""
 
+_MOST_DOTS = 300
+"""In one policy, outside of strings and comments: `has a.b.c` takes memory by the square of its length."""
+
 _DEEPEST = 110
 """Of a policy in Cedar's JSON form, which is read back to 128: about fifty conditions in a row."""
 
@@ -119,6 +122,8 @@ def read(document: Written, *, schema: str) -> tuple[Statement, ...]:
 def _statement(document: Written, line: int, text: str, *, schema: str, single: bool) -> Statement:
     if sum(map(text.count, "([{")) > _MOST_BRACKETS:
         raise _wrong(document, line, f"more than {_MOST_BRACKETS} brackets in one policy")
+    if sum(token[0] == "." for token in _TOKEN.finditer(text)) > _MOST_DOTS:
+        raise _wrong(document, line, f"more than {_MOST_DOTS} dots in one policy")
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(text))
     except RecursionError:
@@ -218,10 +223,13 @@ def _nodes(value: Any) -> Iterator[dict[str, Any]]:
             yield from _nodes(inner)
 
 
+_TOKEN = re.compile(r'//[^\n\r]*|"(?:\\.|[^"\\])*"?|\n|;|\S', re.DOTALL)
+
+
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Each policy and the line that it begins on: what ends in `;` outside of strings and comments."""
     start, line, begins = 0, 1, 0
-    for token in re.finditer(r'//[^\n\r]*|"(?:\\.|[^"\\])*"?|\n|;|\S', text, re.DOTALL):
+    for token in _TOKEN.finditer(text):
         piece = token[0]
         if piece == "\n":
             line += 1

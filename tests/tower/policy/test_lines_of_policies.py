@@ -39,6 +39,23 @@ def test_brackets_in_brackets_end_no_server(opening: str, closing: str, hidden: 
         Engine(Rulebook(policies=(Written("p", f"permit (principal, action, resource) when {{ {many} }};"),)))
 
 
+@pytest.mark.parametrize("number", [320, 800])
+def test_a_long_has_takes_no_memory(number: int) -> None:
+    """The parser takes it by the square of the length: gigabytes for 3,000 names."""
+    chain = " // .\n.a" * number
+    text = f"permit (principal, action, resource) when {{ context has a{chain} }};"
+    with pytest.raises(Invalid, match=r"^The policy p, line 1: more than 300 dots"):
+        Engine(Rulebook(policies=(Written("p", text),)))
+
+
+def test_dots_in_texts_and_comments_are_not_counted() -> None:
+    names = ", ".join(f'"a.b.c.{number}"' for number in range(200))
+    text = (
+        f"permit (principal, action, resource) when {{ [{names}].contains(resource.name) }}; // {'.' * 400}"
+    )
+    Engine(Rulebook(policies=(Written("p", text),)))
+
+
 @pytest.mark.parametrize("number", [60, 300, 3900])
 @pytest.mark.parametrize("condition", ["true && ", "false || ", "if true then "])
 def test_a_policy_that_is_too_deep_says_so(condition: str, number: int) -> None:
