@@ -10,6 +10,7 @@ import json
 import math
 import re
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -111,13 +112,18 @@ def written(text: str, *, err: bool = False) -> str:
     """
     if not (sys.stderr if err else sys.stdout).isatty():
         return text
-    parts = _COLOURS.split(text.rpartition("\r")[2])
+    parts = _COLOURS.split(text.rstrip("\r").rpartition("\r")[2])
     shown = "".join(part if number % 2 else _visible(part) for number, part in enumerate(parts))
     return shown + "\x1b[0m" if len(parts) > 1 else shown
 
 
 def _visible(text: str) -> str:
-    return "".join(each if each.isprintable() or each == "\t" else ascii(each)[1:-1] for each in text)
+    return "".join(each if _harmless(each) else ascii(each)[1:-1] for each in text)
+
+
+def _harmless(character: str) -> bool:
+    """Python takes the spaces of French and Japanese, and what joins emoji, for unprintable."""
+    return character.isprintable() or character in "\t\u200c\u200d" or unicodedata.category(character) == "Zs"
 
 
 def _shown(name: str, value: Any) -> str:

@@ -113,6 +113,11 @@ def test_progress_is_not_drawn_in_a_log(
         ("\x1b]52;c;cm0gLXJm\x07", "\\x1b]52;c;cm0gLXJm\\x07"),
         ("\x1b[2J\x1b[1;1H\x9b2J", "\\x1b[2J\\x1b[1;1H\\x9b2J"),
         ("10%\r50%\r100%", "100%"),
+        ("of Windows\r", "of Windows"),
+        (
+            "1\u00a0000\u3000\u20ac \U0001f469\u200d\U0001f680",
+            "1\u00a0000\u3000\u20ac \U0001f469\u200d\U0001f680",
+        ),
         ("safe\u202eexe", "safe\\u202eexe"),
     ],
 )
