@@ -18,6 +18,7 @@ _HOLDER = (
     click.option("--role", help="admin, contributor, viewer or one of your own."),
 )
 _SERVICE = click.option("--service", help="For this service alone, with the role act-as.")
+_PLACE = ("role", "project", "domain", "kind", "name")
 
 
 @click.command("binding")
@@ -47,11 +48,11 @@ def update_binding(context: click.Context, /, **given: Any) -> None:
     fields = enter(context, given, scoped=True)
     if former == fields.get("role"):
         raise click.UsageError("--role and --in-place-of name the same role.")
-    thing = next((fields[kind] for kind in ("task", "app", "service") if kind in fields), "")
-    place = (former, fields.get("project", "*"), fields.get("domain", "*"), thing)
+    thing = next(((kind, fields[kind]) for kind in ("task", "app", "service") if kind in fields), ("", ""))
+    place = (former, fields.get("project", "*"), fields.get("domain", "*"), *thing)
     whose: dict[str, str] = {key: fields[key] for key in ("user", "group") if key in fields}
     held = call(context.obj, lambda: ask("GET", f"{path_of('bindings')}?{urlencode(whose)}"))["bindings"]
-    if place not in {(each["role"], each["project"], each["domain"], each["name"]) for each in held}:
+    if place not in {tuple(each[field] for field in _PLACE) for each in held}:
         raise Failed(f"They do not have the role {former} there.", Exit.NOT_FOUND)
     old = {**fields, "role": former}
     send(context, "POST", "bindings", fields)

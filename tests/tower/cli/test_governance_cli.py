@@ -149,6 +149,12 @@ def test_a_role_is_given_in_place_of_another(tower: Tower) -> None:
     assert change("emperor", "contributor", "--project", "flytesnacks") == 2
     assert change("contributor", "contributor", "--project", "flytesnacks") == 2
     assert held() == [("contributor", "flytesnacks")]
+    # for an app is not for the task of the same name
+    there = ("--project", "flytesnacks", "--domain", "development")
+    given = ("--user", "rolf", "--role", "viewer", "--app", "shared", *there)
+    tower.flyte("create", "binding", *given, user="admin")
+    assert change("contributor", "viewer", "--task", "shared", *there) == 5
+    assert held() == [("contributor", "flytesnacks"), ("viewer", "flytesnacks")]
 
 
 def test_the_audit_is_filtered_exported_and_proved(tower: Tower, tmp_path: Path) -> None:
