@@ -36,6 +36,10 @@ def test_t34_a_run_sets_no_variable_that_changes_what_code_runs(lab: Lab, runner
         "PATH": ".",
         "GIT_SSH_COMMAND": "sh",
         "SSL_CERT_FILE": "inputs.pb",
+        "CC": "./inputs.pb",
+        "https_proxy": "http://127.0.0.1:9",
+        "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:9",
+        "TRITON_CACHE_DIR": ".",
         "_F_EXEC_WRAPPER": "sh -c 'echo mine'",
         "_F_SYS_PATH": "./.tower/inputs.pb",
     }

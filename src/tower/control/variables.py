@@ -3,7 +3,7 @@
 A task may be run by people who may register none. They choose inputs and variables, and the code stays what
 was deployed: its identity tokens name it, and its secrets are given to it. So a run sets no variable by
 which the loader, the interpreter, its libraries or a program that the task starts find other code, other
-settings, or other authorities to trust. The task's own declaration may.
+settings, other servers, or other authorities to trust. The task's own declaration may.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import PurePosixPath
 from tower.errors import Invalid
 
 _KINDS = re.compile(
-    r"(_F|_U|LD|DYLD|GCONV|GLIBC|MALLOC|OPENSSL|GIT|BASH|ZSH|NODE|NPM|JAVA|JDK|JVM|PIP|UV|XDG|TORCHELASTIC)_.*"
+    r"(_F|_U|LD|DYLD|GCONV|GLIBC|MALLOC|OPENSSL|GIT|BASH|ZSH|NODE|NPM|JAVA|JDK|JVM|PIP|UV|XDG|TORCHELASTIC|QT|GST|TCL|SPARK|SSH|KRB5)_.*"
     r"|_?(PYTHON|PYVENV|PERL|RUBY).*|FLYTE_(APPLE|CLUSTERED|ENABLE)_.*|.*_(CA_BUNDLE|CA_CERTS|CERT_FILE|CERT_DIR)"
+    r"|.*_(CACHE_DIR|PROXY|proxy)|AWS_ENDPOINT_URL.*"
 )
 _NAMES = frozenset(
     {
@@ -26,6 +27,7 @@ _NAMES = frozenset(
         *("MPLCONFIGDIR", "LOCPATH", "NLSPATH", "HOSTALIASES", "RES_OPTIONS", "LOCALDOMAIN", "TZDIR"),
         *("_JAVA_OPTIONS", "CLASSPATH", "R_PROFILE", "R_HOME", "LUA_PATH", "LUA_CPATH", "LUA_INIT"),
         *("DOCKER_CONFIG", "DOCKER_HOST", "COVERAGE_PROCESS_START", "PDBHISTORY", "FLYTE_CA_FILE"),
+        *("CC", "CXX", "HF_ENDPOINT"),
     }
 )
 _HARMLESS = frozenset(

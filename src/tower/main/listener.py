@@ -24,6 +24,7 @@ from tower.settings import Settings
 _BACKLOG = 2048
 _HANDSHAKES_PART = 8
 _FEWEST_HANDSHAKES = 16
+_MOST_HANDSHAKES = 4096  # one that makes way is looked for among all
 _STREAMS_END_SECONDS = 3
 """How long open streams may go on after SIGTERM; clients subscribe again."""
 
@@ -58,7 +59,7 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         else:
             await super().startup([])
-            most = max(_FEWEST_HANDSHAKES, crowd.room() // _HANDSHAKES_PART)
+            most = min(max(_FEWEST_HANDSHAKES, crowd.room() // _HANDSHAKES_PART), _MOST_HANDSHAKES)
             servers: list[Any] = [Greeter(sockets[0], self.config.ssl, self._connection, most=most)]
             self.servers = servers
         scheme = "https" if self.config.is_ssl else "http"

@@ -238,7 +238,7 @@ class _Root:
             if os.path.islink(_OLD + path):
                 self._link(os.readlink(_OLD + path), path)
             else:
-                self.show(path, flags)
+                self.show(path, flags, optional=True)  # some come and go
         for path, target in links.items():
             if self._covered(path) is None and not os.path.lexists(path):
                 os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
