@@ -83,6 +83,8 @@ async def open_house() -> AsyncIterator[House]:
         for _, writer in house.links:
             writer.transport.abort()
         server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()  # one that is not read from does not hear that the other side left
         for task in state.tasks:
             task.cancel()
         await asyncio.gather(*state.tasks, return_exceptions=True)

@@ -96,6 +96,8 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[tuple[asyncio.Serve
         server.close()
         while state.tasks:
             await asyncio.wait(state.tasks)
+        for connection in list(state.connections):
+            connection.transport.abort()
 
 
 async def heard(app: Any, *sent: bytes, answers: int = 1) -> bytes:

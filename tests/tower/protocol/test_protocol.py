@@ -51,6 +51,8 @@ async def talking(seen: Seen) -> AsyncIterator[tuple[asyncio.StreamReader, async
     finally:
         writer.close()
         server.close()
+        for connection in list(state.connections):
+            connection.transport.abort()
 
 
 async def ask(*pieces: bytes) -> tuple[int, Seen]:
@@ -185,6 +187,8 @@ async def patient(app: Any) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio
     finally:
         writer.close()
         server.close()
+        for connection in made:
+            connection.transport.abort()
 
 
 async def arrived(connection: Any, size: int) -> None:
