@@ -101,7 +101,7 @@ class Piecewise(Bounded):
 
     def on_body(self, body: bytes) -> None:
         if self._held:
-            self._body += len(body)
+            self.count(body)
             self._pieces.append(body)
         else:
             super().on_body(body)

@@ -43,6 +43,8 @@ class Bounded(HttpToolsProtocol):
         self._in_head = True
         self._around = 0  # bytes since the request began that are no body
         self._body = 0
+        self._read = 0  # bytes of bodies in the present read, of whichever request
+        self._earlier = 0  # such of them as came before the head of the present request
         self._patience: asyncio.TimerHandle | None = None
         self._in_body = False
         self._arrived = 0  # bytes of the body when the present part began
@@ -58,11 +60,14 @@ class Bounded(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        body = self._body
+        self._read = self._earlier = 0
         super().data_received(data)
         if self.transport.is_closing():
             return
-        self._around += len(data) - max(0, self._body - body)
+        # an answer may come before its request has: the rest of that body and the next head are then one read,
+        # and what stood around the former is not the latter's
+        around = len(data) - self._read - self._earlier * _PER_BODY_BYTE
+        self._around += max(0, around)
         if self._around > MAX_HEAD + self._body * _PER_BODY_BYTE:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
@@ -73,6 +78,7 @@ class Bounded(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head, self._around, self._body = True, 0, 0
+        self._earlier = self._read
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -88,12 +94,17 @@ class Bounded(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._body += len(body)
+        self.count(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._end_body()
         super().on_message_complete()
+
+    def count(self, body: bytes) -> None:
+        """So much of a body has come."""
+        self._body += len(body)
+        self._read += len(body)
 
     def hosts(self) -> int:
         """How many Host headers the request has."""

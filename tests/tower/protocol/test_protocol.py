@@ -106,6 +106,27 @@ async def test_many_requests_of_one_connection_pass() -> None:
     assert len(seen.requests) == 20
 
 
+@pytest.mark.parametrize(
+    ("begun", "rest"),
+    [
+        (HEAD + b"content-length: 200000\r\n\r\n", b"z" * 200_000),
+        (CHUNKED, b"1\r\nz\r\n" * 40_000 + b"0\r\n\r\n"),
+    ],
+    ids=["length", "small chunks"],
+)
+async def test_a_body_that_was_not_waited_for_is_not_the_next_head(begun: bytes, rest: bytes) -> None:
+    async def refusing(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with patient(refusing) as (reader, writer, _timers, connection):
+        writer.write(begun)
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 401")
+        connection.data_received(rest + HEAD + b"content-length: 3\r\n\r\nabc")  # all of it in one read
+        assert (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)).startswith(b"HTTP/1.1 401")
+        assert not connection.transport.is_closing()
+
+
 async def test_trailers_are_no_headers() -> None:
     status, seen = await ask(CHUNKED + b"2\r\nab\r\n0\r\nauthorization: Bearer planted\r\n\r\n")
     assert (status, seen.requests[0][1]) == (200, 2)
