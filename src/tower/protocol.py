@@ -64,7 +64,7 @@ class Bounded(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             return
-        # an answer may come before its request has: the rest of that body and the next head are then one read,
+        # an answer may come before its request has: the rest of that body and the next head may be one read,
         # and what stood around the former is not the latter's
         around = len(data) - self._read - self._earlier * _PER_BODY_BYTE
         self._around += max(0, around)
