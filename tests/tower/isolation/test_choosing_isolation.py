@@ -89,6 +89,22 @@ def test_the_ladder_goes_down_to_nothing_and_says_why(monkeypatch: pytest.Monkey
         choose(Wanted.REQUIRED)
 
 
+@pytest.mark.parametrize("wanted", [Wanted.PREFERRED, Wanted.REQUIRED])
+@pytest.mark.parametrize(
+    "trouble", [subprocess.TimeoutExpired("trial", 60), OSError(24, "Too many open files")]
+)
+def test_a_busy_moment_does_not_choose_less(
+    trouble: Exception, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object, **__: object) -> None:
+        raise trouble
+
+    monkeypatch.setattr(isolation.subprocess, "run", busy)
+    with pytest.raises(Precondition, match="could not be found out") as refused:
+        choose(wanted)
+    assert refused.value.cause == str(trouble)
+
+
 def test_switched_off_nothing_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(isolation, "attempt", lambda _: pytest.fail("tried"))
     found, why = choose(Wanted.OFF)

@@ -261,7 +261,7 @@ def choose(
     """The best that this machine can do, found by trying it, and why it is not better ("" for the best).
 
     Raises Precondition when isolation is required and a process would see the files, the processes or the
-    temporary files of others.
+    temporary files of others, and when trying did not come to an end.
     """
     if wanted is Wanted.OFF:
         return Isolation(mode=Mode.NONE), "it was switched off"
@@ -285,7 +285,10 @@ def choose(
 
 
 def attempt(isolation: Isolation) -> str:
-    """Start a program that looks around, as a template would be, and a child of it; "" when all is right."""
+    """Start a program that looks around, as a template would be, and a child of it; "" when all is right.
+
+    Raises Precondition when it could not be started, or did not end in time.
+    """
     with tempfile.TemporaryDirectory(prefix="tower-trial-") as name:
         folder = Path(name).resolve()
         secret, pool = folder / "secret", folder / "pool"
@@ -322,7 +325,12 @@ def attempt(isolation: Isolation) -> str:
                 command, capture_output=True, text=True, timeout=_TRIAL_SECONDS, check=False, env={}
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return str(error)
+            # this says nothing of what the machine could do: less isolation may not come of a busy moment
+            raise Precondition(
+                "How this machine keeps tasks apart could not be found out.",
+                hint="Start again when it has memory and time to spare, or with --isolation off.",
+                cause=str(error),
+            ) from error
         return "" if (done.returncode, done.stdout) == (0, "apart\n") else (done.stderr or done.stdout)[-500:]
 
 
