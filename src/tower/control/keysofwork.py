@@ -1,4 +1,4 @@
-"""The limits of a key that running work makes: it is above neither the work nor who let it make keys."""
+"""The limits of what running work and limited keys make: above neither them nor who let them make it."""
 
 from __future__ import annotations
 
@@ -56,13 +56,19 @@ def limits(principal: Principal, actions: Collection[str] | None, *, owner: str)
 
 
 async def no_login(access: Access, principal: Principal, decision: Decision, *, request_id: str) -> None:
-    """Record and raise Denied for running work that would make a way to sign in as somebody.
+    """Record and raise Denied for a caller below limits that would make a way to sign in as somebody.
 
-    A link, a password and a webhook carry no limit that such work has, as its keys do: with one of them the
-    privilege to manage people would be every other one, too.
+    A link, a password and a webhook carry no limit that running work or a limited key has: with one of them
+    the right to manage people would be every other one, too.
     """
-    if all(actor.kind is not ActorKind.RUN for actor in principal.actors):
-        return
-    refused = replace(decision, allowed=False, policies=("above-the-work",))
+    work = any(actor.kind is ActorKind.RUN for actor in principal.actors)
+    if not work and all(ceiling.person for ceiling in principal.ceilings):
+        return  # who made the key for its owner manages people themselves, or it would not be allowed
+    policy = "above-the-work" if work else "above-the-credential"
+    refused = replace(decision, allowed=False, policies=(policy,))
     await access.refuse(principal, refused, request_id=request_id)
-    raise Denied("Running work makes no way to sign in as somebody.", hint="Do it yourself, from outside.")
+    if work:
+        raise Denied(
+            "Running work makes no way to sign in as somebody.", hint="Do it yourself, from outside."
+        )
+    raise Denied("A limited credential makes no way to sign in as somebody.", hint="Use one without a limit.")

@@ -190,6 +190,28 @@ async def test_tasks_apps_and_limited_keys_make_no_keys(api: Api) -> None:
     assert any("app:" in record.actors for record in refused)
 
 
+async def test_a_limited_key_makes_no_way_to_sign_in(api: Api) -> None:
+    """T35: a session knows nothing of the limits of the key that would have made its link or password."""
+    text = await api.world.person("alice", "admin")
+    await api.world.person("bob")
+    word = {"password": "correct horse battery staple"}
+    for ceiling in ({"actions": ["user:manage", "app:manage"]}, {"role": "admin"}):
+        limited = await api.world.key("limited", "alice", **ceiling)
+        for person in ("alice", "bob"):
+            assert (await api.call("POST", "/links", limited, json={"user": person})).status_code == 403
+            put = await api.call("PUT", f"/users/{person}/password", limited, json=word)
+            assert put.status_code == 403, put.text
+        assert (await api.call("GET", "/users", limited)).status_code == 200
+        await api.world.api_keys.delete(MACHINE, "limited")
+    refused = await api.world.records(event="access.refuse")
+    assert {record.decision for record in refused} == {"above-the-credential"}
+    assert (await api.call("POST", "/links", text, json={"user": "bob"})).status_code == 201
+    # one that somebody else made has its maker's rights, and no limit besides
+    made = await api.call("POST", "/keys", text, json={"name": "theirs", "user": "bob"})
+    await api.call("POST", "/bindings", text, json={"user": "bob", "role": "admin"})
+    assert (await api.call("POST", "/links", made.json()["key"], json={"user": "bob"})).status_code == 201
+
+
 async def test_a_key_made_with_an_expiring_key_ends_with_it(api: Api) -> None:
     await api.world.person("alice")
     brief = await api.world.key("brief", "alice", expires_in=3600)
