@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
-from collections import Counter
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
 from tower.direct import Piecewise
 from tower.identity.attempts import network
+from tower.main.comers import Comers
 from tower.protocol import BODY_SECONDS
 
 _LARGEST = 1 << 20
@@ -24,6 +27,9 @@ _SLOW = 16 * 1024
 _SHARE = 1 / 4
 """Of all connections: who has more from one address makes way for others."""
 
+_LOOKED_AT = 32
+"""Bodies that are looked at for one newcomer; the next looks at others."""
+
 
 def room() -> int:
     """Raise the limit of descriptors as far as it goes; how many connections from outside may be open."""
@@ -35,56 +41,127 @@ def room() -> int:
     return int(soft * _PUBLIC_PART)
 
 
-class Crowded(Piecewise):
-    """A connection from outside. Where there are too many, one that asks for nothing makes way.
+class Crowd:
+    """All connections from outside, websockets among them, and who of them makes way for a newcomer.
 
-    Without such a one it is the slowest of the bodies that hardly come, then one of the address that has most
-    of all. To hold connections open is so no way to keep others out: who asks is answered.
+    That is the one that has asked for nothing for longest. Without such a one it is the slowest of the bodies
+    that hardly come, then the oldest connection of the address that has most of all, where the newcomer's has
+    far fewer. A websocket counts to its address like any other connection and may be that oldest one; but it
+    never rests, however quiet it is. However many there are, each newcomer takes the same time: who keeps the
+    listener full has nothing of coming again.
     """
 
-    most: ClassVar[int] = 1 << 16
-    began = 0.0
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self._comers: Comers[asyncio.Transport] = Comers()
+        self._resting: OrderedDict[asyncio.Transport, None] = OrderedDict()
+        self._bodies: OrderedDict[asyncio.Transport, Callable[[], float]] = OrderedDict()
+
+    def enter(self, connection: asyncio.Transport) -> bool:
+        """Whether there is room for a connection, perhaps after another made way. It asks for nothing yet."""
+        place = address(connection)
+        if len(self._comers) >= self.most and not self._make_way(place):
+            return False
+        self._comers.add(connection, place)
+        self._resting[connection] = None
+        return True
+
+    def leave(self, connection: asyncio.Transport) -> None:
+        """It has gone, or was never let in."""
+        self._comers.discard(connection)
+        self._resting.pop(connection, None)
+        self._bodies.pop(connection, None)
+
+    def asks(self, connection: asyncio.Transport) -> None:
+        """The head of a request is here."""
+        self._resting.pop(connection, None)
+
+    def rests(self, connection: asyncio.Transport) -> None:
+        """What was asked is answered."""
+        if connection in self._comers:
+            self._resting[connection] = None
+
+    def waits(self, connection: asyncio.Transport, pace: Callable[[], float]) -> None:
+        """A body has not come as a whole yet; `pace` says how fast it does."""
+        if connection in self._comers:
+            self._bodies[connection] = pace
+
+    def has_all(self, connection: asyncio.Transport) -> None:
+        """No body is waited for any more."""
+        self._bodies.pop(connection, None)
+
+    def _make_way(self, newcomer: str) -> bool:
+        leaving = next(iter(self._resting), None) or self._slowest() or self._of_the_many(newcomer)
+        if leaving is None:
+            return False
+        self.leave(leaving)  # it hears of that a turn later
+        leaving.abort()
+        return True
+
+    def _slowest(self) -> asyncio.Transport | None:
+        """The slowest of the next bodies in turn, where it is slow."""
+        paces: dict[asyncio.Transport, float] = {}
+        for _ in range(min(_LOOKED_AT, len(self._bodies))):
+            connection, pace = next(iter(self._bodies.items()))
+            self._bodies.move_to_end(connection)
+            paces[connection] = pace()
+        found = min(paces, key=paces.__getitem__, default=None)
+        return found if found is not None and paces[found] < _SLOW else None
+
+    def _of_the_many(self, newcomer: str) -> asyncio.Transport | None:
+        place, number = self._comers.most()
+        if number <= self.most * _SHARE or self._comers.number(newcomer) > number / 2:
+            return None
+        return self._comers.oldest(place)
+
+
+class CrowdedWebsocket(WebSocketsSansIOProtocol):
+    """What a connection from outside goes on as; it has been let in before."""
+
+    crowd: ClassVar[Crowd]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.crowd.leave(self.transport)
+        super().connection_lost(exc)
+
+
+class Crowded(Piecewise):
+    """A connection from outside, which makes way as `Crowd` says.
+
+    To hold connections open is so no way to keep others out: who asks is answered.
+    """
+
+    crowd: ClassVar[Crowd]
+    websocket: ClassVar[type[CrowdedWebsocket]]
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        if self.ws_protocol_class is not None:
+            self.ws_protocol_class = self.websocket
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        if len(self.connections) >= self.most and not self._make_way(address(transport)):
+        if self.crowd.enter(transport):
+            super().connection_made(transport)
+        else:
             self.transport = transport
             transport.abort()
-        else:
-            self.began = self.loop.time()
-            super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.crowd.leave(self.transport)
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():
             super().data_received(data)
 
-    def _make_way(self, newcomer: str) -> bool:
-        others = [other for other in self.connections if isinstance(other, Crowded)]
-        leaving = _first([other for other in others if other.resting], lambda other: other.began)
-        if leaving is None:
-            leaving = _first([other for other in others if other.pace < _SLOW], lambda other: other.pace)
-        if leaving is None:
-            leaving = self._of_the_many(others, newcomer)
-        if leaving is None:
-            return False
-        leaving.transport.abort()
-        self.connections.discard(leaving)  # it hears of that a turn later
-        return True
+    def head_complete(self) -> None:
+        self.crowd.asks(self.transport)
+        super().head_complete()
 
-    def _of_the_many(self, others: list[Crowded], newcomer: str) -> Crowded | None:
-        """The oldest connection of the address that has most, where the newcomer's has far fewer."""
-        places = [address(other.transport) for other in others]
-        counted = Counter(places)
-        ((place, number),) = counted.most_common(1) or [("", 0)]
-        if number <= self.most * _SHARE or counted[newcomer] > number / 2:
-            return None
-        found = [other for other, its in zip(others, places, strict=True) if its == place]
-        return _first(found, lambda other: other.began)
-
-    @property
-    def resting(self) -> bool:
-        """Whether nothing is asked, nothing to the end of a head, or what was asked is answered."""
-        asked: Any = self.cycle
-        return not self._in_body if asked is None else bool(asked.response_complete)
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # else the next one waited for it
+            self.crowd.rests(self.transport)
 
     @property
     def pace(self) -> float:
@@ -97,9 +174,14 @@ class Crowded(Piecewise):
             return float("inf")
         return (self._body - self._arrived) / max(seconds, 0.001)
 
+    def _begin_part(self, arrived: int) -> None:
+        super()._begin_part(arrived)
+        self.crowd.waits(self.transport, lambda: self.pace)
 
-def _first(found: list[Crowded], key: Callable[[Crowded], float]) -> Crowded | None:
-    return min(found, key=key, default=None)
+    def _end_body(self) -> None:
+        if self._part is not None:
+            self.crowd.has_all(self.transport)
+        super()._end_body()
 
 
 def address(transport: asyncio.BaseTransport) -> str:
@@ -110,4 +192,6 @@ def address(transport: asyncio.BaseTransport) -> str:
 
 def of_at_most(most: int) -> type[Crowded]:
     """The protocol for so many connections."""
-    return type("Public", (Crowded,), {"most": most})
+    crowd = Crowd(most)
+    websocket = type("PublicWebsocket", (CrowdedWebsocket,), {"crowd": crowd})
+    return type("Public", (Crowded,), {"crowd": crowd, "websocket": websocket})

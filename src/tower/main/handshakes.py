@@ -10,11 +10,11 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 
 from tower.identity.attempts import network
+from tower.main.comers import Comers
 
 SECONDS = 15.0
 """How long a handshake may take."""
@@ -46,7 +46,7 @@ class Greeter:
         self._most = most
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
-        self._pending: dict[socket.socket, str] = {}
+        self._pending: Comers[socket.socket] = Comers()
         self._tasks: set[asyncio.Task[None]] = set()
         self._pause: asyncio.TimerHandle | None = None
         self._closed = False
@@ -87,16 +87,16 @@ class Greeter:
             connection.setblocking(False)
             if len(self._pending) >= self._most:
                 self._make_way()
-            self._pending[connection] = network(str(peer[0]))
+            self._pending.add(connection, network(str(peer[0])))
             task = self._loop.create_task(self._greet(connection))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     def _make_way(self) -> None:
-        ((place, _),) = Counter(self._pending.values()).most_common(1) or [("", 0)]
-        oldest = next((each for each, its in self._pending.items() if its == place), None)
-        if oldest is not None:
-            del self._pending[oldest]
+        place, number = self._pending.most()
+        if number:
+            oldest = self._pending.oldest(place)
+            self._pending.discard(oldest)
             with suppress(OSError):  # it has gone by itself
                 oldest.shutdown(socket.SHUT_RDWR)
 
@@ -113,4 +113,4 @@ class Greeter:
         except (OSError, ssl.SSLError):
             connection.close()  # what the loop took over has no descriptor here any more
         finally:
-            self._pending.pop(connection, None)
+            self._pending.discard(connection)

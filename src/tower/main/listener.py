@@ -24,7 +24,7 @@ from tower.settings import Settings
 _BACKLOG = 2048
 _HANDSHAKES_PART = 8
 _FEWEST_HANDSHAKES = 16
-_MOST_HANDSHAKES = 4096  # one that makes way is looked for among all
+_MOST_HANDSHAKES = 4096
 _STREAMS_END_SECONDS = 3
 """How long open streams may go on after SIGTERM; clients subscribe again."""
 
