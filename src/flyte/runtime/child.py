@@ -6,6 +6,7 @@ import _signal  # type: ignore[import-not-found]
 import asyncio
 import contextlib
 import ctypes
+import errno
 import json
 import math
 import os
@@ -31,6 +32,7 @@ LARGEST_MESSAGE = 128 * 1024
 MOST_DESCRIPTORS = 8
 _PR_SET_PDEATHSIG = 1
 _TEMPLATE = os.getpid()
+_NOT_WAITING = "A process that was to wait for an attempt has ended"
 
 
 def become(start: Start, gate: int, given: Sequence[int], *, sandbox: ModuleType | None) -> NoReturn:
@@ -57,10 +59,14 @@ def wait(channel: socket.socket, *, bundle: Path | None, sandbox: ModuleType | N
         _warm()
         _forget()
         packet, received, _, _ = socket.recv_fds(channel, LARGEST_MESSAGE, MOST_DESCRIPTORS)
-        if len(received) >= 2:
+        if packet:
             start = Start.parse(packet, bundle=bundle)
+            if len(received) != 1 + start.descriptors:  # without its control groups nothing would limit it
+                raise OSError(errno.EMFILE, "its descriptors did not come with it")
             gate, *given = received
             _become(start, gate, given, sandbox=sandbox, prepared=True)
+    except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
+        _complain(fault, what=_NOT_WAITING)
     finally:
         os._exit(EXIT_NOT_STARTED)
 
@@ -84,6 +90,8 @@ def wait_there(start: Start, given: Sequence[int], *, sandbox: ModuleType | None
         task.settle(start)
         _warm()
         code = _attend(socket.socket(fileno=descriptor), start)
+    except BaseException as fault:  # noqa: BLE001 - there is nobody above to tell
+        _complain(fault, what=_NOT_WAITING)
     finally:
         os._exit(code)
 
@@ -150,9 +158,10 @@ def _run(start: Start, pipe: _Done | None) -> int:
     return code
 
 
-def _complain(fault: BaseException) -> None:
+def _complain(fault: BaseException, *, what: str = "The attempt could not be started") -> None:
+    """On standard error: the attempt's, or the template's as long as there is no attempt."""
     with contextlib.suppress(OSError):
-        os.write(2, f"The attempt could not be started: {type(fault).__name__}: {fault}\n".encode())
+        os.write(2, f"{what}: {type(fault).__name__}: {fault}\n".encode())
 
 
 class _Done:

@@ -64,7 +64,10 @@ class Preload:
         return len(self._modules)
 
     def prepare(self, start: Start, own: set[int]) -> str:
-        """Import the module of an attempt, once; answers why it must not be forked, or an empty text."""
+        """Import the module of an attempt, once; answers why it must not be forked, or an empty text.
+
+        Raises OSError when that cannot be found out now; what the import itself did is remembered.
+        """
         if self._env is None:
             self._env = start.import_env
             os.environ.clear()
@@ -73,8 +76,8 @@ class Preload:
         elif self._env != start.import_env:
             return OTHER_ENVIRONMENT
         if start.module not in self._modules:
-            self._modules.add(start.module)
             self._import(start, own)
+            self._modules.add(start.module)
         if start.module in self._unsafe:
             return self._unsafe[start.module]
         return threads()

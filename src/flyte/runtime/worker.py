@@ -3,13 +3,15 @@
 Messages are JSON over a sequenced-packet socket: `start` comes with a descriptor for its output; `ready`,
 `started`, `exited` and `unsafe` go back. `prepare` comes with one end of a socket instead: there the
 child waits for its attempt, in the folders that will be the attempt's. When the control socket closes, the
-children and the template end.
+children and the template end. What the machine has none left of, descriptors say, costs one attempt its
+fork, and nobody else anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import array
+import errno
 import gc
 import importlib.util
 import json
@@ -55,7 +57,7 @@ class Worker:
         self._preload = Preload(bundle)
         self._children: dict[int, tuple[str, int]] = {}  # pid -> attempt id, pidfd
         self._spare: _Spare | None = None
-        self._prepares = False
+        self._no_spares = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(control, selectors.EVENT_READ)
 
@@ -91,13 +93,7 @@ class Worker:
             return False
         descriptors = _received(ancillary)
         try:
-            start = Start.parse(packet, bundle=self._bundle)
-            if len(descriptors) != start.descriptors:
-                raise MessageError("a start message comes with other descriptors than it says")
-            if start.waits:
-                self._prepare(start, descriptors)
-            else:
-                self._start(start, descriptors, packet=packet)
+            self._answer(Start.parse(packet, bundle=self._bundle), descriptors, packet=packet)
         except MessageError as fault:
             print(f"flyte.runtime.worker: {fault}", file=sys.stderr, flush=True)  # noqa: T201
         finally:
@@ -106,6 +102,21 @@ class Worker:
         if self._children:
             self._keep_spare()
         return True
+
+    def _answer(self, start: Start, given: list[int], *, packet: bytes) -> None:
+        """Have a child for this message, or say that there is none."""
+        try:
+            if len(given) != start.descriptors:  # the kernel hands over as many as there is room for
+                raise OSError(errno.EMFILE, "its descriptors did not come with it")
+            if start.waits:
+                self._prepare(start, given)
+            else:
+                self._start(start, given, packet=packet)
+        except OSError as fault:
+            if start.waits:  # another one may be forked: it is as if this one had ended at once
+                self._tell(event="exited", id=start.id, status=child.EXIT_NOT_STARTED << 8)
+            else:
+                self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}", once=True)
 
     def _may_fork(self, start: Start, given: list[int]) -> bool:
         """Whether an attempt may be forked, with its code imported; says so when it may not."""
@@ -121,55 +132,61 @@ class Worker:
 
     def _prepare(self, start: Start, given: list[int]) -> None:
         """Fork a child that waits in the folders of its attempt: the platform itself gives it that."""
-        self._prepares = True
+        self._no_spares = True
         self._drop_spare()
         if not self._may_fork(start, given):
             return
-        try:
-            pid = self._fork()
-        except OSError:  # another one may be forked: it is as if this one had ended at once
-            self._tell(event="exited", id=start.id, status=child.EXIT_NOT_STARTED << 8)
-            return
+        pid = self._fork()
         if pid == 0:
             child.wait_there(start, given, sandbox=self._sandbox)
-        descriptor = os.pidfd_open(pid)
-        self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
-        self._children[pid] = start.id, descriptor
+        self._children[pid] = start.id, self._watch(pid)
         self._tell(event="started", id=start.id, pid=pid)
 
     def _start(self, start: Start, given: list[int], *, packet: bytes) -> None:
         if not self._may_fork(start, given):
             return
         gate, opener = os.pipe()
-        pid, descriptor = self._hand_over(packet, given, gate)
-        if pid == 0:
-            try:
-                pid = self._fork()
-            except OSError as fault:
-                os.close(gate)
-                os.close(opener)
-                self._tell(event="unsafe", id=start.id, reason=f"it cannot be forked: {fault}", once=True)
-                return
-            if pid == 0:
-                os.close(opener)
-                child.become(start, gate, given, sandbox=self._sandbox)
-        os.close(gate)
         try:
-            if descriptor < 0:
-                descriptor = os.pidfd_open(pid)
-                self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
+            pid, descriptor = self._hand_over(packet, given, gate)
+            if pid == 0:
+                pid = self._fork()
+                if pid == 0:
+                    os.close(opener)
+                    child.become(start, gate, given, sandbox=self._sandbox)
+                descriptor = self._watch(pid)
             self._children[pid] = start.id, descriptor
             self._tell(event="started", id=start.id, pid=pid)
         finally:
+            os.close(gate)
             os.close(opener)  # the child runs no code of the user before this
 
     def _fork(self) -> int:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         gc.freeze()  # a collection in a child would copy every page that the template shares with it
-        if self._apart and self._sandbox is not None:
-            return int(self._sandbox.fork())
-        return os.fork()
+        template = os.getpid()
+        try:
+            if self._apart and self._sandbox is not None:
+                return int(self._sandbox.fork())
+            return os.fork()
+        except BaseException:
+            if os.getpid() != template:  # a child that cannot be one must not go on as another template
+                os._exit(child.EXIT_NOT_STARTED)
+            raise
+
+    def _watch(self, pid: int) -> int:
+        """A descriptor of a child that has just been forked, to hear of its end; without one it is ended."""
+        descriptor = -1
+        try:
+            descriptor = os.pidfd_open(pid)
+            self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
+        except OSError:
+            if descriptor >= 0:
+                os.close(descriptor)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            raise
+        return descriptor
 
     def _hand_over(self, packet: bytes, given: list[int], gate: int) -> tuple[int, int]:
         """Give a start to the child that waits, if it fits: its process id and descriptor, or 0."""
@@ -191,21 +208,24 @@ class Worker:
 
     def _keep_spare(self) -> None:
         """Fork the child of the next attempt ahead of it: the last one has begun, or has ended."""
-        if self._prepares or self._spare is not None or threads():
+        if self._no_spares or self._spare is not None:
             return
+        with suppress(OSError):  # the next one is then forked when it comes
+            if not threads():
+                self._spare = self._fork_spare()
+
+    def _fork_spare(self) -> _Spare:
         imported = self._preload.imported
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
                 pid = self._fork()
+                if pid == 0:
+                    child.wait(theirs, bundle=self._bundle, sandbox=self._sandbox, apart=self._apart)
+                return _Spare(pid, self._watch(pid), ours, imported)
             except OSError:
                 ours.close()
-                return
-            if pid == 0:
-                child.wait(theirs, bundle=self._bundle, sandbox=self._sandbox, apart=self._apart)
-        descriptor = os.pidfd_open(pid)
-        self._selector.register(descriptor, selectors.EVENT_READ, data=pid)
-        self._spare = _Spare(pid, descriptor, ours, imported)
+                raise
 
     def _drop_spare(self) -> None:
         spare, self._spare = self._spare, None
@@ -222,6 +242,8 @@ class Worker:
         if self._spare is not None and self._spare.pid == pid:
             self._drop_spare()
             return
+        if pid not in self._children:
+            return  # a spare that was dropped after the selector had told of its end
         identity, descriptor = self._children.pop(pid)
         self._selector.unregister(descriptor)
         os.close(descriptor)

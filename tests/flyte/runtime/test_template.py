@@ -410,3 +410,72 @@ def test_a_waiting_process_that_was_killed_or_lacks_a_module_is_not_used(tower: 
     assert status == 0
     assert tower.output("third") == 1
     assert not Path(f"/proc/{waiting}").exists()
+
+
+def exhausted(tower: Tower, identity: str, *, most: int) -> dict[str, Any]:
+    """Start an attempt while the template may have descriptors below this number only; what became of it."""
+    usual = resource.prlimit(tower.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(tower.process.pid, resource.RLIMIT_NOFILE, (most, usual[1]))
+    reading = tower.start(identity, "work.waits", x=1)
+    answer = tower.receive()
+    if answer["event"] == "started":
+        answer = tower.receive()
+    resource.prlimit(tower.process.pid, resource.RLIMIT_NOFILE, usual)
+    os.close(reading)
+    return answer
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["as the last one left it", "with a child that waits"])
+def test_without_descriptors_one_start_is_refused_and_nothing_else_ends(tower: Tower, waits: bool) -> None:
+    reading = tower.start("first", "work.hangs")
+    running = tower.receive()["pid"]
+    refused, ended = set(), set()
+    for most in range(1, 30):  # each step of a start finds that there is no descriptor for it
+        if waits:
+            assert tower.run(f"before {most}", "work.waits", x=0)[0] == 0
+        answer = exhausted(tower, f"at {most}", most=most)
+        assert answer["id"] == f"at {most}"
+        if answer["event"] == "unsafe":
+            assert answer["once"]
+            refused.add(most)
+        else:
+            assert answer["event"] == "exited"
+            assert os.waitstatus_to_exitcode(answer["status"]) in {0, 120}
+            ended.add(answer["status"])
+    assert 1 in refused
+    assert 0 in ended
+    assert tower.run("last", "work.waits", x=2)[0] == 0
+    os.kill(running, signal.SIGKILL)
+    assert tower.receive() == {"event": "exited", "id": "first", "status": signal.SIGKILL}
+    os.close(reading)
+
+
+def test_a_message_whose_descriptors_are_not_there_is_answered(tower: Tower) -> None:
+    reading = tower.start("short", "work.waits", x=1, cgroups=2)
+    answer = tower.receive()
+    assert (answer["event"], answer["id"], answer["once"]) == ("unsafe", "short", True)
+    os.close(reading)
+    assert tower.run("next", "work.waits", x=1)[0] == 0
+
+
+SHORT = """
+import json, os, socket, sys
+from flyte.runtime import child
+ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+if (pid := os.fork()) == 0:
+    child.wait(theirs, bundle=None, sandbox=None, apart=False)
+gate, opener = os.pipe()
+os.close(opener)
+message = dict(op="start", id="x", module="os", task="x", directory=sys.argv[1], env={}, cgroups=1)
+socket.send_fds(ours, [json.dumps(message).encode()], [gate, 1])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+def test_a_process_that_waits_runs_nothing_without_its_control_groups(tmp_path: Path) -> None:
+    """The kernel gives it as many descriptors as it has room for; without those nothing would limit it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHORT, str(tmp_path)], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout == "120\n"
+    assert list(tmp_path.iterdir()) == []  # neither a result nor an error of code that ran

@@ -5,13 +5,14 @@ from __future__ import annotations
 import array
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from flyteidl2.task import common_pb2
@@ -36,7 +37,7 @@ def look() -> str:
 class Template:
     """A template whose platform this test is."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, output: IO[bytes] | None = None) -> None:
         self.folder = folder
         self.bundle = folder / "bundle"
         self.bundle.mkdir()
@@ -54,6 +55,7 @@ class Template:
                 env={"PATH": "/usr/bin"},
                 pass_fds=[theirs.fileno()],
                 cwd="/",
+                stderr=output,
             )
         assert self.receive()["ahead"] is True
 
@@ -209,3 +211,62 @@ def test_a_fork_that_fails_says_nothing_of_the_next_one(tmp_path: Path) -> None:
         assert (refused["event"], refused["id"], refused.get("once")) == ("unsafe", "two", True)
     finally:
         template.close()
+
+
+def test_a_child_that_fails_to_be_one_is_no_second_template(tmp_path: Path) -> None:
+    """What the child of a fork needs may be missing only there."""
+    sandbox = tmp_path / "sandbox.py"
+    sandbox.write_text(
+        "import os\ndef fork():\n    if (pid := os.fork()) == 0: raise OSError(24, 'x')\n    return pid\n"
+    )
+    template = Template(tmp_path, "--sandbox", str(sandbox))
+    try:
+        template.prepare("one", sandbox={"namespaces": True})
+        assert template.receive()["event"] == "started"
+        assert template.receive() == {"event": "exited", "id": "ahead/one", "status": 120 << 8}
+        output = os.open(os.devnull, os.O_WRONLY)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [output]))]
+        message = template.message("two") | {"sandbox": {"namespaces": True}, "done": False}
+        template.control.sendmsg([json.dumps(message).encode()], rights)
+        os.close(output)
+        assert template.receive()["event"] == "started"
+        assert template.receive() == {"event": "exited", "id": "two", "status": 120 << 8}
+    finally:
+        template.close()
+
+
+def test_without_descriptors_no_child_waits_and_the_template_lives(template: Template) -> None:
+    usual = resource.prlimit(template.process.pid, resource.RLIMIT_NOFILE)
+    waiting = []
+    for most in range(1, 20):
+        resource.prlimit(template.process.pid, resource.RLIMIT_NOFILE, (most, usual[1]))
+        channel = template.prepare(str(most))
+        answer = template.receive()
+        resource.prlimit(template.process.pid, resource.RLIMIT_NOFILE, usual)
+        assert answer["id"] == f"ahead/{most}"
+        if answer["event"] == "started":
+            waiting.append(most)
+            channel.close()
+            assert template.receive()["event"] == "exited"
+        else:
+            assert (answer["event"], answer["status"]) == ("exited", 120 << 8)
+    assert 1 not in waiting
+    assert 19 in waiting
+    channel = template.prepare("last")
+    assert template.receive()["event"] == "started"
+    assert template.give(channel, "last") == ("hello\n", b"\0")
+
+
+def test_one_that_cannot_wait_says_why_where_its_template_does(tmp_path: Path) -> None:
+    sandbox = tmp_path / "sandbox.py"
+    sandbox.write_text("def close(plan): raise OSError(1, 'it may not')")
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        template = Template(tmp_path, "--sandbox", str(sandbox), output=output)
+    try:
+        template.prepare("one", sandbox={"namespaces": False})
+        assert template.receive()["event"] == "started"
+        assert template.receive() == {"event": "exited", "id": "ahead/one", "status": 120 << 8}
+    finally:
+        template.close()
+    assert "it may not" in said.read_text()
