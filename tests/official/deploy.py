@@ -4,18 +4,13 @@ Arguments: endpoint (host:port). Standard input: one JSON object with `client_id
 JSON object as its last line: the names that were deployed.
 """
 
-import asyncio
-import json
-import os
-import sys
-
 import hosted
+from program import sign_in, tell
 
 import flyte
 
 
-async def main() -> dict:
-    given = json.load(sys.stdin)
+async def main(given: dict) -> dict:
     names = []
     for env, domain in (
         (hosted.env, "development"),
@@ -24,20 +19,10 @@ async def main() -> dict:
         (hosted.filed, "development"),
         (hosted.vault, "staging"),
     ):
-        await flyte.init.aio(
-            endpoint=f"dns:///{sys.argv[1]}",
-            project="flytesnacks",
-            domain=domain,
-            auth_type="ClientSecret",
-            client_id=given["client_id"],
-            client_credentials_secret=given["secret"],
-            disable_keyring=True,
-            image_builder="remote",
-        )
+        await sign_in(given, domain)
         await flyte.deploy.aio(env)
         names += sorted(env.tasks)
     return {"names": names}
 
 
-print(json.dumps(asyncio.run(main())), flush=True)
-os._exit(0)  # its transport now and then aborts while the interpreter is taken down
+tell(main)

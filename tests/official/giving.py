@@ -4,12 +4,10 @@ Arguments: endpoint (host:port). Standard input: one JSON object with `client_id
 name of a secret to write in other ways than by deploying, or "". Prints one JSON object as its last line.
 """
 
-import asyncio
 import json
-import os
-import sys
 
 import privileged
+from program import sign_in, tell
 
 import flyte
 import flyte.remote as remote
@@ -23,18 +21,8 @@ async def outcome(run) -> list[str]:
     return [run.phase.name, details.error_info.message]
 
 
-async def main() -> dict:
-    given = json.load(sys.stdin)
-    await flyte.init.aio(
-        endpoint=f"dns:///{sys.argv[1]}",
-        project="flytesnacks",
-        domain="development",
-        auth_type="ClientSecret",
-        client_id=given["client_id"],
-        client_credentials_secret=given["secret"],
-        disable_keyring=True,
-        image_builder="remote",
-    )
+async def main(given: dict) -> dict:
+    await sign_in(given)
     if not given["try"]:
         try:
             await flyte.deploy.aio(privileged.plainly)
@@ -57,5 +45,4 @@ async def main() -> dict:
     }
 
 
-print(json.dumps(asyncio.run(main())), flush=True)
-os._exit(0)  # its transport now and then aborts while the interpreter is taken down
+tell(main)

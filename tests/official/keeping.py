@@ -4,25 +4,13 @@ Arguments: endpoint (host:port). Standard input: one JSON object with `client_id
 Prints one JSON object as its last line.
 """
 
-import asyncio
-import json
-import sys
+from program import sign_in, tell
 
-import flyte
 import flyte.remote as remote
 
 
-async def main() -> dict:
-    given = json.load(sys.stdin)
-    await flyte.init.aio(
-        endpoint=f"dns:///{sys.argv[1]}",
-        project="flytesnacks",
-        domain="staging",
-        auth_type="ClientSecret",
-        client_id=given["client_id"],
-        client_credentials_secret=given["secret"],
-        disable_keyring=True,
-    )
+async def main(given: dict) -> dict:
+    await sign_in(given, "staging")
     await remote.Secret.create.aio("one", given["value"])
     await remote.Secret.create.aio("two", given["value"].encode())
     found = await remote.Secret.get.aio("one")
@@ -38,4 +26,4 @@ async def main() -> dict:
     return {"found": shown, "listed": listed, "after": after, "gone": gone}
 
 
-print(json.dumps(asyncio.run(main())))
+tell(main)

@@ -4,29 +4,15 @@ Arguments: endpoint (host:port). Standard input: one JSON object with `client_id
 JSON object as its last line.
 """
 
-import asyncio
-import json
-import os
-import sys
-
+from program import sign_in, tell
 from scheduled import START, env
 
 import flyte
 import flyte.remote as remote
 
 
-async def main() -> dict:
-    given = json.load(sys.stdin)
-    await flyte.init.aio(
-        endpoint=f"dns:///{sys.argv[1]}",
-        project="flytesnacks",
-        domain="development",
-        auth_type="ClientSecret",
-        client_id=given["client_id"],
-        client_credentials_secret=given["secret"],
-        disable_keyring=True,
-        image_builder="remote",
-    )
+async def main(given: dict) -> dict:
+    await sign_in(given)
     await flyte.deploy.aio(env)
     details = await remote.Trigger.get.aio(name="soon", task_name="official_scheduled.tick")
     return {
@@ -36,5 +22,4 @@ async def main() -> dict:
     }
 
 
-print(json.dumps(asyncio.run(main())), flush=True)
-os._exit(0)
+tell(main)

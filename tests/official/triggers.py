@@ -4,12 +4,8 @@ Arguments: endpoint (host:port). Standard input: one JSON object with `client_id
 JSON object as its last line.
 """
 
-import asyncio
-import json
-import os
-import sys
-
 from clock import START, env
+from program import sign_in, tell
 
 import flyte
 import flyte.remote as remote
@@ -25,18 +21,8 @@ def shown(details):
     }
 
 
-async def main() -> dict:
-    given = json.load(sys.stdin)
-    await flyte.init.aio(
-        endpoint=f"dns:///{sys.argv[1]}",
-        project="flytesnacks",
-        domain="development",
-        auth_type="ClientSecret",
-        client_id=given["client_id"],
-        client_credentials_secret=given["secret"],
-        disable_keyring=True,
-        image_builder="remote",
-    )
+async def main(given: dict) -> dict:
+    await sign_in(given)
     await flyte.deploy.aio(env)
     task = "official_clock.tick"
     told: dict = {"listed": {}, "start": START.isoformat()}
@@ -61,5 +47,4 @@ async def main() -> dict:
     return told
 
 
-print(json.dumps(asyncio.run(main())), flush=True)
-os._exit(0)
+tell(main)
