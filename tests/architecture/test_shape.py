@@ -141,3 +141,9 @@ def test_the_layers_of_both_packages_stand_in_the_import_contracts() -> None:
             assert re.search(rf"[\"|(: ]{re.escape(room)}[\"|): ]", contracts), (
                 f"{package}.{room} has no layer"
             )
+
+
+def test_what_both_command_lines_do_with_a_new_file_is_one_thing() -> None:
+    """Neither may import the other's, so it is there twice; a change of one is a change of both."""
+    own, other = SOURCE / "tower/cli/newfile.py", SOURCE / "flyte/cli/_newfile.py"
+    assert own.read_text() == other.read_text()
