@@ -6,7 +6,6 @@ once. Who may map a webhook to a service can act as that service through the app
 
 from __future__ import annotations
 
-import hmac
 import os
 import secrets
 from collections.abc import Mapping
@@ -44,7 +43,7 @@ class Delivery:
     """A delivery whose signature held: whom it runs as, and what it is remembered by."""
 
     principal: Principal
-    webhook: str
+    webhook: WebhookRow
     digests: tuple[bytes, ...] = field(repr=False)
     remember_seconds: float
 
@@ -73,8 +72,8 @@ class Webhooks:
     ) -> WebhookRow:
         """Let a third party deliver to a path that the app declares, in place of what held before.
 
-        What held before ends with all that its deliveries asked for, as by `delete`. Where the secret stays,
-        so does what was delivered: none of it is let through again.
+        What held before ends with all that its deliveries asked for, as by `delete`. Nothing of what was
+        delivered is let through again, here as after a `delete`.
 
         `place` is the app's project, domain and name. A delivery runs as the subject that `senders` has for
         its sender, else as `subject`, else as nobody. Needs `app:manage` on the app, and for each of them the
@@ -111,8 +110,7 @@ class Webhooks:
                 created_by=principal.subject,
             )
             before = store.at(tx, *place, path)
-            same = before is not None and self._has(before, data)
-            store.put(tx, row, known=before.id if before is not None and same else "")
+            store.put(tx, row)
             if before is not None:
                 tx.after_commit(self._access.forget)  # whoever acts for one of its deliveries looks again
             self._access.record(
@@ -193,13 +191,13 @@ class Webhooks:
             email=person.email,
             credential=Credential(CredentialKind.WEBHOOK, row.id),
         )
-        return Delivery(principal, row.id, digests, shown.remember_seconds)
+        return Delivery(principal, row, digests, shown.remember_seconds)
 
     async def take(self, delivery: Delivery) -> None:
         """Note that a delivery is let through now. Raises Unauthenticated for one that was before."""
 
         def write(tx: Transaction) -> None:
-            if store.by_id(tx, delivery.webhook) is None:
+            if store.by_id(tx, delivery.webhook.id) is None:
                 raise signing.refused("replaced meanwhile")
             for digest in delivery.digests:
                 if not store.add_delivery(tx, delivery.webhook, digest, tx.now + delivery.remember_seconds):
@@ -232,13 +230,6 @@ class Webhooks:
     def _sealed(self, secret: bytes, place: tuple[str, str, str], path: str) -> bytes:
         nonce = os.urandom(_NONCE)
         return nonce + self._seal.encrypt(nonce, secret, _context(place, path))
-
-    def _has(self, row: WebhookRow, secret: bytes) -> bool:
-        """Whether a webhook has this secret: then it knows the same deliveries."""
-        try:
-            return hmac.compare_digest(self._opened(row), secret)
-        except Broken:
-            return False
 
     def _opened(self, row: WebhookRow) -> bytes:
         try:

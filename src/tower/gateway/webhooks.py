@@ -75,7 +75,7 @@ class Inlet:
         )
 
     async def check(self, request: Request, receive: Receive) -> Delivered:
-        """Whom the delivery runs as. Raises Unauthenticated, Denied, TooLarge, Unavailable, Gone."""
+        """Whom it runs as. Raises Unauthenticated, Denied, TooLarge, Exhausted, Unavailable and Gone."""
         app = request.place
         assert app is not None
         path = request.target.path

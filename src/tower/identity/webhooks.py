@@ -89,13 +89,14 @@ def read(scheme: Scheme, headers: Headers, *, now: float) -> Shown:
 
 def verify(shown: Shown, secret: bytes, body: bytes) -> tuple[bytes, ...]:
     """Raise Unauthenticated unless the secret signed this body; else the digests to know the delivery by."""
-    expected = hmac.digest(_key(shown.scheme, secret), shown.prefix + body, hashlib.sha256)
+    key = _key(shown.scheme, secret)
+    expected = hmac.digest(key, shown.prefix + body, hashlib.sha256)
     if not any(hmac.compare_digest(expected, signature) for signature in shown.signatures):
         raise refused("foreign signature")
     names = [b"signature\0" + expected]
     if not shown.signed_time:
-        # nothing but the body is signed: neither the same body nor the same number comes twice
-        names.append(b"delivery\0" + shown.delivery.encode())
+        # nothing but the body is signed: neither the same body nor number comes twice from one sender
+        names.append(b"number\0" + hmac.digest(key, b"number\0" + shown.delivery.encode(), hashlib.sha256))
     return tuple(hashlib.sha256(name).digest() for name in names)
 
 

@@ -33,23 +33,26 @@ class WebhookRow:
         """Whether a delivery can run as this subject."""
         return bool(subject) and (subject == self.subject or subject in self.senders.values())
 
+    @property
+    def address(self) -> str:
+        """What its deliveries are remembered under: the same for all that ever hold for this path."""
+        return f"{self.project}/{self.domain}/{self.app}{self.path}"
 
-def put(tx: Transaction, row: WebhookRow, *, known: str = "") -> None:
-    """Set what holds for a path. What was delivered to the webhook `known` is not to be delivered again."""
-    if known:
-        mine = webhook_deliveries.c.webhook == known
-        tx.execute(webhook_deliveries.update().where(mine).values(webhook=row.id))
+
+def put(tx: Transaction, row: WebhookRow) -> None:
+    """Set what holds for a path."""
     remove(tx, row.project, row.domain, row.app, row.path)
     values = {name: getattr(row, name) for name in WebhookRow.__dataclass_fields__}
     tx.execute(insert_into(webhooks).values(**{**values, "senders": json.dumps(dict(row.senders))}))
 
 
 def remove(tx: Transaction, project: str, domain: str, app: str, path: str) -> bool:
-    """Forget a path; False when there was nothing."""
+    """Forget a path, and nothing of what was delivered there; False when there was nothing."""
     row = at(tx, project, domain, app, path)
     if row is None:
         return False
-    tx.execute(webhook_deliveries.delete().where(webhook_deliveries.c.webhook == row.id))
+    earlier = webhook_deliveries.update().where(webhook_deliveries.c.webhook == row.id)
+    tx.execute(earlier.values(webhook=row.address))  # those of versions that remembered them by the id
     return tx.execute(webhooks.delete().where(webhooks.c.id == row.id)).rowcount > 0
 
 
@@ -78,23 +81,24 @@ def everything(reader: Reader, project: str = "", domain: str = "", app: str = "
     return [row for found in reader.execute(query) if (row := _row(found)) is not None]
 
 
-def add_delivery(tx: Transaction, webhook_id: str, digest: bytes, ends_at: float) -> bool:
+def add_delivery(tx: Transaction, row: WebhookRow, digest: bytes, ends_at: float) -> bool:
     """Remember a delivery until then; False when it is known already."""
     tx.execute(webhook_deliveries.delete().where(webhook_deliveries.c.ends_at <= tx.now))
-    known = tx.execute(select(webhook_deliveries.c.ends_at).where(_delivery(webhook_id, digest))).first()
+    known = tx.execute(select(webhook_deliveries.c.ends_at).where(_delivery(row, digest))).first()
     if known is not None:
         return False
-    tx.execute(insert_into(webhook_deliveries).values(webhook=webhook_id, digest=digest, ends_at=ends_at))
+    tx.execute(insert_into(webhook_deliveries).values(webhook=row.address, digest=digest, ends_at=ends_at))
     return True
 
 
-def forget_delivery(tx: Transaction, webhook_id: str, digest: bytes) -> None:
-    """Take it back: it did not reach the app."""
-    tx.execute(webhook_deliveries.delete().where(_delivery(webhook_id, digest)))
+def forget_delivery(tx: Transaction, row: WebhookRow, digest: bytes) -> None:
+    """Take it back: it did not reach the app. The webhook may be another one meanwhile, or none."""
+    tx.execute(webhook_deliveries.delete().where(_delivery(row, digest)))
 
 
-def _delivery(webhook_id: str, digest: bytes) -> ColumnElement[bool]:
-    return and_(webhook_deliveries.c.webhook == webhook_id, webhook_deliveries.c.digest == digest)
+def _delivery(row: WebhookRow, digest: bytes) -> ColumnElement[bool]:
+    mine = webhook_deliveries.c.webhook.in_((row.address, row.id))
+    return and_(mine, webhook_deliveries.c.digest == digest)
 
 
 def _row(found: object) -> WebhookRow | None:

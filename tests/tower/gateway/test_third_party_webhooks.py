@@ -20,11 +20,12 @@ from tower.errors import Denied, Invalid, NotFound, Precondition
 from tower.gateway.webhooks import AT_ONCE, MAX_BODY
 from tower.identity.authenticators import MACHINE
 from tower.identity.principal import CredentialKind, Kind
-from tower.identity.webhooks import Scheme
+from tower.identity.webhooks import Scheme, read
 from tower.policy.actions import Action, Resource, ResourceType
 
 PLACE = ("flytesnacks", "development", "hooks")
 PATHS = {f"/{scheme}": scheme for scheme in Scheme}
+DECLARED = {"flyte.webhooks": [{"path": path, "scheme": scheme} for path, scheme in PATHS.items()]}
 BODY = json.dumps({"sender": {"id": 7}, "zen": "Keep it simple"}).encode()
 
 
@@ -61,8 +62,7 @@ async def post(tmp_path: Path) -> AsyncIterator[Post]:
             MACHINE, subject="robot", kind=Kind.SERVICE, role="viewer", project="flytesnacks"
         )
         await house.person("alice")
-        config = {"flyte.webhooks": [{"path": path, "scheme": scheme} for path, scheme in PATHS.items()]}
-        await house.deploy("hooks", config=config)
+        await house.deploy("hooks", config=DECLARED)
         uds = tmp_path / "hooks.sock"
         gateway = house.gateway(recheck_seconds=0.05)
         async with serving(echo.app, uds=uds), serving(gateway) as port:
@@ -146,6 +146,67 @@ async def test_a_delivery_is_known_when_the_mapping_was_changed_since(post: Post
     await post.map(path, secret="quite another secret")
     assert (await post.send(path, headers=sent)).status_code == 401
     assert len(post.echo.seen) == 1
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("gone", ["webhook", "app", "secret"])
+async def test_a_delivery_is_known_when_the_webhook_was_gone_meanwhile(
+    post: Post, path: str, gone: str
+) -> None:
+    await post.map(path)
+    sent = signed(PATHS[path], BODY, at=time.time())
+    assert (await post.send(path, headers=sent)).status_code == 200
+    match gone:
+        case "webhook":
+            await post.house.rooms.webhooks.delete(MACHINE, PLACE, path)
+        case "app":
+            await post.house.apps.delete(MACHINE, *PLACE, request_id="t")
+            await post.house.deploy("hooks", config=DECLARED)
+        case "secret":
+            await post.map(path, secret="quite another secret")
+    await post.map(path)
+    assert (await post.send(path, headers=sent)).status_code == 401
+    assert len(post.echo.seen) == 1
+
+
+async def test_another_sender_may_number_as_the_one_before_it(post: Post) -> None:
+    await post.map()
+    assert (await post.send("/github", name="1")).status_code == 200
+    other = b"the secret of another sender"
+    await post.map(secret=other.decode())
+    assert (await post.send("/github", secret=other, name="1")).status_code == 200
+
+
+async def test_what_did_not_arrive_may_come_again_though_the_mapping_was_changed_meanwhile(
+    post: Post,
+) -> None:
+    await post.map()
+    sent = signed(Scheme.GITHUB, BODY)
+    webhooks = post.house.rooms.webhooks
+    shown = read(Scheme.GITHUB, sent, now=time.time())
+    delivery = webhooks.verify(PLACE, "/github", shown, BODY)
+    await webhooks.take(delivery)
+    await post.map(senders={"8": "alice"})
+    assert (await post.send("/github", headers=sent)).status_code == 401
+    await webhooks.give_back(delivery)
+    assert (await post.send("/github", headers=sent)).status_code == 200
+
+
+async def test_deliveries_that_earlier_versions_remembered_are_known(post: Post) -> None:
+    from sqlalchemy import update
+
+    from tower.store.schema_apps import webhook_deliveries
+
+    await post.map()
+    sent = signed(Scheme.GITHUB, BODY)
+    assert (await post.send("/github", headers=sent)).status_code == 200
+    (row,) = await post.house.rooms.webhooks.listed(MACHINE)
+    as_before = update(webhook_deliveries).values(webhook=row.id)
+    assert await post.house.db.write(lambda tx: tx.execute(as_before).rowcount)
+    assert (await post.send("/github", headers=sent)).status_code == 401
+    await post.house.rooms.webhooks.delete(MACHINE, PLACE, "/github")
+    await post.map()
+    assert (await post.send("/github", headers=sent)).status_code == 401
 
 
 async def test_deliveries_that_hardly_come_leave_room_for_others(post: Post) -> None:
