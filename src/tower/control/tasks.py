@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -28,9 +28,9 @@ from tower.store import secrets as granting
 from tower.store.blobs import Blobs
 from tower.store.database import Database, Reader, Transaction
 from tower.store.definitions import TaskKey, TaskRow
-from tower.store.listing import Seen
+from tower.store.listing import Page, Seen
 
-__all__ = ["TaskRow", "Tasks", "resource"]
+__all__ = ["TaskPage", "TaskRow", "Tasks", "resource"]
 
 MAX_VERSIONS = 10_000
 _SHA256_NAME = re.compile(r"([0-9a-f]{64})\.tar\.gz")
@@ -41,6 +41,16 @@ def resource(key: TaskKey) -> Resource:
     """A task as policy sees it."""
     project, domain, name = key
     return Resource(ResourceType.TASK, project=project, domain=domain, name=name)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """Tasks of a list, the token of its next page, and how long it is: in all, and what the filters leave."""
+
+    rows: list[TaskRow]
+    token: str
+    total: int
+    left: int
 
 
 class Tasks:
@@ -252,40 +262,32 @@ class Tasks:
 
     async def page(
         self, principal: Principal, query: Query, *, project: str = "", domain: str = ""
-    ) -> tuple[list[TaskRow], str]:
-        """One page of the tasks that the caller may view, each in its latest version, and the next token.
+    ) -> TaskPage:
+        """One page of the tasks that the caller may view, each in its latest version.
 
-        With a filter on `version` every version counts.
+        With a filter on `version` every version counts, in the numbers too.
         """
         if (project, domain) == builtins.PLACE:
-            return [each.row for each in builtins.every()], ""
+            own = [each.row for each in builtins.every()]
+            return TaskPage(own, "", total=len(own), left=len(own))
         asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
         scopes = await self._viewable(principal, project, domain)
         if not scopes:
-            return [], ""
+            return TaskPage([], "", total=0, left=0)
         every = _every_version(query)
-        rows = await self._db.read(
-            lambda reader: store.page_tasks(reader, asked, scopes=scopes, latest_only=not every)
-        )
-        return asked.cut(rows, ties=store.TIES)
 
-    async def count(
-        self, principal: Principal, query: Query, *, project: str = "", domain: str = ""
-    ) -> tuple[int, int]:
-        """How many tasks the caller may view there: all of them, and those that the filters leave."""
-        if (project, domain) == builtins.PLACE:
-            return (len(builtins.every()),) * 2
-        scopes = await self._viewable(principal, project, domain)
-        if not scopes:
-            return 0, 0
-        asked = prepare(query, sorts=store.SORTS, fields=store.FIELDS)
-        whole, every = replace(asked, conditions=()), _every_version(query)
+        def found(reader: Reader) -> TaskPage:
+            def count(page: Page) -> int:
+                return store.count_tasks(reader, page, scopes=scopes, latest_only=not every)
 
-        def counted(reader: Reader) -> tuple[int, int]:
-            left = store.count_tasks(reader, asked, scopes=scopes, latest_only=not every)
-            return store.count_tasks(reader, whole, scopes=scopes, latest_only=True), left
+            rows, token = asked.cut(
+                store.page_tasks(reader, asked, scopes=scopes, latest_only=not every), ties=store.TIES
+            )
+            left = count(asked) if token or asked.after is not None else len(rows)
+            total = count(replace(asked, conditions=())) if asked.conditions else left
+            return TaskPage(rows, token, total=total, left=left)
 
-        return await self._db.read(counted)
+        return await self._db.read(found)
 
     async def _viewable(self, principal: Principal, project: str, domain: str) -> list[Seen]:
         return await self._projects.listable(

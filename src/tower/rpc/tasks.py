@@ -58,11 +58,14 @@ class TaskService:
         if any(each.WhichOneof("filter_by") == "deployed_by" for each in request.known_filters):
             raise Invalid("Filter by the field deployed_by instead of a known filter.")
         scope, asked, principal = request.project_id, query(request.request), current().principal
-        rows, token = await self._tasks.page(principal, asked, project=scope.name, domain=scope.domain)
-        total, left = await self._tasks.count(principal, asked, project=scope.name, domain=scope.domain)
-        counts = task_service_pb2.ListTasksResponse.ListTasksMetadata(total=total, filtered_total=left)
-        tasks = [task_definition_pb2.Task(task_id=_identifier(row), metadata=_metadata(row)) for row in rows]
-        return task_service_pb2.ListTasksResponse(tasks=tasks, token=token, metadata=counts)
+        page = await self._tasks.page(principal, asked, project=scope.name, domain=scope.domain)
+        tasks = [
+            task_definition_pb2.Task(task_id=_identifier(row), metadata=_metadata(row)) for row in page.rows
+        ]
+        counts = task_service_pb2.ListTasksResponse.ListTasksMetadata(
+            total=page.total, filtered_total=page.left
+        )
+        return task_service_pb2.ListTasksResponse(tasks=tasks, token=page.token, metadata=counts)
 
     async def list_versions(self, request: Any, ctx: Any) -> Any:
         """The versions of one task."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from connectrpc.code import Code
@@ -11,6 +12,7 @@ from flyteidl2.task import task_service_pb2
 from tests.rpc_world import Caller, RpcWorld, listing, project_id, refused, task_id, task_spec
 
 from tower.identity.authenticators import MACHINE
+from tower.store import definitions
 
 F = list_pb2.Filter.Function
 
@@ -107,7 +109,8 @@ async def test_counts_are_of_what_the_caller_may_view(rpc: RpcWorld) -> None:
     assert await _counts(alice) == (3, 3)
     assert await _counts(alice, limit=1) == (3, 3), "of all pages"
     assert await _counts(alice, filters=[(F.CONTAINS, "name", "env.")]) == (3, 2)
-    assert await _counts(alice, filters=[(F.EQUAL, "version", "1"), (F.EQUAL, "name", "env.a")]) == (3, 1)
+    assert await _counts(alice, filters=[(F.EQUAL, "version", "1"), (F.EQUAL, "name", "env.a")]) == (4, 1)
+    assert await _counts(alice, filters=[(F.NOT_EQUAL, "version", "none")]) == (4, 4), "of all versions"
     dave = rpc.caller(await rpc.world.person("dave"))
     assert await _counts(dave) == (0, 0)
     await rpc.world.identities.add_binding(
@@ -121,6 +124,32 @@ async def test_counts_are_of_what_the_caller_may_view(rpc: RpcWorld) -> None:
     )
     assert await _counts(dave) == (1, 1)
     assert await _counts(dave, filters=[(F.CONTAINS, "name", "other")]) == (1, 0)
+
+
+async def test_only_what_a_page_does_not_tell_is_counted(
+    rpc: RpcWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    for name in ("env.a", "env.b", "env.c"):
+        await rpc.deploy(alice, name=name)
+    counts = []
+    count_tasks = definitions.count_tasks
+
+    def counting(*arguments: Any, **options: Any) -> int:
+        counts.append(count_tasks(*arguments, **options))
+        return counts[-1]
+
+    monkeypatch.setattr(definitions, "count_tasks", counting)
+    few = [(F.NOT_EQUAL, "name", "env.b")]
+    assert (await _counts(alice), counts) == ((3, 3), [])
+    assert (await _counts(alice, filters=few), counts) == ((3, 2), [3])
+    counts.clear()
+    assert (await _counts(alice, limit=2), counts) == ((3, 3), [3])
+    first = await alice.tasks.list_tasks(
+        task_service_pb2.ListTasksRequest(project_id=project_id(), request=listing(limit=2)),
+        headers=alice.headers,
+    )
+    assert await _counts(alice, limit=2, token=first.token) == (3, 3), "of the last page too"
 
 
 async def test_hidden_tasks_are_not_there(rpc: RpcWorld) -> None:
