@@ -1,4 +1,4 @@
-"""HTTP over the socket of the agent, kept per event loop and closed with it.
+"""HTTP over the socket of the agent, kept per event loop and closed with it, or where nobody has it any more.
 
 What is at the other end is Tower on this machine: plain HTTP/1.1, no redirections, no proxies. A library that
 knows the rest of the protocol takes a millisecond for each call and several for the first one of a process,
@@ -35,6 +35,7 @@ class LocalPool:
         self._limits = limits
         self._lock = threading.Lock()
         self._kept: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Kept] = weakref.WeakKeyDictionary()
+        weakref.finalize(self, self._kept.clear).atexit = False  # as in `Pools`
 
     @contextlib.asynccontextmanager
     async def request(
@@ -53,7 +54,7 @@ class LocalPool:
         kept = await self._here()
         # one that waits holds no connection
         async with kept.slots[kind]:
-            connection = kept.take() or await self._open(connect_seconds)
+            connection = kept.idle.take() or await self._open(connect_seconds)
             whole = False
             try:
                 await connection.send(head, content)
@@ -62,7 +63,7 @@ class LocalPool:
                 whole = answer.whole
             finally:
                 if whole:
-                    kept.give(connection)
+                    kept.idle.give(connection)
                 else:
                     connection.close()
 
@@ -199,39 +200,50 @@ class _Connection:
         self._writer.close()
 
 
-class _Kept:
-    """The connections of a loop that nobody uses now, and the generator whose end closes them."""
+class _Idle:
+    """The connections of a loop that nobody uses now."""
 
-    def __init__(self, limits: Mapping[str, int]) -> None:
-        self.slots = {kind: asyncio.Semaphore(limit) for kind, limit in limits.items()}
-        self._idle: list[_Connection] = []
+    def __init__(self) -> None:
+        self._connections: list[_Connection] = []
         self._closed = False
-        self.keeper = self._keep()
 
     def take(self) -> _Connection | None:
         now = asyncio.get_running_loop().time()
-        while self._idle:
-            connection = self._idle.pop()
+        while self._connections:
+            connection = self._connections.pop()
             if connection.usable and now - connection.idle_since < _IDLE_SECONDS:
                 return connection
             connection.close()
         return None
 
     def give(self, connection: _Connection) -> None:
-        if self._closed or len(self._idle) >= _IDLE_CONNECTIONS:
+        if self._closed or len(self._connections) >= _IDLE_CONNECTIONS:
             connection.close()
             return
         connection.idle_since = asyncio.get_running_loop().time()
-        self._idle.append(connection)
+        self._connections.append(connection)
 
-    async def _keep(self) -> AsyncGenerator[None, None]:
-        try:
-            yield
-        finally:
-            self._closed = True
-            idle, self._idle = self._idle, []
-            for connection in idle:
-                connection.close()
+    def close(self) -> None:
+        self._closed = True
+        connections, self._connections = self._connections, []
+        for connection in connections:
+            connection.close()
+
+
+class _Kept:
+    """What is kept for a loop, and the generator whose end closes it."""
+
+    def __init__(self, limits: Mapping[str, int]) -> None:
+        self.slots = {kind: asyncio.Semaphore(limit) for kind, limit in limits.items()}
+        self.idle = _Idle()
+        self.keeper = _keep(self.idle)
+
+
+async def _keep(idle: _Idle) -> AsyncGenerator[None, None]:
+    try:
+        yield
+    finally:
+        idle.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,4 +1,4 @@
-"""HTTP connections, kept per event loop and closed with it."""
+"""HTTP connections, kept per event loop and closed with it, or where nobody has them any more."""
 
 from __future__ import annotations
 
@@ -54,6 +54,9 @@ class Pools:
         self._keepers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Kept]] = (
             weakref.WeakKeyDictionary()
         )
+        # Dropped unclosed, and found by the collector: what it finds is ended in any order, in any thread. So
+        # connections are held apart until then; afterwards their loops close them, as those of any generator.
+        weakref.finalize(self, self._keepers.clear).atexit = False
 
     @contextlib.asynccontextmanager
     async def request(

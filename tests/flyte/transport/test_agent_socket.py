@@ -134,7 +134,7 @@ async def test_a_connection_that_ends_is_not_used_again(tmp_path: Path, answer: 
 async def test_an_idle_connection_that_the_server_closed_is_replaced(tmp_path: Path) -> None:
     async with server(tmp_path, lambda _: plain(b"x"), last=True) as (pools, _, used):
         assert await ask(pools) == (200, b"x")
-        while not pools._local._kept[asyncio.get_running_loop()]._idle[0]._reader.at_eof():  # type: ignore[union-attr]
+        while not pools._local._kept[asyncio.get_running_loop()].idle._connections[0]._reader.at_eof():  # type: ignore[union-attr]
             await asyncio.sleep(0)
         assert await ask(pools) == (200, b"x")
         assert used == [1, 2]

@@ -10,6 +10,7 @@ from tests.tower_process import Tower
 
 from flyte import remote
 from flyte._init import open_session, use_session
+from flyte._syncify import syncify
 from flyte.errors import (
     AlreadyExistsError,
     MissingCallerError,
@@ -29,8 +30,10 @@ def name() -> str:
 @pytest.fixture
 def passing(tower: Tower) -> Iterator[None]:
     """A process that acts for its callers, as a webhook does."""
-    with use_session(open_session(endpoint=tower.url, auth_type="Passthrough", **PLACE)):
+    session = open_session(endpoint=tower.url, auth_type="Passthrough", **PLACE)
+    with use_session(session):
         yield
+    syncify(session.aclose)()
 
 
 def key(tower: Tower, who: str) -> tuple[str, str]:
