@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import io
 import re
-import tarfile
 import zlib
+from itertools import islice
 from urllib.parse import parse_qsl, urlencode
 
 from flyteidl2.imagebuilder import definition_pb2
 from google.protobuf.message import DecodeError
 
+from tower.control import archives
 from tower.errors import Exhausted, Invalid, Unsupported
 from tower.images.port import ImageSpec
 
@@ -24,6 +25,8 @@ MAX_SPEC = 1024 * 1024
 MAX_CONTEXT = 16 * 1024 * 1024
 _MAX_FILE = 256 * 1024
 _MAX_UNPACKED = 64 * 1024 * 1024
+_MOST_FILES = 20_000
+_MOST_LAYERS = 100
 _RELEASE = r"2(?:\.\d{1,4}){2}(?:(?:a|b|rc|\.dev|\.post)\d{1,4})?"
 _SDK = re.compile(_RELEASE)
 _BASE = re.compile(rf"(?:ghcr\.io/flyteorg/flyte:|{re.escape(MADE_HERE)})py(3\.\d{{1,2}})-v({_RELEASE})")
@@ -80,6 +83,8 @@ def described(data: bytes, context: bytes) -> str:
         )
     base, _, query = spec.base_image.partition("?")
     parts = parse_qsl(query)
+    if len(spec.layers) > _MOST_LAYERS:
+        raise Exhausted(f"An image has at most {_MOST_LAYERS} layers.")
     for layer in spec.layers:
         parts += _layer(layer, context)
     name = str(base).replace("ghcr.io/flyteorg/flyte:", MADE_HERE)
@@ -130,11 +135,12 @@ def _lines(context: bytes, name: str) -> list[str]:
     """The requirements in a file of the archive, without remarks."""
     try:
         unpacked = zlib.decompressobj(wbits=31).decompress(context, _MAX_UNPACKED)
-        with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as archive:
-            member = next(each for each in archive if each.isreg() and each.name.removeprefix("./") == name)
+        with archives.opened(io.BytesIO(unpacked), "r|") as archive:
+            few = islice(archive, _MOST_FILES)
+            member = next(each for each in few if each.isreg() and each.name.removeprefix("./") == name)
             file = archive.extractfile(member)
             text = b"" if file is None else file.read(_MAX_FILE + 1)
-    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, StopIteration) as error:
+    except (*archives.UNREADABLE, zlib.error, StopIteration) as error:
         raise Invalid(f"There is no file {name[:100]!r} with the image.") from error
     if len(text) > _MAX_FILE:
         raise Exhausted("The requirements file is too long.")

@@ -34,7 +34,9 @@ _NETWORK = re.compile(
     r"error sending request|failed to fetch|timed out|connection (refused|reset)|dns error", re.IGNORECASE
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-_PACKAGE = re.compile(_NAME.pattern + r"\s*(\[[^\[\]]*\])?\s*($|[<>=!~;(,#]|@\s*(git\+)?https?://)")
+# no two runs of blanks behind one another: the time to refuse a line must not be the square of its length
+_PACKAGE = re.compile(_NAME.pattern + r"\s*(\[[^\[\]]*\]\s*)?($|[<>=!~;(,#]|(?P<url>@\s*(git\+)?https?://))")
+_REMARK = re.compile(r"\s#.*")
 _NEVER = re.compile(r"\s-|[$\\]")
 """Options, and what the installer would replace by variables of Tower's own, the password of an index say."""
 
@@ -264,7 +266,9 @@ def _checked(spec: ImageSpec) -> tuple[str, ...]:
         raise Invalid(f"{spec.sdk[:60]!r} is not a release of the official SDK.")
     wanted = (*spec.pip_packages, *spec.requirements)
     for line in wanted:
-        if not line.isprintable() or not _PACKAGE.match(line) or _NEVER.search(line):
+        found = _PACKAGE.match(line) if line.isprintable() and not _NEVER.search(line) else None
+        # the installer takes `a#/../b.whl` for a path
+        if found is None or (found["url"] is None and "/" in _REMARK.sub("", line)):
             raise Invalid(
                 f"{line[:60]!r} is not the name of a package.",
                 hint="Name packages of the index, with their version limits: no options, no paths.",

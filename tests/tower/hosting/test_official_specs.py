@@ -169,6 +169,20 @@ def archive(**files: bytes) -> bytes:
     return gzip.compress(buffer.getvalue())
 
 
+def _negative() -> bytes:
+    """A file of -512 bytes: who goes by that comes back to it for ever."""
+    block = bytearray(tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT))
+    block[124:136] = b"\xff" * 10 + b"\xfe\x00"
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+    return bytes(block) * 20
+
+
+def _many() -> bytes:
+    return tarfile.TarInfo("x").tobuf(tarfile.USTAR_FORMAT) * 20_001 + tarfile.TarInfo("more.txt").tobuf(
+        tarfile.USTAR_FORMAT
+    )
+
+
 def test_an_image_is_its_own_description() -> None:
     name = officialimages.described(
         layers(
@@ -205,6 +219,7 @@ def test_an_image_is_its_own_description() -> None:
         layers(definition_pb2.Layer()),
         layers(definition_pb2.Layer(requirements=definition_pb2.Requirements(file="absent.txt"))),
         layers(pip(*(f"package{number}" for number in range(20_000)))),
+        layers(*(definition_pb2.Layer(requirements=definition_pb2.Requirements(file="more.txt")),) * 101),
         b"\xff\xff",
     ],
 )
@@ -215,8 +230,14 @@ def test_layers_that_cannot_be_made_here_are_refused(made: bytes) -> None:
 
 @pytest.mark.parametrize(
     "context",
-    [b"", b"no archive", gzip.compress(b"\0" * (80 << 20), mtime=0)],  # a name of a test has no time in it
-    ids=["empty", "no archive", "a bomb"],
+    [
+        b"",
+        b"no archive",
+        gzip.compress(b"\0" * (80 << 20), mtime=0),  # a name of a test has no time in it
+        gzip.compress(_negative(), mtime=0),
+        gzip.compress(_many(), mtime=0),
+    ],
+    ids=["empty", "no archive", "a bomb", "less than nothing", "many files"],
 )
 def test_an_archive_of_anything_is_survived(context: bytes) -> None:
     layer = definition_pb2.Layer(requirements=definition_pb2.Requirements(file="more.txt"))

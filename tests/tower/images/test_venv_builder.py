@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +109,8 @@ async def test_a_package_that_does_not_exist_is_named(builder: VenvBuilder, home
         "images/thing-1-py3-none-any.whl",
         "file:///etc",
         "thing \\",
+        "thing#/../../thing-1-py3-none-any.whl",
+        "thing,/../../thing-1-py3-none-any.whl",
         "",
     ],
 )
@@ -115,6 +118,14 @@ async def test_options_and_paths_are_no_packages(builder: VenvBuilder, line: str
     for spec in (ImageSpec(pip_packages=(line,)), ImageSpec(requirements=(line,))):
         with pytest.raises(Invalid, match="not the name of a package"):
             await builder.ready(spec, progress=quiet)
+
+
+async def test_t45_a_long_line_is_refused_at_once(builder: VenvBuilder) -> None:
+    before = time.process_time()
+    for line in ("thing" + " " * 100_000 + "?", "thing[a]" + " " * 100_000 + "?", "thing @" + " " * 100_000):
+        with pytest.raises(Invalid, match="not the name of a package"):
+            await builder.ready(ImageSpec(pip_packages=(line,)), progress=quiet)
+    assert time.process_time() - before < 20  # minutes, where it is the square of the length
 
 
 async def test_t32_a_package_asks_for_no_variable_of_towers(builder: VenvBuilder) -> None:

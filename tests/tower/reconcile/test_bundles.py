@@ -83,6 +83,26 @@ def test_what_could_leave_the_folder_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_t45_what_an_extended_header_says_is_looked_through_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own reader needs ten seconds for some of 64 KiB, in which nothing else of Tower gets on."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("read by Python's own reader")
+
+    monkeypatch.setattr(tarfile.TarInfo, "_proc_pax", never)
+    long = "/".join(["deep" * 20] * 4)
+    data = archive(file(long, b"a = 1", mtime=347155200.5), file("größe.py", b"b"), file("plain.py"))
+    unpack(io.BytesIO(data), folder)
+    assert (folder / long).read_bytes() == b"a = 1"
+    assert (folder / long).stat().st_mtime == 347155200.5
+    assert (folder / "größe.py").read_bytes() == b"b"
+    digits = gzip.compress(_said(tarfile.XHDTYPE, b"1" * 60_000) * 100)
+    with pytest.raises(Invalid):
+        unpack(io.BytesIO(digits), folder)
+
+
 def test_the_same_name_twice_is_refused(folder: Path) -> None:
     with pytest.raises(Invalid):
         unpack(io.BytesIO(archive(file("a", b"1"), file("a", b"2"))), folder)
@@ -166,7 +186,28 @@ def _padded(text: bytes) -> bytes:
     return text.ljust(512, b"\0")
 
 
+def _said(kind: bytes, data: bytes, *, of: int = 0) -> bytes:
+    """An extended header of this content, and a file behind it."""
+    file = tarfile.TarInfo(f"file{of}").tobuf(tarfile.USTAR_FORMAT)
+    return _announcing(kind, len(data)) + data + b"\0" * (-len(data) % 512) + file
+
+
+def _negative(kind: bytes) -> bytes:
+    block = bytearray(_announcing(kind, 0))
+    block[124:136] = b"\xff" * 11 + b"\x00"  # -256 to the base of 256
+    block[148:156] = b"%06o\0 " % (sum(block[:148]) + 8 * 32 + sum(block[156:]))
+    return bytes(block)
+
+
+_LONG = b"60012 comment=" + b"a" * (60012 - 15) + b"\n"
 HEADERS = {
+    "many extended headers": b"".join(_said(tarfile.XHDTYPE, _LONG, of=each) for each in range(600)),
+    "many global headers": b"".join(_said(tarfile.XGLTYPE, _LONG, of=each) for each in range(600)),
+    "many long names": b"".join(_said(tarfile.GNUTYPE_LONGLINK, _LONG, of=each) for each in range(600)),
+    "a file of less than nothing": _negative(tarfile.REGTYPE),
+    "a header of less than nothing": _negative(tarfile.XHDTYPE),
+    "a time that is none": _said(tarfile.XHDTYPE, b"15 mtime=1e300\n"),
+    "a length that is none": _said(tarfile.XHDTYPE, b"1" * 60_000),
     "an extended header": _announcing(tarfile.XHDTYPE, 64 << 20),
     "a global header": _announcing(tarfile.XGLTYPE, 64 << 20),
     "a long name": _announcing(tarfile.GNUTYPE_LONGNAME, 64 << 20),

@@ -8,10 +8,10 @@ import hmac
 import os
 import secrets
 import shutil
-import tarfile
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol, Self
+from typing import IO, Protocol
 
+from tower.control import archives
 from tower.errors import Invalid
 from tower.images.readable import open_up
 
@@ -19,7 +19,6 @@ _LARGEST = 1 << 30
 _MOST_FILES = 20_000
 _LONGEST_NAME = 1024
 _DEEPEST = 64
-_LONGEST_HEADER = 64 * 1024
 
 
 class Blobs(Protocol):
@@ -116,7 +115,7 @@ def unpack(file: IO[bytes], folder: Path) -> None:
     """
     room, files = _LARGEST, 0
     try:
-        with tarfile.open(fileobj=file, mode="r|gz", tarinfo=_Member) as archive:
+        with archives.opened(file, "r|gz") as archive:
             for member in archive:
                 files += 1
                 if files > _MOST_FILES:
@@ -137,17 +136,8 @@ def unpack(file: IO[bytes], folder: Path) -> None:
                 with os.fdopen(descriptor, "wb") as out:
                     shutil.copyfileobj(content, out, 1 << 20)
                 os.utime(target, (member.mtime, member.mtime))
-    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:
+    except archives.UNREADABLE as error:
         raise Invalid("The code bundle cannot be unpacked.", cause=str(error)) from error
-
-
-_EXTENSIONS = {
-    tarfile.GNUTYPE_LONGNAME,
-    tarfile.GNUTYPE_LONGLINK,
-    tarfile.XHDTYPE,
-    tarfile.XGLTYPE,
-    tarfile.SOLARIS_XHDTYPE,
-}
 
 
 def _name(name: str) -> PurePosixPath:
@@ -161,24 +151,3 @@ def _name(name: str) -> PurePosixPath:
     ):
         raise Invalid(f"{name[:100]!r} is no name for a file of a code bundle.")
     return path
-
-
-class _Member(tarfile.TarInfo):
-    """A member whose own headers fit into memory: `tarfile` reads long names and extended headers whole.
-
-    Without a limit a few megabytes of gzip become gigabytes here. Sparse files have maps like that too.
-    """
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        """One header block. Raises tarfile.TarError for one that announces too much."""
-        member = super().frombuf(buf, encoding, errors)
-        large = member.size > _LONGEST_HEADER
-        if member.type == tarfile.GNUTYPE_SPARSE or (member.type in _EXTENSIONS and large):
-            raise tarfile.ReadError("a header is too large")
-        return member
-
-    def _no_map(self, *_: object) -> None:
-        raise tarfile.ReadError("a sparse file")
-
-    _proc_gnusparse_00 = _proc_gnusparse_01 = _proc_gnusparse_10 = _no_map
