@@ -60,11 +60,12 @@ class Refusal:
 
 @dataclass
 class Stream:
-    """Messages of a server stream and how it ends."""
+    """Messages of a server stream and how it ends; with `stays` not before the client leaves."""
 
     messages: Sequence[Message]
     error: str | None = None
     hang_up: bool = False
+    stays: bool = False
 
 
 Answer = Message | Refusal | Raw | Stream
@@ -114,9 +115,9 @@ class Plane:
         self.seen.append(seen)
         handler = self.handlers.get(scope["path"])
         answer: Answer = handler(seen) if handler else Refusal("unimplemented", status=501)
-        await self._answer(answer, send)
+        await self._answer(answer, receive, send)
 
-    async def _answer(self, answer: Answer, send: Any) -> None:
+    async def _answer(self, answer: Answer, receive: Any, send: Any) -> None:
         match answer:
             case Raw():
                 headers, status, chunks, hang_up = (
@@ -132,7 +133,7 @@ class Plane:
             case Stream():
                 headers, status, hang_up = {"content-type": "application/connect+proto"}, 200, answer.hang_up
                 chunks = [envelope(each.SerializeToString()) for each in answer.messages]
-                if not hang_up:
+                if not hang_up and not answer.stays:
                     end = {"error": {"code": answer.error, "message": "no"}} if answer.error else {}
                     chunks.append(envelope(json.dumps(end).encode(), flags=2))
             case _:
@@ -148,6 +149,10 @@ class Plane:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         if hang_up:
             raise HungUp
+        if isinstance(answer, Stream) and answer.stays:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            return
         await send({"type": "http.response.body", "body": b""})
 
 

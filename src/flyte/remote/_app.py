@@ -16,7 +16,7 @@ from flyteidl2.common import identifier_pb2, list_pb2
 from flyte._init import current_session
 from flyte._syncify import syncify, syncify_class
 from flyte.errors import DeploymentError, RemoteAppNotFoundError, RemoteNotFoundError
-from flyte.remote._logs import LogLine, until_quiet
+from flyte.remote._logs import LogLine, what_is_there
 from flyte.remote._wire import newest_first, pages, subject
 from flyte.transport.session import Session
 
@@ -200,9 +200,13 @@ class App:
     async def logs(self, *, follow: bool = True) -> AsyncIterator[LogLine]:
         """What it wrote, line by line; without `follow` what there is now."""
         identity = self.pb2.metadata.id
-        source = current_session().stream(_LOGS, logs.TailLogsRequest(app_id=identity), logs.TailLogsResponse)
+        session = current_session()
+        if not follow and not session.has_answered:
+            await self.sync.aio()
+        source = session.stream(_LOGS, logs.TailLogsRequest(app_id=identity), logs.TailLogsResponse)
+        now = what_is_there(source, session, lines=lambda each: len(each.batches.logs))
         with _as_app(identity):
-            async for answer in source if follow else until_quiet(source):
+            async for answer in source if follow else now:
                 for batch in answer.batches.logs:
                     for line in batch.structured_lines:
                         yield LogLine.of(line)

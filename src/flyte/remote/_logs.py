@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 from flyteidl2.logs.dataplane import payload_pb2
 
 from flyte.remote._wire import instant
+from flyte.transport.session import Session
 
 T = TypeVar("T")
 
@@ -43,13 +44,24 @@ class LogLine:
         return self.text
 
 
-async def until_quiet(source: AsyncGenerator[T, None]) -> AsyncIterator[T]:
-    """What a stream has to say now: ends with the stream, or when nothing came for a second."""
+async def what_is_there(
+    source: AsyncGenerator[T, None], session: Session, *, lines: Callable[[T], int]
+) -> AsyncIterator[T]:
+    """What the stream of a log has to say now.
+
+    Tower marks the end of that with an answer without lines, however long it takes to get there. Other
+    servers say nothing when there is no more for now: with them it ends when nothing came for a second.
+
+    :param session: it has had an answer.
+    :param lines: how many lines an answer has, at least whether it has any.
+    """
     async with contextlib.aclosing(source):
         while True:
             try:
-                async with asyncio.timeout(_QUIET_SECONDS):
+                async with asyncio.timeout(None if session.is_tower else _QUIET_SECONDS):
                     item = await source.__anext__()
             except (StopAsyncIteration, TimeoutError):
+                return
+            if session.is_tower and not lines(item):
                 return
             yield item

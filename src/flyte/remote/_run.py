@@ -22,7 +22,7 @@ from flyte.errors import (
     UnavailableError,
 )
 from flyte.remote._filters import run_filters
-from flyte.remote._logs import LogLine, until_quiet
+from flyte.remote._logs import LogLine, what_is_there
 from flyte.remote._outcome import Outputs
 from flyte.remote._standing import Standing
 from flyte.remote._user import User
@@ -160,7 +160,7 @@ class Run(Standing):
         """What an attempt wrote, line by line.
 
         :param attempt: counts from 1; None is the last one.
-        :param follow: go on until the attempt has ended; otherwise stop when there is no more for now.
+        :param follow: go on until the attempt has ended; otherwise only what it has written so far.
         """
         session = current_session()
         await self._begun(session, follow=follow)
@@ -169,9 +169,10 @@ class Run(Standing):
             return
         request = data.TailLogsRequest(action_id=self._action(), attempt=number)
         source = session.stream(f"{_DATA}TailLogs", request, data.TailLogsResponse)
-        lines = source if follow or self.done else until_quiet(source)
+        to_the_end = follow or self.done
+        answers = source if to_the_end else what_is_there(source, session, lines=lambda each: len(each.logs))
         with _as_run(self._id):
-            async for answer in lines:
+            async for answer in answers:
                 for batch in answer.logs:
                     for line in batch.lines:
                         yield LogLine.of(line)

@@ -247,9 +247,19 @@ class Apps:
                 await changed.wait()
 
     async def tail(
-        self, principal: Principal, project: str, domain: str, name: str, *, request_id: str
+        self,
+        principal: Principal,
+        project: str,
+        domain: str,
+        name: str,
+        *,
+        request_id: str,
+        mark: bool = False,
     ) -> AsyncIterator[Sequence[Line]]:
-        """The app's output from its beginning, as it is written, until the app is stopped or deleted."""
+        """The app's output from its beginning, as it is written, until the app is stopped or deleted.
+
+        With `mark` there is one time without lines: behind what was there already, where the app goes on.
+        """
         key = (project, domain, name)
         log_id = "/".join(key)
         offset = 0
@@ -266,6 +276,9 @@ class Apps:
                     yield lines
                 if row is None or not view.allowed or row.status is AppStatus.STOPPED:
                     return
+                if mark:
+                    mark = False
+                    yield []
                 await changed.wait()
 
     async def report(

@@ -32,12 +32,13 @@ class Tailing:
         self._read = read
 
     async def follow(
-        self, principal: Principal, key: ActionKey, *, attempt: int, request_id: str
+        self, principal: Principal, key: ActionKey, *, attempt: int, request_id: str, mark: bool = False
     ) -> AsyncIterator[list[Line]]:
         """The output of an attempt from its beginning; 0 is the newest attempt. Raises NotFound.
 
         It ends once the attempt has ended and everything was read. The right to view is asked for again
-        whenever the attempt changes.
+        whenever the attempt changes. With `mark` there is one time without lines: behind what was there
+        already, where the attempt goes on.
         """
         if attempt > MAX_ATTEMPT:
             raise Invalid("There is no attempt of that number.")
@@ -62,6 +63,9 @@ class Tailing:
                     yield list(lines)
                 if over:
                     return
+                if mark:
+                    mark = False
+                    yield []
                 await changed.wait()
 
 

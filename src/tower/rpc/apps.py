@@ -93,13 +93,20 @@ class AppLogsService:
         self._apps = apps
 
     async def tail_logs(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
-        """The output of an app from its beginning, as it is written, until the app is stopped."""
+        """The output of an app from its beginning, as it is written, until the app is stopped.
+
+        One message without lines stands behind what there was when it was asked for.
+        """
         call = current()
         which = request.WhichOneof("target")
         identifier = request.replica_id.app_id if which == "replica_id" else request.app_id
         key = appspecs.identity(identifier)
-        async for lines in self._apps.tail(call.principal, *key, request_id=call.request_id):
+        async for lines in self._apps.tail(call.principal, *key, request_id=call.request_id, mark=True):
             answer = app_logs_payload_pb2.TailLogsResponse()
+            if not lines:
+                answer.batches.SetInParent()
+                yield answer
+                continue
             batch = answer.batches.logs.add()
             batch.replica_id.app_id.CopyFrom(identifier)
             batch.replica_id.name = identifier.name

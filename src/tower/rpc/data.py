@@ -79,19 +79,24 @@ class DataProxyService:
         )
 
     async def tail_logs(self, request: Any, ctx: Any) -> AsyncIterator[Any]:
-        """The output of an attempt, followed until the attempt has ended."""
+        """The output of an attempt, followed until the attempt has ended.
+
+        One message without lines stands behind what there was when it was asked for.
+        """
         call = current()
         lines = self._tailing.follow(
             call.principal,
             actions.key_of(request.action_id),
             attempt=request.attempt,
             request_id=call.request_id,
+            mark=True,
         )
         async for batch in lines:
             answer = pb.TailLogsResponse()
-            page = answer.logs.add()
-            for line in batch:
-                page.lines.add(timestamp=stamp(line.at), message=line.text, originator=logs.USER)
+            if batch:
+                page = answer.logs.add()
+                for line in batch:
+                    page.lines.add(timestamp=stamp(line.at), message=line.text, originator=logs.USER)
             yield answer
 
     async def create_download_link(self, request: Any, ctx: Any) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -225,6 +226,29 @@ async def test_logs(plane: Plane) -> None:
     assert [str(line) for line in run.logs(attempt=1)] == ["one", "two", "three"]
 
 
+async def test_what_a_run_has_written_so_far(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may take its time: a mark says that this is all, not a pause."""
+    monkeypatch.setattr("flyte.remote._logs._QUIET_SECONDS", 0.0)
+    on_run(plane, "RUNNING")
+    mark = dataproxy_service_pb2.TailLogsResponse()
+    plane.on(f"{DATA}TailLogs", Stream([tail("one\n"), tail("two\n"), mark], stays=True))
+    run = await remote.Run.get.aio("r1")
+    async with asyncio.timeout(60):
+        assert [str(line) async for line in run.logs.aio(follow=False)] == ["one", "two"]
+    plane.on(f"{DATA}TailLogs", Stream([tail("one\n"), mark, tail("two\n")]))
+    assert [str(line) async for line in run.logs.aio()] == ["one", "two"]
+
+
+async def test_another_server_has_no_mark(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyte.remote._logs._QUIET_SECONDS", 0.0)
+    plane.version = None
+    on_run(plane, "RUNNING")
+    plane.on(f"{DATA}TailLogs", Stream([tail("one\n")], stays=True))
+    run = await remote.Run.get.aio("r1")
+    async with asyncio.timeout(60):
+        assert [str(line) async for line in run.logs.aio(follow=False)] in ([], ["one"])
+
+
 async def test_logs_of_a_run_that_has_not_begun(plane: Plane) -> None:
     on_run(plane, "QUEUED", attempts=0)
     plane.on(f"{DATA}TailLogs", Stream([tail("one")]))
@@ -419,6 +443,18 @@ async def test_the_logs_of_an_app(plane: Plane) -> None:
     app = await remote.App.get.aio("webhook")
     assert [str(line) async for line in app.logs.aio()] == ["hello"]
     assert [str(line) async for line in app.logs.aio(follow=False)] == ["hello"]
+
+
+async def test_what_an_app_has_written_so_far(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flyte.remote._logs._QUIET_SECONDS", 0.0)
+    plane.on(f"{APPS}Get", app_payload_pb2.GetResponse(app=an_app()))
+    answer, mark = app_logs_payload_pb2.TailLogsResponse(), app_logs_payload_pb2.TailLogsResponse()
+    answer.batches.logs.add().structured_lines.add(message="hello\n")
+    mark.batches.SetInParent()
+    plane.on("/flyteidl2.app.AppLogsService/TailLogs", Stream([answer, mark], stays=True))
+    app = await remote.App.get.aio("webhook")
+    async with asyncio.timeout(60):
+        assert [str(line) async for line in app.logs.aio(follow=False)] == ["hello"]
 
 
 async def test_an_absent_app(plane: Plane) -> None:

@@ -228,6 +228,20 @@ async def test_logs_follow_until_the_app_is_stopped(house: House) -> None:
         await asyncio.wait_for(following, 60)
 
 
+async def test_a_mark_stands_behind_what_an_app_wrote_already(house: House) -> None:
+    carla = await person(house, "carla")
+    await create(house, carla)
+    house.write_app_log("/".join(KEY), "one\n")
+    stream = house.apps.tail(carla, *KEY, request_id="r", mark=True)
+    assert [line.text for line in await anext(stream)] == ["one\n"]
+    assert await anext(stream) == []
+    house.write_app_log("/".join(KEY), "two\n")
+    assert [line.text for line in await asyncio.wait_for(anext(stream), 60)] == ["two\n"]
+    await house.apps.report(*KEY, revision=1, status=AppStatus.STOPPED)
+    with pytest.raises(StopAsyncIteration):
+        await asyncio.wait_for(anext(stream), 60)
+
+
 BAD: list[tuple[dict[str, object], type[Fault]]] = [
     ({"name": ""}, Invalid),
     ({"name": "Upper"}, Invalid),

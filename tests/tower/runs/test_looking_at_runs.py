@@ -146,6 +146,24 @@ async def test_logs_follow_and_end_with_the_attempt(rpc: RpcWorld) -> None:
             pass
 
 
+async def test_a_mark_stands_behind_what_was_written_already(rpc: RpcWorld) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    run = await rpc.run(alice)
+    name = run.action.id.run.name
+    await rpc.move(name, Phase.RUNNING)
+    rpc.write_log(name, "one\n")
+    request = dataproxy_service_pb2.TailLogsRequest(action_id=run.action.id, attempt=1)
+    stream = alice.data.tail_logs(request, headers=alice.headers)
+    async with asyncio.timeout(60):
+        assert [line.message for line in (await anext(stream)).logs[0].lines] == ["one\n"]
+        assert await anext(stream) == dataproxy_service_pb2.TailLogsResponse()
+        rpc.write_log(name, "two\n")
+        assert [line.message for line in (await anext(stream)).logs[0].lines] == ["two\n"]
+        await rpc.move(name, Phase.SUCCEEDED)
+        assert [message async for message in stream] == [], "one mark, and none where it has ended"
+
+
 async def test_lists_page_sort_and_filter(rpc: RpcWorld) -> None:
     alice = rpc.caller(await rpc.world.person("alice", "contributor"))
     bob = rpc.caller(await rpc.world.person("bob", "contributor"))
