@@ -98,20 +98,35 @@ def _blocking(step: Callable[[], Awaitable[R]], context: contextvars.Context) ->
     loop = _background.loop()
     done: concurrent.futures.Future[R] = concurrent.futures.Future()
     tasks: list[asyncio.Task[R]] = []
-
-    def start() -> None:
-        task = loop.create_task(_awaited(step), context=context)
-        tasks.append(task)
-        task.add_done_callback(lambda ended: _settle(ended, done))
-
-    loop.call_soon_threadsafe(start)
+    loop.call_soon_threadsafe(_start, loop, step, context, done, tasks)
     try:
         return done.result()
     except BaseException:
         # KeyboardInterrupt arrives in the waiting thread; the work must not go on behind its back.
         if not done.done():
-            loop.call_soon_threadsafe(lambda: [task.cancel() for task in tasks])
+            loop.call_soon_threadsafe(_cancel, tasks)
         raise
+    finally:
+        # An error holds this frame. What holds the error in turn would leave both to the collector, with the
+        # arguments of the call and its connections.
+        del done, tasks
+
+
+def _start(
+    loop: asyncio.AbstractEventLoop,
+    step: Callable[[], Awaitable[R]],
+    context: contextvars.Context,
+    done: concurrent.futures.Future[R],
+    tasks: list[asyncio.Task[R]],
+) -> None:
+    task = loop.create_task(_awaited(step), context=context)
+    tasks.append(task)
+    task.add_done_callback(lambda ended: _settle(ended, done))
+
+
+def _cancel(tasks: list[asyncio.Task[R]]) -> None:
+    for task in tasks:
+        task.cancel()
 
 
 def _elsewhere(step: Callable[[], Awaitable[R]], context: contextvars.Context) -> R:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import gc
 import inspect
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import pytest
@@ -211,6 +214,25 @@ def test_errors_come_out_as_they_are(error: Exception) -> None:
 
     with pytest.raises(type(error)):
         fail()
+
+
+def test_an_error_leaves_nothing_to_the_collector() -> None:
+    @syncify
+    async def fail(_: Thing) -> None:
+        raise ValueError
+
+    let_go = threading.Event()
+    thing = Thing()
+    watched = weakref.ref(thing, lambda _: let_go.set())
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            fail(thing)
+        del thing
+        assert let_go.wait(60)
+    finally:
+        gc.enable()
+    assert watched() is None
 
 
 def test_a_blocking_call_from_code_that_a_blocking_call_runs() -> None:
