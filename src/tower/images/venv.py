@@ -144,12 +144,17 @@ class VenvBuilder:
             draft = self._images / f".draft-{secrets.token_hex(8)}"
             draft.mkdir(mode=0o700)
             try:
-                await self._make(draft, python=python, base=base, wanted=wanted, say=say)
+                site = await self._make(draft, python=python, base=base, wanted=wanted, say=say)
                 if spec.sdk:
                     await asyncio.to_thread(official.equip, draft)
                 else:
-                    await self._add_own(draft, python=python)
+                    await self._add_own(site, python=python)
                 await asyncio.to_thread(_publish, draft, folder, spec)
+            except IsADirectoryError as error:  # packages may put files anywhere in the environment
+                raise Precondition(
+                    f"A package of the image has a folder {Path(str(error.filename)).name}, where Tower "
+                    "has a file."
+                ) from error
             finally:
                 await asyncio.to_thread(shutil.rmtree, draft, ignore_errors=True)
         return folder
@@ -162,7 +167,8 @@ class VenvBuilder:
         base: tuple[str, ...],
         wanted: tuple[str, ...],
         say: Callable[[str], object],
-    ) -> None:
+    ) -> Path:
+        """Fill it; gives the folder of its packages, of whose name they may bring others."""
         say("making the environment")
         base_files = installed(python)
         made = await self._tools.uv(
@@ -172,6 +178,7 @@ class VenvBuilder:
         )
         if made.code != 0:
             raise self._failed("The environment could not be made.", made.lines)
+        site = _site(draft)
         (draft / "requirements.txt").write_text("\n".join((*base, *wanted)) + "\n")
         interpreter = draft / "bin" / "python"
         options = [] if self._allow_builds else ["--no-build"]
@@ -192,10 +199,11 @@ class VenvBuilder:
         if done.code != 0:
             raise self._failed(_blame(wanted, done.lines), done.lines)
         await self._compile(python, draft / "lib", jobs=_JOBS)
+        return site
 
-    async def _add_own(self, draft: Path, *, python: str) -> None:
+    async def _add_own(self, site: Path, *, python: str) -> None:
         """Make the SDK of this project importable in an environment."""
-        _link(draft, self._sdk.path)
+        (site / "flyte-tower.pth").write_text(f"{self._sdk.path}\n")
         await self._compile(python, self._sdk.path)
 
     async def _compile(self, python: str, folder: Path, *, jobs: int = 1) -> None:
@@ -287,10 +295,10 @@ def _blame(wanted: tuple[str, ...], lines: tuple[str, ...]) -> str:
     return "The image's packages could not be installed."
 
 
-def _link(environment: Path, package_folder: Path) -> None:
-    """Make the packages in a folder importable in an environment."""
-    (site,) = environment.glob("lib/python*/site-packages")
-    (site / "flyte-tower.pth").write_text(f"{package_folder}\n")
+def _site(environment: Path) -> Path:
+    """Where a new environment has its packages."""
+    (found,) = environment.glob("lib/python*/site-packages")
+    return found
 
 
 def _publish(draft: Path, folder: Path, spec: ImageSpec) -> None:

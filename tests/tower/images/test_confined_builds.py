@@ -14,10 +14,11 @@ import pytest
 import uv
 from tests.suites.executor_suite import sleeping
 
-from tower.errors import Fault
+from tower.errors import Fault, Precondition
 from tower.executors.process.isolation import Wanted, choose
 from tower.images.confined import Confine, Tools, installed
 from tower.images.port import ImageSpec
+from tower.images.uv import run as uv_run
 from tower.images.venv import VenvBuilder
 
 
@@ -139,3 +140,18 @@ async def test_a_cache_that_the_environment_names_can_be_written_to(
     )
     assert made.code == 0, made.lines
     assert list(cache.iterdir()), "the cache is the one that was named"
+
+
+async def test_a_package_may_bring_a_second_folder_of_packages(home: Path, index: Path) -> None:
+    wheel(index, "twofold", {"twofold-1.0.data/data/lib/python2.7/site-packages/twofold.py": "old = True"})
+    made = await VenvBuilder(home).ready(ImageSpec(pip_packages=("twofold",)), progress=lambda _: None)
+    seen = await uv_run([made.python, "-c", "import flyte; print('good')"], directory=home, seconds=60)
+    assert seen.lines[-1:] == ("good",), seen
+
+
+async def test_a_package_in_the_place_of_towers_files_is_said_so(home: Path, index: Path) -> None:
+    for number, taken in enumerate(("flyte-tower.pth", "x.data/data/tower-image.json")):
+        name = f"taken{number}"
+        wheel(index, name, {f"{taken.replace('x.data', f'{name}-1.0.data')}/x.txt": ""})
+        with pytest.raises(Precondition, match=taken.rpartition("/")[2]):
+            await VenvBuilder(home).ready(ImageSpec(pip_packages=(name,)), progress=lambda _: None)
