@@ -165,7 +165,7 @@ async def executor() -> AsyncIterator[ProcessExecutor]:
 
 
 def template_pids(executor: ProcessExecutor) -> list[int]:
-    return [template.pid for template in executor._templates.values()]
+    return [template.pid for template in executor._pool.templates]
 
 
 async def test_one_template_serves_all_attempts_of_a_bundle(executor: ProcessExecutor, jobs: Jobs) -> None:
@@ -197,7 +197,7 @@ async def test_an_idle_template_makes_room(
     await ended(executor, other.task("hello"))
     (new,) = template_pids(executor)
     assert new != old
-    await asyncio.gather(*executor._leaving)
+    await asyncio.gather(*executor._pool._leaving)
     assert not living(old)
 
 
@@ -220,12 +220,12 @@ async def test_an_idle_template_is_reaped(jobs: Jobs) -> None:
     executor = ProcessExecutor(package="standin", idle_seconds=0)
     process, _ = await started(executor, jobs.task("wait_for_ever"))
     (pid,) = template_pids(executor)
-    executor._reap()
+    executor._pool.reap()
     assert template_pids(executor) == [pid]
     await process.stop(10)
-    executor._reap()
+    executor._pool.reap()
     assert template_pids(executor) == []
-    await asyncio.gather(*executor._leaving)
+    await asyncio.gather(*executor._pool._leaving)
     assert not living(pid)
     await executor.close()
 
@@ -235,7 +235,7 @@ async def test_a_template_cannot_lend_its_identity_to_a_stranger(
 ) -> None:
     """The code of a bundle owns its template; it may lie to us, but not about its children (T8)."""
     process, _ = await started(executor, jobs.task("wait_for_ever"))
-    (template,) = executor._templates.values()
+    (template,) = executor._pool.templates
     assert not template._child_called(os.getpid())
     assert not template._child_called(1)
     assert template._child_called(process.pid) == process.pid
@@ -272,7 +272,7 @@ async def test_children_die_with_tower(tmp_path: Path, jobs: Jobs) -> None:
                 app = AppJob("p/d/a", jobs.python, None, "", "", folder, folder / "a", folder / "b",
                              command=("sleep", "1000"), env={{"PATH": "/usr/bin:/bin"}})
                 sleeper = await executor.start_app(app, on_output=print, on_start=lambda pid: None)
-                (template,) = executor._templates.values()
+                (template,) = executor._pool.templates
                 print(process.pid, template.pid, sleeper.pid, flush=True)
                 await asyncio.Event().wait()
 

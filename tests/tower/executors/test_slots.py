@@ -22,7 +22,7 @@ from tests.suites.executor_suite import Heard, living
 import flyte
 from tower.errors import Unavailable
 from tower.executors.port import Exit, Limits, TaskJob
-from tower.executors.process import ProcessExecutor
+from tower.executors.process import ProcessExecutor, template
 from tower.executors.process.folders import entrust
 from tower.executors.process.isolation import Isolation, Wanted, choose
 from tower.executors.process.work import Work
@@ -102,12 +102,12 @@ async def executor(
 
 
 class Waiting:
-    """A process that waits, and whether it has gone without an attempt."""
+    """A process that waits, and when it has gone without an attempt."""
 
     def __init__(self, executor: ProcessExecutor, job: TaskJob) -> None:
         self.job = job
-        self.refused: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        assert executor.prepare(job, gone=self.refused.set_result)
+        self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        assert executor.prepare(job, gone=lambda: self.gone.set_result(None))
 
 
 async def first(executor: ProcessExecutor, place: Place) -> None:
@@ -117,11 +117,17 @@ async def first(executor: ProcessExecutor, place: Place) -> None:
     assert await asyncio.wait_for(process.wait(), 60) == Exit(0)
 
 
+def waits(executor: ProcessExecutor, job: TaskJob) -> bool:
+    """Whether a process waits in the job's folders."""
+    slot = executor._slots.get(job.directory)
+    return slot is not None and slot.waits
+
+
 async def ready(executor: ProcessExecutor, place: Place) -> Waiting:
     await first(executor, place)
     waiting = Waiting(executor, place.job())
     async with asyncio.timeout(60):
-        while not executor.waits(waiting.job.directory):
+        while not waits(executor, waiting.job):
             await asyncio.sleep(0)
     return waiting
 
@@ -139,8 +145,8 @@ async def test_the_process_that_waits_becomes_the_attempt(executor: ProcessExecu
     assert who == "bob"
     assert int(user) == (job.directory / "mark").stat().st_uid
     assert heard.output == b"marked\n"
-    assert not executor.waits(job.directory)
-    assert not waiting.refused.done()
+    assert not waits(executor, job)
+    assert not waiting.gone.done()
 
 
 async def test_no_code_runs_before_its_process_is_registered(executor: ProcessExecutor, place: Place) -> None:
@@ -163,17 +169,17 @@ async def test_no_code_runs_before_its_process_is_registered(executor: ProcessEx
 async def test_one_that_has_ended_is_given_nothing(executor: ProcessExecutor, place: Place) -> None:
     waiting = await ready(executor, place)
     executor.discard(waiting.job.directory)
-    assert not await asyncio.wait_for(waiting.refused, 60)
-    assert not executor.waits(waiting.job.directory)
+    await asyncio.wait_for(waiting.gone, 60)
+    assert not waits(executor, waiting.job)
 
 
 async def test_one_that_was_killed_is_no_attempt(executor: ProcessExecutor, place: Place) -> None:
     waiting = await ready(executor, place)
     pids: list[int] = []
     executor.discard(waiting.job.directory)
-    while executor.waits(waiting.job.directory):
+    while waits(executor, waiting.job):
         await asyncio.sleep(0)
-    if not waiting.refused.done():
+    if not waiting.gone.done():
         with pytest.raises(Unavailable):
             await executor.start_task(own(waiting.job), on_output=lambda _: None, on_start=pids.append)
     assert pids == []
@@ -201,7 +207,7 @@ async def test_it_takes_no_attempt_of_another_kind(
             on_start=pids.append,
         )
     assert pids == []
-    assert not await asyncio.wait_for(waiting.refused, 60)  # and it has ended
+    await asyncio.wait_for(waiting.gone, 60)  # and it has ended
 
 
 async def test_an_attempt_in_it_is_stopped_as_others_are(executor: ProcessExecutor, place: Place) -> None:
@@ -230,7 +236,7 @@ async def test_one_that_cannot_be_given_its_attempt_ends(
         with pytest.raises(Unavailable):
             await executor.start_task(own(waiting.job), on_output=lambda _: None, on_start=lambda _: None)
     assert executor._works == works
-    assert not await asyncio.wait_for(waiting.refused, 60)
+    await asyncio.wait_for(waiting.gone, 60)
 
 
 async def test_the_end_of_one_is_told_without_descriptors(
@@ -244,7 +250,7 @@ async def test_the_end_of_one_is_told_without_descriptors(
     with monkeypatch.context() as patch:
         patch.setattr(executor, "_hold", full)
         executor.discard(waiting.job.directory)
-        assert not await asyncio.wait_for(waiting.refused, 60)
+        await asyncio.wait_for(waiting.gone, 60)
 
 
 async def test_one_that_cannot_be_held_ends(
@@ -258,7 +264,7 @@ async def test_one_that_cannot_be_held_ends(
     with monkeypatch.context() as patch:
         patch.setattr(os, "pidfd_open", full)
         waiting = Waiting(executor, place.job())
-        assert not await asyncio.wait_for(waiting.refused, 60)
+        await asyncio.wait_for(waiting.gone, 60)
     assert waiting.job.directory not in executor._slots
 
 
@@ -279,7 +285,7 @@ def many() -> Iterator[None]:
 @pytest.mark.usefixtures("many")
 async def test_a_busy_server_has_rooms_ahead_too(executor: ProcessExecutor, place: Place) -> None:
     waiting = await ready(executor, place)
-    assert executor.waits(waiting.job.directory)
+    assert waits(executor, waiting.job)
     heard = Heard()
     process = await executor.start_task(
         own(waiting.job), on_output=heard.on_output, on_start=heard.pids.append
@@ -295,19 +301,74 @@ async def test_it_ends_with_the_executor(executor: ProcessExecutor, place: Place
     await executor.close()
     with os.fdopen(descriptor, "rb"):
         assert select.select([descriptor], [], [], 60)[0]  # the process that the descriptor is of has ended
-    assert not executor.prepare(place.job(), gone=lambda _: None)
+    assert not executor.prepare(place.job(), gone=lambda: None)
 
 
 async def test_a_template_is_idle_while_only_such_a_one_waits(
     executor: ProcessExecutor, place: Place
 ) -> None:
     await ready(executor, place)
-    (template,) = executor._templates.values()
-    assert template.idle
+    (forking,) = executor._pool.templates
+    assert forking.idle
+
+
+def reap(executor: ProcessExecutor) -> None:
+    """As if all that is idle had been so for long."""
+    usual, executor._pool._idle_seconds = executor._pool._idle_seconds, -1.0
+    executor._pool.reap()
+    executor._pool._idle_seconds = usual
+
+
+async def test_one_that_was_claimed_is_there_when_its_attempt_starts(
+    executor: ProcessExecutor, place: Place
+) -> None:
+    """Between the two the template is not idle, however long it had nothing to do before."""
+    waiting = await ready(executor, place)
+    assert executor.claim(waiting.job.directory)
+    reap(executor)
+    heard = Heard()
+    process = await executor.start_task(
+        own(waiting.job), on_output=heard.on_output, on_start=heard.pids.append
+    )
+    assert await asyncio.wait_for(process.wait(), 60) == Exit(0)
+    assert heard.output == b"marked\n"
+
+
+async def test_one_that_was_claimed_and_is_not_used_holds_its_template_no_longer(
+    executor: ProcessExecutor, place: Place
+) -> None:
+    waiting = await ready(executor, place)
+    assert executor.claim(waiting.job.directory)
+    executor.discard(waiting.job.directory)
+    await asyncio.wait_for(waiting.gone, 60)
+    assert not executor.claim(waiting.job.directory)
+    reap(executor)
+    assert executor._pool.templates == []
+
+
+async def test_a_template_is_not_asked_at_once_for_what_it_refused(
+    executor: ProcessExecutor, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal is of the moment: a later template, or the same one later, may have its environment."""
+    await first(executor, place)
+    other = {"PATH": "/elsewhere"}
+    await asyncio.wait_for(Waiting(executor, replace(place.job(), env=other)).gone, 60)
+    assert not executor.prepares(replace(place.job(), env=other))
+    assert not executor.prepare(replace(place.job(), env=other), gone=lambda: None)
+    assert executor.prepares(place.job())
+    with monkeypatch.context() as patch:
+        patch.setattr(template, "_REFUSED_SECONDS", -1.0)
+        assert executor.prepares(replace(place.job(), env=other))
+    reap(executor)
+    assert not executor.prepares(place.job())  # there is no template any more
+    job = replace(own(place.job()), env=other)
+    process = await executor.start_task(job, on_output=lambda _: None, on_start=lambda _: None)
+    assert await asyncio.wait_for(process.wait(), 60) == Exit(0)
+    assert executor.prepares(replace(place.job(), env=other))
 
 
 async def test_without_a_template_nothing_waits(executor: ProcessExecutor, place: Place) -> None:
-    assert not executor.prepare(place.job(), gone=lambda _: None)
+    assert not executor.prepare(place.job(), gone=lambda: None)
 
 
 def test_only_a_plain_file_of_towers_own_is_handed_over(tmp_path: Path) -> None:

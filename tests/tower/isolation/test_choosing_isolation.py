@@ -154,3 +154,10 @@ def test_a_child_keeps_only_what_is_its_own() -> None:
 def test_a_setting_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Invalid, match="required, preferred, off"):
         Settings(home=tmp_path, isolation="perhaps").validate()
+
+
+def test_a_trial_that_ends_without_a_word_shows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was killed has not seen whether it is apart."""
+    killed = subprocess.CompletedProcess([], returncode=-9, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    assert "-9" in attempt(Isolation(mode=Mode.NAMESPACES))

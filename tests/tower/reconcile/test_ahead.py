@@ -8,6 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.tower.reconcile.conftest import House
@@ -32,17 +33,20 @@ class Processes:
     """An executor that has processes wait in name only."""
 
     def __init__(self) -> None:
-        self.jobs: dict[Path, tuple[TaskJob, Callable[[bool], None]]] = {}
+        self.jobs: dict[Path, tuple[TaskJob, Callable[[], None]]] = {}
         self.waiting: set[Path] = set()
-        self.can = True
+        self.can = self.would = True
 
-    def prepare(self, job: TaskJob, *, gone: Callable[[bool], None]) -> bool:
+    def prepares(self, job: TaskJob) -> bool:
+        return self.would
+
+    def prepare(self, job: TaskJob, *, gone: Callable[[], None]) -> bool:
         if self.can:
             self.jobs[job.directory] = job, gone
             self.waiting.add(job.directory)
         return self.can
 
-    def waits(self, directory: Path) -> bool:
+    def claim(self, directory: Path) -> bool:
         return directory in self.waiting
 
     def discard(self, directory: Path) -> None:
@@ -103,20 +107,24 @@ async def test_the_room_of_one_that_ended_goes_and_another_may_come(
 ) -> None:
     ahead.expect(KIND, task="t")
     ((directory, (_, gone)),) = processes.jobs.items()
-    gone(False)
+    gone()
     await removed(rooms)
     assert not directory.exists()
     ahead.expect(KIND, task="t")
     assert len(processes.jobs) == 2
 
 
-async def test_where_none_can_wait_none_is_expected_again(ahead: Ahead, processes: Processes) -> None:
+async def test_who_could_not_wait_anyhow_gets_no_room(
+    ahead: Ahead, processes: Processes, rooms: Rooms, tmp_path: Path
+) -> None:
+    processes.would = False
     ahead.expect(KIND, task="t")
-    ((_, (_, gone)),) = processes.jobs.items()
-    gone(True)
+    assert not processes.jobs
+    assert list(tmp_path.glob("work/*")) == []
+    assert list(rooms._sockets.glob("*/*")) == []
+    processes.would = True
     ahead.expect(KIND, task="t")
     assert len(processes.jobs) == 1
-    assert ahead.take(KIND) is None
 
 
 async def test_where_none_can_wait_now_no_room_is_left(
@@ -138,13 +146,32 @@ async def test_where_no_room_can_be_made_nothing_happens(
 ) -> None:
     """The attempt that runs has nothing to do with it."""
 
-    def full(*, beside: str) -> object:
+    def full(room: object) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(rooms, "make", full)
+    monkeypatch.setattr(rooms, "build", full)
     ahead.expect(KIND, task="t")
     assert not processes.jobs
     assert ahead.take(KIND) is None
+
+
+async def test_a_room_that_cannot_be_made_whole_leaves_no_part(
+    rooms: Rooms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = rooms.plan()
+    mkdir = Path.mkdir
+
+    def full(path: Path, *arguments: Any, **named: Any) -> None:
+        if path == room.sockets:
+            raise OSError(errno.ENOSPC, "full")
+        mkdir(path, *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", full)
+        with pytest.raises(OSError, match="full"):
+            rooms.build(room)
+    assert list(room.directory.parent.iterdir()) == []
+    rooms.build(room)
 
 
 async def test_only_so_many_wait_the_oldest_leaves(ahead: Ahead, processes: Processes) -> None:

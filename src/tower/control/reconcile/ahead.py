@@ -19,20 +19,22 @@ from tower.control.reconcile.rooms import Room, Rooms
 from tower.executors.port import Limits, TaskJob
 
 _MOST = 8
-_REMEMBERED = 256
 
 
 class Preparing(Protocol):
     """The part of an executor that has processes wait; `tower.executors.process` does."""
 
-    def prepare(self, job: TaskJob, *, gone: Callable[[bool], None]) -> bool:
+    def prepares(self, job: TaskJob) -> bool:
+        """Whether a process could wait in such a job's folders, which need not be there yet."""
+
+    def prepare(self, job: TaskJob, *, gone: Callable[[], None]) -> bool:
         """Have a process wait for an attempt in the job's folders; False where none can.
 
-        `gone` is called when it ended without one, with whether another one would fare no better.
+        `gone` is called when it ended without one.
         """
 
-    def waits(self, directory: Path) -> bool:
-        """Whether one waits there."""
+    def claim(self, directory: Path) -> bool:
+        """Whether one waits there: it is kept until it gets its attempt, or is discarded."""
 
     def discard(self, directory: Path) -> None:
         """There will be no attempt there."""
@@ -76,13 +78,12 @@ class Ahead:
         self._listening = listening
         self._most = most
         self._ready: OrderedDict[Kind, Ready] = OrderedDict()
-        self._hopeless: OrderedDict[Kind, None] = OrderedDict()
         self._closed = False
 
     def take(self, kind: Kind) -> Ready | None:
         """The room that waits for an attempt of this kind, if there is one: it is the caller's now."""
         ready = self._ready.get(kind)
-        if ready is None or not self._executor.waits(ready.room.directory):
+        if ready is None or not self._executor.claim(ready.room.directory):
             return None
         return self._ready.pop(kind)
 
@@ -91,18 +92,9 @@ class Ahead:
 
         Nor does anything where a room cannot be made: the next attempt then finds out why.
         """
-        if self._closed or kind in self._ready or kind in self._hopeless:
+        if self._closed or kind in self._ready:
             return
-        try:
-            room = self._rooms.make(beside=kind.beside)
-        except OSError:
-            return
-        try:
-            listener = self._listening(room.agent_socket)
-        except OSError:
-            self._rooms.remove(room)
-            return
-        self._ready[kind] = ready = Ready(room, listener)
+        room = self._rooms.plan(beside=kind.beside)
         job = TaskJob(
             id=f"ahead/{room.directory.name}",
             python=kind.python,
@@ -115,8 +107,20 @@ class Ahead:
             limits=kind.limits,
             needs=kind.needs,
         )
-        if not self._executor.prepare(job, gone=lambda refused: self._gone(kind, ready, refused=refused)):
-            self._gone(kind, ready, refused=False)
+        if not self._executor.prepares(job):
+            return
+        try:
+            self._rooms.build(room)
+        except OSError:
+            return
+        try:
+            listener = self._listening(room.agent_socket)
+        except OSError:
+            self._rooms.remove(room)
+            return
+        self._ready[kind] = ready = Ready(room, listener)
+        if not self._executor.prepare(job, gone=lambda: self._gone(kind, ready)):
+            self._gone(kind, ready)
         elif len(self._ready) > self._most:
             _, oldest = self._ready.popitem(last=False)
             self._leave(oldest)
@@ -137,12 +141,8 @@ class Ahead:
         self._executor.discard(ready.room.directory)
         self._drop(ready)
 
-    def _gone(self, kind: Kind, ready: Ready, *, refused: bool) -> None:
+    def _gone(self, kind: Kind, ready: Ready) -> None:
         """Its process has ended before there was an attempt, or never began."""
-        if refused:
-            self._hopeless[kind] = None
-            if len(self._hopeless) > _REMEMBERED:
-                self._hopeless.popitem(last=False)
         if self._ready.get(kind) is not ready:
             return  # taken, or left
         del self._ready[kind]

@@ -9,6 +9,7 @@ import os
 import secrets
 import stat
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,21 +70,40 @@ class Rooms:
         self._leaving: set[asyncio.Task[None]] = set()
 
     def make(self, *, beside: str = "") -> Room:
-        """A fresh room, among those of the same code: one process forks all that live beside each other."""
+        """A fresh room, among those of the same code: one process forks all that live beside each other.
+
+        Raises OSError, and then leaves nothing.
+        """
+        room = self.plan(beside=beside)
+        self.build(room)
+        return room
+
+    def plan(self, *, beside: str = "") -> Room:
+        """Where a fresh room would be."""
         name, row = secrets.token_hex(8), hashlib.sha256(beside.encode()).hexdigest()[:8]
-        room = Room(
+        return Room(
             directory=self._work / row / name,
             sockets=self._sockets / row / name,
             secrets=self._memory / f"{self._prefix}{name}",
             door=self._sockets / _DOORS / name,
         )
+
+    @staticmethod
+    def build(room: Room) -> None:
+        """Make a room as planned. Raises OSError, and then leaves nothing."""
         for folder in (room.directory.parent, room.sockets.parent):
             folder.mkdir(mode=0o700, exist_ok=True)
             folder.chmod(0o711)  # passed through by who is not Tower's own user
-        room.directory.mkdir(mode=0o700)
-        room.temporary.mkdir(mode=0o700)
-        room.sockets.mkdir(mode=0o700)
-        return room
+        made: list[Path] = []
+        try:
+            for folder in (room.directory, room.temporary, room.sockets):
+                folder.mkdir(mode=0o700)
+                made.append(folder)
+        except OSError:
+            for folder in reversed(made):
+                with suppress(OSError):
+                    folder.rmdir()
+            raise
 
     @staticmethod
     def put(room: Room, name: str, data: bytes) -> None:

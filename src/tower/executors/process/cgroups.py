@@ -7,6 +7,7 @@ instead of 10.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import signal
@@ -21,6 +22,8 @@ from tower.executors.process.tree import signal_all
 _CONTROLLERS = ("memory", "cpu", "pids")
 _PERIOD = 100_000
 _PREFIX = "tower-"
+_REMOVED = (errno.ENOENT, errno.ENODEV)
+"""How the kernel says that there is no such group any more, before and after its file was opened."""
 
 
 @dataclass(slots=True)
@@ -37,10 +40,13 @@ class Group:
         return sorted({str(path / name) for path in self.paths.values()})
 
     def pids(self) -> set[int]:
-        """The processes inside now."""
-        with suppress(OSError):
+        """The processes inside now. Raises OSError when that cannot be seen."""
+        try:
             return {int(line) for line in (self._any / "cgroup.procs").read_text().split()}
-        return set()
+        except OSError as error:
+            if error.errno not in _REMOVED:
+                raise
+            return set()
 
     def out_of_memory(self) -> bool:
         """Whether the kernel ended a process inside for want of memory."""
@@ -127,9 +133,20 @@ class Cgroups:
             for controller in _CONTROLLERS
             if controller in wanted
         }
-        for path in set(paths.values()):
-            path.mkdir()
-        group = Group(paths, self._unified)
+        group = Group({}, self._unified)
+        try:
+            for controller, path in paths.items():
+                if path not in group.paths.values():
+                    path.mkdir()
+                group.paths[controller] = path
+            self._limit(group, limits)
+        except OSError:
+            self.release(group)
+            raise
+        return group
+
+    def _limit(self, group: Group, limits: Limits) -> None:
+        paths = group.paths
         (paths["pids"] / "pids.max").write_text(str(limits.processes))
         if limits.memory:
             file = "memory.max" if self._unified else "memory.limit_in_bytes"
@@ -143,7 +160,6 @@ class Cgroups:
                 (paths["cpu"] / "cpu.max").write_text(f"{quota} {_PERIOD}")
             else:
                 (paths["cpu"] / "cpu.cfs_quota_us").write_text(str(quota))
-        return group
 
     def release(self, group: Group) -> None:
         """Remove a group; one that the kernel still holds is tried again at the next release."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -49,14 +51,15 @@ class Child:
         keep: tuple[int, ...] = (),
     ) -> None:
         """Start `arguments` with exactly `environment`; `given` is its standard input. Raises Unavailable."""
-        variables = _memory_file(json.dumps(dict(environment)).encode())
-        text = json.dumps(asdict(plan) | {"parent": os.getpid(), "environment": variables})
-        command = [sys.executable, "-I", "-S", str(_LAUNCHER), text, *arguments]
-        standard_input = _memory_file(given)
+        opened: list[int] = []
+        self._descriptor = -1
         try:
+            opened.append(variables := _memory_file(json.dumps(dict(environment)).encode()))
+            opened.append(standard_input := _memory_file(given))
+            text = json.dumps(asdict(plan) | {"parent": os.getpid(), "environment": variables})
             # the pid stays the launcher's, so a signal or a limit can never hit the wrong program
             self._popen = subprocess.Popen(
-                command,
+                [sys.executable, "-I", "-S", str(_LAUNCHER), text, *arguments],
                 stdin=standard_input,
                 stdout=output,
                 stderr=output,
@@ -68,18 +71,30 @@ class Child:
         except OSError as error:
             raise Unavailable("The process could not be started.", cause=str(error)) from error
         finally:
-            os.close(standard_input)
-            os.close(variables)
+            for descriptor in opened:
+                os.close(descriptor)
         self.pid = self._popen.pid
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._ended = self._loop.create_future()
-        self._descriptor = os.pidfd_open(self.pid)
-        self._loop.add_reader(self._descriptor, self._exited)
+        try:
+            self._descriptor = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._descriptor, self._exited)
+        except OSError as error:
+            self._give_up()
+            raise Unavailable("The process could not be started.", cause=str(error)) from error
 
     async def wait(self) -> None:
         """Wait for the end."""
         await asyncio.shield(self._ended)
+
+    def _give_up(self) -> None:
+        """End a process whose end nobody would hear of; with the launcher goes all that is in its table."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
 
     def _exited(self) -> None:
         code = self._popen.poll()
@@ -97,7 +112,11 @@ def _memory_file(content: bytes) -> int:
     if not content:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     descriptor = os.memfd_create("start", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(descriptor), "wb") as file:
-        file.write(content)
-    os.lseek(descriptor, 0, os.SEEK_SET)
+    try:
+        with os.fdopen(descriptor, "wb", closefd=False) as file:
+            file.write(content)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor

@@ -6,11 +6,10 @@ import asyncio
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from tower.errors import Unavailable
@@ -18,7 +17,8 @@ from tower.executors.port import AppJob, Limits, OnOutput, OnStart, TaskJob
 from tower.executors.process.cgroups import Cgroups, Group
 from tower.executors.process.child import Child, Plan
 from tower.executors.process.folders import Key, entrust, hand_over, key_of, own
-from tower.executors.process.isolation import SANDBOX, Isolation, Mode
+from tower.executors.process.isolation import Isolation, Mode
+from tower.executors.process.pool import Pool
 from tower.executors.process.slot import Slot
 from tower.executors.process.template import Template, UnsafeError
 from tower.executors.process.work import Work
@@ -50,14 +50,12 @@ class ProcessExecutor:
         found = Cgroups.open() if groups is _DETECT else groups
         self._groups = found if isinstance(found, Cgroups) else None
         self._package = package
-        self._idle_seconds = idle_seconds
-        self._largest_pool = largest_pool
-        self._templates: dict[Key, Template] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._pool = Pool(
+            self.isolation, module=f"{package}.worker", idle_seconds=idle_seconds, largest=largest_pool
+        )
         self._unsafe: set[tuple[Key, str]] = set()
         self._works: set[Work] = set()
         self._slots: dict[Path, Slot] = {}
-        self._reaper: asyncio.TimerHandle | None = None
         self._closed = False
         self._serial = 0
 
@@ -79,7 +77,7 @@ class ProcessExecutor:
                 return work
             if not job.alone and (key, job.module) not in self._unsafe:
                 try:
-                    await self._fork(self._template(key, job), job=job, work=work)
+                    await self._fork(self._pool.get(key), job=job, work=work)
                 except UnsafeError as reason:
                     if not reason.once:
                         self._unsafe.add((key, job.module))
@@ -91,25 +89,30 @@ class ProcessExecutor:
                 work=work,
                 given=json.dumps(self._message(job, None) | {"bundle": str(job.bundle or "")}).encode(),
             )
-        except asyncio.CancelledError:
-            if not work.abandoned:
+        except BaseException as error:
+            if not work.abandoned:  # else its end is still to come
                 self._drop(work)
-            raise
-        except BaseException:
-            self._drop(work)
+            if isinstance(error, OSError):
+                raise Unavailable("The attempt could not be started.", cause=str(error)) from error
             raise
         return work
 
-    def prepare(self, job: TaskJob, *, gone: Callable[[bool], None]) -> bool:
+    def prepares(self, job: TaskJob) -> bool:
+        """Whether a process could wait for an attempt like this one, as far as is known without asking."""
+        key = key_of(job)
+        if self._closed or job.command or job.alone or (key, job.module) in self._unsafe:
+            return False
+        template = self._pool.find(key)
+        return template is not None and template.prepares(job)
+
+    def prepare(self, job: TaskJob, *, gone: Callable[[], None]) -> bool:
         """Have a process wait for an attempt like this one, in its folders; False where none can.
 
         `job` says what all of the kind have in common; its `env` lacks what is an attempt's own. The one that
-        is started with the same `directory` gets the process. `gone` is called when it ended without one,
-        with whether another one would fare no better.
+        is started with the same `directory` gets the process. `gone` is called when it ended without one.
         """
-        key = key_of(job)
-        template = self._templates.get(key)
-        if self._closed or template is None or job.command or job.alone or (key, job.module) in self._unsafe:
+        template = self._pool.find(key_of(job))
+        if template is None or not self.prepares(job):
             return False
         try:
             group = self._group(job.limits)
@@ -119,7 +122,8 @@ class ProcessExecutor:
         with suppress(OSError):
             slot = Slot(job, user=template.user, group=group, left=self._end_slot, gone=gone)
             try:
-                said = self._prepare(template, slot)
+                with self._handing_over(job, template, group) as (message, groups):
+                    said = template.prepare(slot, message, groups=groups)
             finally:
                 slot.theirs.close()
                 if said:
@@ -130,32 +134,16 @@ class ProcessExecutor:
             self._groups.release(group)
         return said
 
-    def waits(self, directory: Path) -> bool:
-        """Whether a process waits there for its attempt."""
+    def claim(self, directory: Path) -> bool:
+        """Whether a process waits there: until the attempt starts there, or it is discarded, it is kept."""
         slot = self._slots.get(directory)
-        return slot is not None and slot.waits
+        return slot is not None and slot.claim()
 
     def discard(self, directory: Path) -> None:
         """There will be no attempt there."""
         slot = self._slots.get(directory)
         if slot is not None:
             slot.drop()
-
-    def _prepare(self, template: Template, slot: Slot) -> bool:
-        job = slot.job
-        temporary = hand_over(job, template.user)
-        message = self._message(job, slot.group)
-        message["sandbox"] = self.isolation.attempt(
-            template.shown, own=own(job), temporary=temporary, memory=job.limits.memory
-        )
-        groups: list[int] = []
-        try:
-            for path in () if slot.group is None else slot.group.entries:
-                groups += [os.open(path, os.O_WRONLY | os.O_CLOEXEC)]
-            return template.prepare(slot, message, groups=groups)
-        finally:
-            for group in groups:
-                os.close(group)
 
     def _give(self, slot: Slot, job: TaskJob, *, on_output: OnOutput, on_start: OnStart) -> Work:
         """Make the process that waits the attempt. Raises Unavailable when it cannot be any more."""
@@ -217,46 +205,59 @@ class ProcessExecutor:
         work = self._work(job.limits, on_output=on_output, on_start=on_start)
         try:
             self._spawn(arguments, job=job, work=work)
-        except BaseException:
-            self._drop(work)
+        except BaseException as error:
+            if not work.abandoned:
+                self._drop(work)
+            if isinstance(error, OSError):
+                raise Unavailable("The app could not be started.", cause=str(error)) from error
             raise
         return work
 
     async def _fork(self, template: Template, *, job: TaskJob, work: Work) -> None:
+        with self._handing_over(job, template, work.group) as (message, groups):
+            await template.start(work, message, groups=groups)
+
+    @contextmanager
+    def _handing_over(
+        self, job: TaskJob, template: Template, group: Group | None
+    ) -> Iterator[tuple[dict[str, Any], list[int]]]:
+        """Give a job's folders to a child of a template: its message, and the files of its group, open."""
         temporary = hand_over(job, template.user)
-        message = self._message(job, work.group)
+        message = self._message(job, group)
         message["sandbox"] = self.isolation.attempt(
             template.shown, own=own(job), temporary=temporary, memory=job.limits.memory
         )
         groups: list[int] = []
         try:
-            for path in () if work.group is None else work.group.entries:
+            for path in () if group is None else group.entries:
                 groups += [os.open(path, os.O_WRONLY | os.O_CLOEXEC)]
-            await template.start(work, message, groups=groups)
-        except OSError as error:
-            raise Unavailable("The limits could not be set.", cause=str(error)) from error
+            yield message, groups
         finally:
-            for group in groups:
-                os.close(group)
+            for descriptor in groups:
+                os.close(descriptor)
 
     async def close(self) -> None:
         """Stop everything that was started here, then the templates."""
         self._closed = True
-        if self._reaper is not None:
-            self._reaper.cancel()
+        self._pool.freeze()
         for slot in list(self._slots.values()):
             slot.drop()
         await asyncio.gather(*(work.stop(2.0) for work in list(self._works) if work.pid))
-        await asyncio.gather(*(template.close() for template in self._templates.values()), *self._leaving)
+        await self._pool.close()
         await asyncio.gather(*(work.wait() for work in list(self._works) if work.pid))
-        self._templates.clear()
         if self._groups is not None:
             self._groups.close()
 
     def _work(self, limits: Limits, *, on_output: OnOutput, on_start: OnStart) -> Work:
         if self._closed:
             raise Unavailable("The server is stopping.")
-        return self._hold(limits, self._group(limits), on_output=on_output, on_start=on_start)
+        group = self._group(limits)
+        try:
+            return self._hold(limits, group, on_output=on_output, on_start=on_start)
+        except OSError as error:
+            if group is not None and self._groups is not None:
+                self._groups.release(group)
+            raise Unavailable("The process could not be started.", cause=str(error)) from error
 
     def _group(self, limits: Limits) -> Group | None:
         """A fresh group, where this machine has any. Raises Unavailable."""
@@ -286,59 +287,6 @@ class ProcessExecutor:
         self._works.discard(work)
         if work.group is not None and self._groups is not None:
             self._groups.release(work.group)
-
-    def _template(self, key: Key, job: TaskJob) -> Template:
-        template = self._templates.get(key)
-        if template is None or not template.alive:
-            self._make_room()
-            python, bundle, needs, parents = key
-            user = self.isolation.user()
-            template = Template(
-                python,
-                bundle,
-                environment=_environment(python),
-                module=f"{self._package}.worker",
-                user=user,
-                shown=self.isolation.program(
-                    read=[SANDBOX, python.parent.parent, python, bundle, *needs],
-                    write=parents,
-                    directory=Path("/"),
-                    user=user,
-                    parent=True,
-                ),
-            )
-            self._templates[key] = template
-            self._schedule()
-        return template
-
-    def _make_room(self) -> None:
-        idle = sorted(
-            ((template.used_at, key) for key, template in self._templates.items() if template.idle),
-            key=lambda entry: entry[0],
-        )
-        surplus = len(self._templates) + 1 - self._largest_pool
-        for _, key in idle[: max(0, surplus)]:
-            self._retire(key)
-
-    def _retire(self, key: Key) -> None:
-        task = asyncio.get_running_loop().create_task(self._templates.pop(key).close())
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-
-    def _schedule(self) -> None:
-        if self._reaper is None and not self._closed:
-            self._reaper = asyncio.get_running_loop().call_later(self._idle_seconds / 2, self._reap)
-
-    def _reap(self) -> None:
-        self._reaper = None
-        oldest = asyncio.get_running_loop().time() - self._idle_seconds
-        for key, template in list(self._templates.items()):
-            if not template.alive:
-                del self._templates[key]
-            elif template.idle and template.used_at <= oldest:
-                self._retire(key)
-        if self._templates:
-            self._schedule()
 
     def _message(self, job: TaskJob, group: Group | None) -> dict[str, Any]:
         grouped = self._groups is not None
@@ -381,7 +329,11 @@ class ProcessExecutor:
             on_exit=work.exited,
             given=given,
         )
-        work.running(child.pid)
+        try:
+            work.running(child.pid)
+        except BaseException:  # nobody takes it in
+            work.abandon()
+            raise
 
 
 def _own_limits(limits: Limits) -> Plan:
@@ -389,18 +341,6 @@ def _own_limits(limits: Limits) -> Plan:
     if limits.cpu:
         cpus = tuple(sorted(os.sched_getaffinity(0)))[: max(1, math.ceil(limits.cpu))]
     return Plan(memory=limits.memory, cpus=cpus)
-
-
-def _environment(python: Path) -> Mapping[str, str]:
-    """What a template process sees: nothing of Tower's own environment."""
-    return MappingProxyType(
-        {
-            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/nonexistent",
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-        }
-    )
 
 
 def _which(program: str, env: Mapping[str, str]) -> str:

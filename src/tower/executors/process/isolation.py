@@ -331,7 +331,9 @@ def attempt(isolation: Isolation) -> str:
                 hint="Start again when it has memory and time to spare, or with --isolation off.",
                 cause=str(error),
             ) from error
-        return "" if (done.returncode, done.stdout) == (0, "apart\n") else (done.stderr or done.stdout)[-500:]
+        if (done.returncode, done.stdout) == (0, "apart\n"):
+            return ""
+        return (done.stderr or done.stdout)[-500:] or f"the trial ended without a word ({done.returncode})"
 
 
 def interpreter(python: Path) -> tuple[Path, ...]:

@@ -33,15 +33,13 @@ class Slot:
         user: int | None,
         group: Group | None,
         left: Callable[[Slot, int], None],
-        gone: Callable[[bool], None],
+        gone: Callable[[], None],
     ) -> None:
-        """`left` is called with the wait status when it ended without an attempt; `gone`, too.
-
-        `gone` is told whether its template refused to have any.
-        """
+        """`left` is called with the wait status when it ended without an attempt; `gone`, too."""
         self.job = job
         self.user = user
         self.group = group
+        self.claimed = False
         self.given = False
         self._left = left
         self._gone = gone
@@ -64,6 +62,13 @@ class Slot:
         """Whether it is there, and not given away."""
         return self.pid > 0 and not self.given and not self._over and self._lives()
 
+    def claim(self) -> bool:
+        """Whether it waits: then it and its template are kept until it gets its attempt, or is dropped."""
+        if not self.waits:
+            return False
+        self.claimed = True
+        return True
+
     def serves(self, job: TaskJob) -> bool:
         """Whether this attempt is of the kind that it waits for."""
         own = self.job
@@ -74,7 +79,7 @@ class Slot:
 
     def give(self, work: Work, packet: bytes, said: int) -> None:
         """Make it the attempt: announce its process, then tell it. Raises Unavailable when it has ended."""
-        self.given, self._work = True, work
+        self.claimed, self.given, self._work = True, True, work
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (work.output.writer, said)))]
         try:
             work.announce(self.pid)
@@ -102,13 +107,10 @@ class Slot:
 
     def refused(self) -> None:
         """There will be no process."""
-        self._end(0, refused=True)
+        self.exited(0)
 
     def exited(self, status: int) -> None:
         """The process ended, or its template did."""
-        self._end(status, refused=False)
-
-    def _end(self, status: int, *, refused: bool) -> None:
         if self._over:
             return
         self._over = True
@@ -118,7 +120,7 @@ class Slot:
             self._work.exited(status)
         else:
             self._left(self, status)
-            self._gone(refused)
+            self._gone()
 
     def _lives(self) -> bool:
         if self._descriptor < 0:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tower.errors import Unavailable
+from tower.executors.port import TaskJob
 from tower.executors.process.child import Child, Plan
 from tower.executors.process.isolation import SANDBOX, Shown
 from tower.executors.process.output import Output, Tail
@@ -27,6 +28,9 @@ from tower.executors.process.work import Work
 
 _LARGEST_MESSAGE = 128 * 1024
 _START_SECONDS = 60.0
+_AGAIN_SECONDS = 0.05
+_REFUSED_SECONDS = 60.0
+_MOST_REFUSED = 256
 
 
 class UnsafeError(Exception):
@@ -62,12 +66,20 @@ class Template:
         self.alive = True
         self.used_at = asyncio.get_running_loop().time()
         self.works: dict[str, Work | Slot] = {}
+        self._aside = b""
+        self._refused: dict[_Kind, float] = {}
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._tail = Tail()
         self._output = Output(self._tail, limit=1 << 20)
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            self._socket, theirs = socket.socketpair(
+                socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC
+            )
+        except OSError:
+            self._output.finish()
+            raise
         self._socket.setblocking(False)
         arguments = [str(python), "-P", "-m", module, "--control-fd", str(theirs.fileno())]
         if bundle is not None:
@@ -100,8 +112,8 @@ class Template:
 
     @property
     def idle(self) -> bool:
-        """Whether no attempt runs or starts."""
-        busy = any(isinstance(work, Work) or work.given for work in self.works.values())
+        """Whether no attempt runs, starts, or is about to be given to one that waits for it."""
+        busy = any(isinstance(work, Work) or work.claimed for work in self.works.values())
         return not busy and self._ready.done()
 
     async def start(self, work: Work, message: dict[str, Any], *, groups: Sequence[int] = ()) -> None:
@@ -137,7 +149,8 @@ class Template:
                 self.works.pop(identity, None)
             raise
         except BaseException:
-            self.works.pop(identity, None)
+            if not work.abandoned:  # else `exited` will still come for it
+                self.works.pop(identity, None)
             raise
         finally:
             for writer in said:
@@ -145,10 +158,17 @@ class Template:
             self._waiting.pop(identity, None)
             self.used_at = self._loop.time()
 
+    def prepares(self, job: TaskJob) -> bool:
+        """Whether it is worth asking for a child that waits for such an attempt: it refused none just now."""
+        since = self._refused.get(_kind(job)) if self._refused else None
+        return (
+            self._prepares and self.alive and (since is None or self._loop.time() - since > _REFUSED_SECONDS)
+        )
+
     def prepare(self, slot: Slot, message: dict[str, Any], *, groups: Sequence[int] = ()) -> bool:
         """Have a child wait for an attempt; `slot` hears of it. False where that cannot be, now or ever."""
         packet = json.dumps(message | {"op": "prepare"}, separators=(",", ":")).encode()
-        if not self._prepares or not self.alive or len(packet) > _LARGEST_MESSAGE:
+        if not self.prepares(slot.job) or len(packet) > _LARGEST_MESSAGE:
             return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (slot.theirs.fileno(), *groups)))]
         try:
@@ -195,8 +215,9 @@ class Template:
 
     def _readable(self) -> None:
         while self._socket.fileno() >= 0:
+            packet, self._aside = self._aside, b""
             try:
-                packet = self._socket.recv(_LARGEST_MESSAGE)
+                packet = packet or self._socket.recv(_LARGEST_MESSAGE)
             except BlockingIOError:
                 return
             except OSError:
@@ -211,6 +232,16 @@ class Template:
             except (ValueError, KeyError, TypeError):
                 self.kill()
                 return
+            except OSError:  # whom it speaks of cannot be looked up now, and it will not be said again
+                self._aside = packet
+                self._loop.remove_reader(self._socket)
+                self._loop.call_later(_AGAIN_SECONDS, self._again)
+                return
+
+    def _again(self) -> None:
+        if self._socket.fileno() >= 0:
+            self._loop.add_reader(self._socket, self._readable)
+            self._readable()
 
     def _receive(self, message: dict[str, Any]) -> None:
         match message["event"]:
@@ -221,14 +252,13 @@ class Template:
                     self._ready.set_result(None)
             case "started":
                 work, started = self.works.get(message["id"]), self._waiting.get(message["id"])
-                pid = self._child_called(int(message["pid"]))
                 if isinstance(work, Slot):
-                    self._waits(work, pid, name=int(message["pid"]))
+                    self._waits(work, name=int(message["pid"]))
                     return
-                if work is not None and not work.pid and pid:
-                    work.running(pid)
+                pid = self._child_called(int(message["pid"]))
+                fault = None if work is None or work.pid else self._announce(work, pid)
                 if started is not None and not started.done():
-                    started.set_result(None)
+                    started.set_result(None) if fault is None else started.set_exception(fault)
             case "unsafe":
                 started = self._waiting.get(message["id"])
                 if started is not None and not started.done():
@@ -237,6 +267,7 @@ class Template:
                 slot = self.works.get(message["id"])
                 if isinstance(slot, Slot):
                     del self.works[message["id"]]
+                    self._refuse(slot.job)
                     slot.refused()
             case "exited":
                 work = self.works.pop(message["id"], None)
@@ -246,31 +277,54 @@ class Template:
             case other:
                 raise ValueError(other)
 
-    def _waits(self, slot: Slot, pid: int, *, name: int) -> None:
-        """Hold the process itself: its number could be another one's by the time that it gets an attempt."""
+    @staticmethod
+    def _announce(work: Work, pid: int) -> Exception | None:
+        """Tell whom the process is; where nobody takes it in, it ends, and the start fails by the reason."""
         try:
+            work.running(pid)
+        except Exception as fault:  # noqa: BLE001 - it is raised where the start is waited for
+            work.abandon()
+            return fault
+        return None
+
+    def _refuse(self, job: TaskJob) -> None:
+        """Remember it for a while: the code, its environment or its threads may be others by then."""
+        if len(self._refused) >= _MOST_REFUSED:
+            self._refused.clear()
+        self._refused[_kind(job)] = self._loop.time()
+
+    def _waits(self, slot: Slot, *, name: int) -> None:
+        """Hold the process itself: its number could be another one's by the time that it gets an attempt."""
+        if slot.pid:
+            return
+        descriptor = -1
+        try:
+            pid = self._child_called(name)
             descriptor = os.pidfd_open(pid) if pid else -1
+            held = descriptor >= 0 and self._child_called(name) == pid
         except OSError:  # it has ended, or there is no descriptor for it
-            descriptor = -1
-        if descriptor < 0:
-            slot.drop()  # `exited` will say when it has ended
+            held = False
+        if held:
+            slot.running(pid, descriptor)
             return
-        if slot.pid or self._child_called(name) != pid:
+        if descriptor >= 0:
             os.close(descriptor)
-            return
-        slot.running(pid, descriptor)
+        slot.drop()  # `exited` will say when it has ended
 
     def _child_called(self, name: int) -> int:
         """The process that the template, in its own process table, calls by this id; 0 when there is none.
 
-        The kernel says so: only a child of the template may get an identity.
+        The kernel says so: only a child of the template may get an identity. Raises OSError when it cannot
+        be asked.
         """
         if self.shown is None or not self.shown.namespaces:
             return name if parent(name) == self._child.pid else 0
         if not self._inside:
             # with a process table of its own it is two generations below what we started
-            first = next(iter(children(self._child.pid)), 0)
-            self._inside = next(iter(children(first)), 0)
+            for first in children(self._child.pid)[:1]:
+                self._inside = next(iter(children(first)), 0)
+        if not self._inside:
+            return 0
         # each process table adds a name: ours, the template's
         return next((pid for pid in children(self._inside) if names(pid)[1:2] == [name]), 0)
 
@@ -290,7 +344,7 @@ class Template:
             if not started.done():
                 started.set_exception(Unavailable("The task's interpreter ended.", cause=cause))
         for work in list(self.works.values()):
-            if work.pid or isinstance(work, Slot):
+            if isinstance(work, Slot) or work.begun:
                 work.exited(signal.SIGKILL)
         self.works.clear()
 
@@ -298,3 +352,11 @@ class Template:
 def _settle(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+_Kind = tuple[str, frozenset[tuple[str, str]]]
+"""A module and the variables that it is to run with."""
+
+
+def _kind(job: TaskJob) -> _Kind:
+    return job.module, frozenset(job.env.items())

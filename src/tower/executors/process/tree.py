@@ -1,10 +1,17 @@
-"""All the processes that grew out of one: found by session and parent in /proc, signalled together."""
+"""All the processes that grew out of one: found by session and parent in /proc, signalled together.
+
+What is asked of a process raises OSError when nobody can tell, for want of a descriptor say: only the
+kernel's word that it is not there means that.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
 from contextlib import suppress
+
+_NOT_THERE = (FileNotFoundError, ProcessLookupError, PermissionError)
+"""How /proc says that a process has gone, or is none of ours where it shows everybody only their own."""
 
 
 def members(root: int) -> set[int]:
@@ -34,14 +41,14 @@ def children(pid: int) -> list[int]:
     try:
         with open(f"/proc/{pid}/task/{pid}/children", "rb") as file:
             return [int(word) for word in file.read().split()]
-    except FileNotFoundError:  # gone, or a kernel that does not list them
+    except (FileNotFoundError, ProcessLookupError):  # gone, or a kernel that does not list them
         found = {int(name): _facts(int(name)) for name in os.listdir("/proc") if name.isdigit()}
         return [each for each, facts in found.items() if facts is not None and facts[0] == pid]
 
 
 def parent(pid: int) -> int:
     """The parent of a process that lives or was not reaped yet; 0 when it is gone."""
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+    with suppress(*_NOT_THERE), open(f"/proc/{pid}/stat", "rb") as file:
         text = file.read()
         return int(text[text.rindex(b")") + 2 :].split()[1])
     return 0
@@ -49,7 +56,7 @@ def parent(pid: int) -> int:
 
 def names(pid: int) -> list[int]:
     """What a process is called in each process table that it is in, from ours inwards."""
-    with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
+    with suppress(*_NOT_THERE), open(f"/proc/{pid}/status", "rb") as file:
         for line in file:
             if line.startswith(b"NSpid:"):
                 return [int(word) for word in line.split()[1:]]
@@ -68,7 +75,7 @@ def _facts(pid: int) -> tuple[int, int, int] | None:
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             text = file.read()
-    except OSError:
+    except _NOT_THERE:
         return None
     fields = text[text.rindex(b")") + 2 :].split()
     if fields[0] in (b"Z", b"X"):

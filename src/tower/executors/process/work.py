@@ -15,6 +15,7 @@ from tower.executors.process.tree import members, signal_all
 
 _TURN = 0.01
 _TURNS = 300
+_BLIND_TURNS = 6000
 
 
 class Work:
@@ -35,6 +36,7 @@ class Work:
         self.output = Output(on_output, limit=limit)
         self.group = group
         self.abandoned = False
+        self.begun = False
         self._on_start = on_start
         self._on_end = on_end
         self._groups = groups
@@ -45,9 +47,14 @@ class Work:
         self._ended = False
 
     def running(self, pid: int) -> None:
-        """The root process exists, holds its output, and has not run its own code yet."""
+        """The root process exists, holds its output, and has not run its own code yet.
+
+        0 is one that was over before anybody could look at it.
+        """
+        self.begun = True
         self.output.started()
-        self.announce(pid)
+        if pid:
+            self.announce(pid)
 
     def announce(self, pid: int) -> None:
         """The root process exists and has not run its own code yet."""
@@ -62,7 +69,7 @@ class Work:
         if self._ended:
             return
         self._ended = True
-        if self._left():
+        if self._left() != set():
             self._sweeping = asyncio.get_running_loop().create_task(self._sweep(status))
         else:
             self._finish(status)
@@ -117,20 +124,28 @@ class Work:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the tree."""
         if self.pid and not self._exit.done():
-            signal_all(self._left() | ({self.pid} if not self._ended else set()), number)
+            left = self._left() or set()  # what cannot be seen now is ended after the root is, by the sweep
+            signal_all(left | ({self.pid} if not self._ended else set()), number)
 
-    def _left(self) -> set[int]:
+    def _left(self) -> set[int] | None:
+        """What is there of the tree; None when nobody can tell now, for want of a descriptor say."""
         # one that was over before it was looked at has no number here, and may have left others all the same
-        if self.group is not None:
-            return self.group.pids() - {os.getpid()}
-        return members(self.pid) - {os.getpid()} if self.pid else set()
+        try:
+            if self.group is not None:
+                return self.group.pids() - {os.getpid()}
+            return members(self.pid) - {os.getpid()} if self.pid else set()
+        except OSError:
+            return None
 
     async def _sweep(self, status: int) -> None:
-        for _ in range(_TURNS):
+        seen = 0
+        for _ in range(_BLIND_TURNS):
             left = self._left()
-            if not left:
-                break
-            signal_all(left, signal.SIGKILL)
+            if left is not None:
+                if not left or seen == _TURNS:
+                    break
+                seen += 1
+                signal_all(left, signal.SIGKILL)
             # the kernel tells nobody when a stranger's child has gone
             await asyncio.sleep(_TURN)
         self._finish(status)
