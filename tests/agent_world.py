@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 import uvicorn
 from flyteidl2.auth import identity_pb2
+from tests.connections import cut
 from tests.rpc_world import RpcWorld
 
 from tower.agent.forward import Caller, Forward
@@ -70,6 +71,7 @@ class Node:
                 each.close()
             server.should_exit = server.force_exit = True
             await serving
+            await cut(server.server_state)
             listener.close()
 
     def launched(self, workload: Workload, *, ticket: str = "") -> tuple[Keeper, Upstream]:

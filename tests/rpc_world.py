@@ -28,6 +28,7 @@ from flyteidl2.trigger.trigger_service_connect import TriggerServiceClient
 from flyteidl2.workflow import run_service_pb2
 from flyteidl2.workflow.run_service_connect import RunServiceClient
 from sqlalchemy import insert, update
+from tests.connections import cut
 from tests.identity_world import World
 
 from tower import rpc
@@ -182,6 +183,7 @@ class RpcWorld:
                 await made.http.aclose()
                 server.should_exit = server.force_exit = True
                 await serving
+                await cut(server.server_state)
                 listener.close()
 
     def caller(self, key: str = "", **headers: str) -> Caller:

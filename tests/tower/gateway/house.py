@@ -16,6 +16,7 @@ from typing import Any
 
 import uvicorn
 from flyteidl2.app import app_definition_pb2 as pb
+from tests.connections import cut
 
 from tower.errors import Unavailable
 from tower.gateway.door import Gateway, Parts, build
@@ -232,6 +233,7 @@ async def serving(app: Any, *, uds: Path | None = None) -> AsyncIterator[int]:
     finally:
         server.stopping.set()
         await task
+        await cut(server.server_state)
         listener.close()
         with contextlib.suppress(FileNotFoundError):
             if uds is not None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from tests.connections import cut
 from uvicorn.server import ServerState
 
 from tower.main import crowd
@@ -100,11 +101,7 @@ async def open_house() -> AsyncIterator[House]:
         for _, writer in house.links:
             writer.transport.abort()
         server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()  # one that is not read from does not hear that the other side left
-        for task in state.tasks:
-            task.cancel()
-        await asyncio.gather(*state.tasks, return_exceptions=True)
+        await cut(state)
 
 
 OK = b"HTTP/1.1 200 OK\r\n"

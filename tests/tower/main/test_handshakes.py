@@ -20,9 +20,16 @@ MOST = 4
 class Echo(asyncio.Protocol):
     """Says what it hears."""
 
+    def __init__(self, open_now: set[asyncio.Transport]) -> None:
+        self.open_now = open_now
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        self.open_now.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.open_now.discard(self.transport)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
@@ -43,12 +50,18 @@ async def greeting(
     context.load_cert_chain(certificate.chain, certificate.key)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        greeter = Greeter(listener, context, Echo, most=MOST, seconds=seconds)
+        open_now: set[asyncio.Transport] = set()
+        greeter = Greeter(listener, context, lambda: Echo(open_now), most=MOST, seconds=seconds)
         try:
             yield greeter, listener.getsockname()[1]
         finally:
             greeter.close()
             await greeter.wait_closed()
+            for transport in list(open_now):
+                transport.abort()
+            async with asyncio.timeout(60):
+                while open_now:
+                    await asyncio.sleep(0)
 
 
 async def echoed(port: int, certificate: tls.Certificate) -> bytes:

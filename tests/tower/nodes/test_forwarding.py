@@ -15,6 +15,7 @@ import httpx
 import pytest
 import uvicorn
 from tests.agent_world import WHO, Agent, Node
+from tests.connections import cut
 from tests.grounds_world import Grounds
 from tests.rpc_world import RpcWorld, run_id
 from tests.tower_process import held_port
@@ -74,6 +75,7 @@ async def served(app: App, **options: Any) -> AsyncIterator[str]:
     finally:
         server.should_exit = server.force_exit = True
         await serving
+        await cut(server.server_state)
         listener.close()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from tests.connections import cut
 from uvicorn.server import ServerState
 
 from tower.direct import Answer, Piecewise
@@ -96,8 +97,7 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[tuple[asyncio.Serve
         server.close()
         while state.tasks:
             await asyncio.wait(state.tasks)
-        for connection in list(state.connections):
-            connection.transport.abort()
+        await cut(state)
 
 
 async def heard(app: Any, *sent: bytes, answers: int = 1) -> bytes:

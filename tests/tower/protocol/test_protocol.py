@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from tests.connections import cut
 
 from tower import protocol
 from tower.protocol import Bounded
@@ -51,8 +52,7 @@ async def talking(seen: Seen) -> AsyncIterator[tuple[asyncio.StreamReader, async
     finally:
         writer.close()
         server.close()
-        for connection in list(state.connections):
-            connection.transport.abort()
+        await cut(state)
 
 
 async def ask(*pieces: bytes) -> tuple[int, Seen]:
