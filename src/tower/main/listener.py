@@ -25,6 +25,9 @@ _BACKLOG = 2048
 _HANDSHAKES_PART = 8
 _FEWEST_HANDSHAKES = 16
 _MOST_HANDSHAKES = 4096
+_LONGEST_MESSAGE = 4 * 1024 * 1024
+"""Of a websocket, from a caller: it is in memory as a whole, on its way to an app that may not read it."""
+
 _STREAMS_END_SECONDS = 3
 """How long open streams may go on after SIGTERM; clients subscribe again."""
 
@@ -84,7 +87,9 @@ def configured(
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_STREAMS_END_SECONDS,
-        ws_max_size=16 * 1024 * 1024,
+        ws_max_size=_LONGEST_MESSAGE,
+        # some kilobytes would unpack into a message of that length, and many come before any is waited for
+        ws_per_message_deflate=False,
         ssl_certfile=None if certificate is None else str(certificate.chain),
         ssl_keyfile=None if certificate is None else str(certificate.key),
         ssl_version=ssl.PROTOCOL_TLS_SERVER,
