@@ -17,13 +17,13 @@ from tower.audit import Event
 from tower.control import specs
 from tower.control.access import Access, not_found
 from tower.control.definitions import Definitions
-from tower.control.grants import Download, Grants, Upload, actors_from_text, actors_to_text
+from tower.control.grants import Download, Grants, Upload, actors_to_text
 from tower.control.inputs import Inputs, Kept, parse
 from tower.control.projects import Projects
 from tower.control.tasks import resource as task_resource
 from tower.control.watching import Seen, Watching
 from tower.errors import AlreadyExists, Broken, Denied, Exhausted, Invalid, NotFound
-from tower.identity.principal import Credential, CredentialKind, Kind, Principal
+from tower.identity.principal import Principal
 from tower.policy.actions import Action, Resource, ResourceType
 from tower.settings import Settings
 from tower.states import Phase
@@ -140,14 +140,23 @@ class Data:
         return UploadPlace(f"/data/upload/{ticket}", naming.uri(key), ends_at)
 
     async def receive(
-        self, ticket: str, chunks: AsyncIterable[bytes], *, content_md5: bytes | None, length: int | None
+        self,
+        ticket: str,
+        chunks: AsyncIterable[bytes],
+        *,
+        content_md5: bytes | None,
+        length: int | None,
+        request_id: str,
     ) -> None:
-        """Store what a ticket allows. What was stored once is never replaced.
+        """Store what a ticket allows, for as long as the account of who asked for it is not disabled.
 
-        Raises Denied for a bad ticket, Invalid for a content of another MD5, Exhausted for too many bytes,
-        AlreadyExists where another content of the same MD5 is stored.
+        What was stored once is never replaced. Raises Denied for a bad ticket, or one of such an account,
+        Invalid for a content of another MD5, Exhausted for too many bytes, AlreadyExists where another
+        content of the same MD5 is stored.
         """
         upload = self._grants.open_upload(ticket)
+        await self._account_on(upload, request_id=request_id)
+        chunks = self._while_account_on(upload, chunks, request_id=request_id)
         md5 = bytes.fromhex(upload.md5)
         if content_md5 is not None and not hmac.compare_digest(content_md5, md5):
             raise Invalid("The Content-MD5 is not the one that this URL was made for.")
@@ -173,14 +182,12 @@ class Data:
             return  # it ended meanwhile
         if not upload.subject:
             return
-        kind = CredentialKind(upload.kind)
-        shown = Credential(kind, upload.credential, parent=upload.credential)
         await self._access.gave_up(
-            Principal(upload.subject, Kind.USER, "", shown, actors=actors_from_text(upload.actors)),
+            upload.asker,
             Action.DATA_UPLOAD,
-            resource=Resource(ResourceType.DOMAIN, project=upload.project, domain=upload.domain),
+            resource=upload.place,
             request_id=request_id,
-            detail={"method": "PUT /data/upload/{ticket}", "key": upload.key, "bytes": str(size)},
+            detail={**_put(upload), "bytes": str(size)},
         )
 
     async def send(self, ticket: str) -> tuple[str, int, AsyncIterator[bytes]]:
@@ -329,6 +336,24 @@ class Data:
             ) from error
         return outputs
 
+    async def _account_on(self, upload: Upload, *, request_id: str) -> None:
+        """Refuse the upload of somebody whose account is disabled by now, on record. Raises Denied."""
+        if not upload.subject:
+            return
+        asker = upload.asker
+        decision = await self._access.account_off(asker, Action.DATA_UPLOAD, upload.place)
+        if decision is not None:
+            await self._access.refuse(asker, decision, request_id=request_id, detail=_put(upload))
+            raise Denied("The link does not hold.", hint="Ask for a new one.", cause="account-disabled")
+
+    async def _while_account_on(
+        self, upload: Upload, chunks: AsyncIterable[bytes], *, request_id: str
+    ) -> AsyncIterator[bytes]:
+        """An upload may take long; it ends where the account does."""
+        async for chunk in chunks:
+            await self._account_on(upload, request_id=request_id)
+            yield chunk
+
     async def _compare(self, upload: Upload, chunks: AsyncIterable[bytes]) -> None:
         """Read an upload of what is there already; MD5 alone does not make two files the same."""
         size = 0
@@ -362,3 +387,7 @@ class Data:
 
 def _life(asked: float) -> float:
     return min(asked, MAX_LIFE) if asked > 0 else DEFAULT_LIFE
+
+
+def _put(upload: Upload) -> dict[str, str]:
+    return {"method": "PUT /data/upload/{ticket}", "key": upload.key}

@@ -127,6 +127,14 @@ class Deciding:
                 return replace(decision, allowed=False, policies=(f"below {ceiling.source}",))
         return decision
 
+    async def account_off(self, principal: Principal, action: Action, resource: Resource) -> Decision | None:
+        """The refusal of somebody whose account is disabled or gone, else None. Records nothing."""
+        if principal.kind is not Kind.MACHINE:
+            facts = await self._directory.subject(principal.subject)
+            if facts is None or facts.disabled:
+                return Decision(False, ("account-disabled",), self.revision, action.value, str(resource))
+        return None
+
     async def gives(self, ceiling: Ceiling, action: Action, resource: Resource, *, to: str) -> bool:
         """Whether the person that a limit is may do this now, as `givers` says. Records nothing."""
         return await self._givers.may(self._engine, ceiling, action, resource, to=to)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tower.clock import Clock
 from tower.control.privileges import IDENTITY_ACTIONS
 from tower.errors import Denied, Exhausted, Precondition
-from tower.identity.principal import Actor, ActorKind, Ceiling, CredentialKind, Principal
+from tower.identity.principal import Actor, ActorKind, Ceiling, Credential, CredentialKind, Kind, Principal
 from tower.identity.signing import SigningKey
 from tower.identity.tickets import Tickets
 from tower.identity.tokens import (
@@ -23,6 +23,7 @@ from tower.identity.tokens import (
     ceiling_from_json,
     ceiling_to_json,
 )
+from tower.policy.actions import Resource, ResourceType
 from tower.settings import Settings
 
 ISSUER = "tower"
@@ -47,6 +48,19 @@ class Upload:
     kind: str = ""
     credential: str = ""
     actors: str = "[]"
+
+    @property
+    def asker(self) -> Principal:
+        """Who asked for it, as far as a record needs it: no limits, and no more of the person."""
+        kind = CredentialKind(self.kind)
+        shown = Credential(kind, self.credential, parent=self.credential)
+        person = Kind.MACHINE if kind is CredentialKind.MACHINE else Kind.USER
+        return Principal(self.subject, person, "", shown, actors=actors_from_text(self.actors))
+
+    @property
+    def place(self) -> Resource:
+        """The domain that it is for."""
+        return Resource(ResourceType.DOMAIN, project=self.project, domain=self.domain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,7 +338,8 @@ ROUTES: dict[str, Row] = {
     "gateway ANY /apps/{project}/{domain}/{name}/{path}": _effect(Action.APP_USE),
     "gateway ANY <app host>/{path}": _effect(Action.APP_USE),
     "gateway GET <app host>/.tower/session": _ANONYMOUS,
-    # a ticket in the path names one object and nobody: what it allows was decided when it was made
+    # a ticket in the path names one object: what it allows was decided when it was made; an upload is
+    # refused where the account of who asked for it is disabled by then
     "data PUT /data/upload/{ticket}": _ANONYMOUS,
     "data GET /data/download/{ticket}": _ANONYMOUS,
     "data HEAD /data/download/{ticket}": _ANONYMOUS,

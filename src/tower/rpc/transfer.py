@@ -67,16 +67,18 @@ class Transfer:
         headers = dict(scope["headers"])
         length = headers.get(b"content-length", b"").decode("latin-1")
         arrival = Arrival(scope, receive)
+        request_id = secrets.token_hex(16)
         try:
             await self._data.receive(
                 ticket,
                 _body(arrival.receive),
                 content_md5=_md5(headers.get(b"content-md5")),
                 length=int(length) if length.isdigit() and len(length) < 16 else None,
+                request_id=request_id,
             )
         except (_Gone, asyncio.CancelledError):
             if arrival.waited_for:
-                await self._data.gave_up(ticket, size=arrival.size, request_id=secrets.token_hex(16))
+                await self._data.gave_up(ticket, size=arrival.size, request_id=request_id)
             raise
         await self._answer(send, 200)
 

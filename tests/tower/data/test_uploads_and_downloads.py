@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import json
+from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,6 +17,8 @@ from flyteidl2.workflow import run_service_pb2
 from tests.raw_calls import begun, given_up, left
 from tests.rpc_world import Caller, RpcWorld, action_id, literal, md5, refused
 
+from tower.errors import Denied
+from tower.identity.authenticators import MACHINE
 from tower.states import Phase
 
 CONTENT = b"bundle of code"
@@ -124,6 +127,41 @@ async def test_a_url_ends(rpc: RpcWorld) -> None:
     place = await _place(alice)
     rpc.world.clock.time += 3601
     assert (await rpc.http.put(place.signed_url, content=CONTENT)).status_code == 403
+
+
+async def test_a_url_ends_with_the_account_of_who_asked_for_it(rpc: RpcWorld) -> None:
+    key = await rpc.world.person("alice", "contributor")
+    place = await _place(rpc.caller(key))
+    await rpc.world.identities.set_disabled(MACHINE, "alice", disabled=True)
+    answer = await rpc.http.put(place.signed_url, content=CONTENT)
+    assert (answer.status_code, answer.json()) == (
+        403,
+        {"detail": "The link does not hold. Ask for a new one."},
+    )
+    blob = place.native_url.removeprefix("tower://")
+    assert not await rpc.blobs.exists(blob)
+    (entry,) = await rpc.world.records(event="access.refuse")
+    assert (entry.subject, entry.outcome, entry.action) == ("alice", "refused", "data:upload")
+    assert (entry.credential_kind, entry.credential_id) == ("api_key", key.split("_")[1])
+    assert (entry.decision, entry.resource) == ("account-disabled", "domain:flytesnacks/development")
+    assert json.loads(entry.detail) == {"method": "PUT /data/upload/{ticket}", "key": blob}
+
+    await rpc.world.identities.set_disabled(MACHINE, "alice", disabled=False)
+    assert (await rpc.http.put(place.signed_url, content=CONTENT)).status_code == 200
+
+
+async def test_an_upload_under_way_ends_with_the_account(rpc: RpcWorld) -> None:
+    place = await _place(rpc.caller(await rpc.world.person("alice", "contributor")))
+    ticket = place.signed_url.rpartition("/")[2]
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield CONTENT[:5]
+        await rpc.world.identities.set_disabled(MACHINE, "alice", disabled=True)
+        yield CONTENT[5:]
+
+    with pytest.raises(Denied):
+        await rpc.data.receive(ticket, slowly(), content_md5=None, length=None, request_id="r")
+    assert not await rpc.blobs.exists(place.native_url.removeprefix("tower://"))
 
 
 @pytest.mark.parametrize("ticket", ["", "x", "a.b.c", "../../etc/passwd", "%2e%2e%2f", "A" * 9000])
