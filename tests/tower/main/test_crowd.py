@@ -13,6 +13,7 @@ import uvicorn
 from tests.connections import cut
 from uvicorn.server import ServerState
 
+from tower.direct import Answer
 from tower.main import crowd
 
 MOST = 8
@@ -85,10 +86,10 @@ class House:
 
 
 @asynccontextmanager
-async def open_house() -> AsyncIterator[House]:
-    doors = Doors()
+async def open_house(doors: Doors | None = None) -> AsyncIterator[House]:
+    doors = doors or Doors()
     made = crowd.of_at_most(MOST)
-    config = uvicorn.Config(doors, http=made, lifespan="off", log_config=None)
+    config = uvicorn.Config(doors, http=made, lifespan="off", log_config=None, proxy_headers=False)
     config.load()
     state = ServerState()
     server = await asyncio.get_running_loop().create_server(
@@ -113,6 +114,47 @@ async def test_what_was_answered_makes_way_though_its_body_still_comes() -> None
         for reader, _ in house.links:
             assert await reader.readline() == OK
         assert [await house.ask() for _ in range(MOST)] == [OK] * MOST
+
+
+async def test_who_asks_again_does_not_rest_and_who_was_answered_again_does() -> None:
+    async with open_house() as house:
+        await house.hold(ASK)
+        for reader, writer in house.links:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HANG)
+            await house.doors.busy.acquire()
+        assert await house.ask() == b"", "all of them ask for something again"
+    async with open_house() as house:
+        await house.hold(ASK)
+        for reader, writer in house.links:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(ASK)
+            await reader.readuntil(b"\r\n\r\n")
+        assert await house.ask() == OK
+
+
+async def test_what_is_answered_directly_rests_too_and_not_before() -> None:
+    class Direct(Doors):
+        def __init__(self) -> None:
+            super().__init__()
+            self.go = asyncio.Event()
+
+        def direct(self, scope: Any, body: bytes) -> Any:
+            return self.answer()
+
+        async def answer(self) -> Answer:
+            self.busy.release()
+            await self.go.wait()
+            return 200, [], b""
+
+    doors = Direct()
+    async with open_house(doors) as house:
+        await house.hold(b"POST /ask HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\nx")
+        assert await house.ask() == b""
+        doors.go.set()
+        for reader, _ in house.links[:MOST]:
+            assert await reader.readline() == OK
+        assert await house.ask() == OK
 
 
 async def test_bodies_that_hardly_come_make_way(monkeypatch: pytest.MonkeyPatch) -> None:
