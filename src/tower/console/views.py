@@ -320,7 +320,8 @@ def _trigger(actors: str) -> tuple[str, str] | None:
 
 
 def _values(found: common_pb2.Inputs | common_pb2.Outputs) -> tuple[Value, ...]:
-    return tuple(Value(each.name, values.show(each.value)) for each in found.literals)
+    shown = values.show_all((each.name, each.value) for each in found.literals)
+    return tuple(Value(name, text) for name, text in shown)
 
 
 def _texts(text: str) -> tuple[str, ...]:
