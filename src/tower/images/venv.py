@@ -28,6 +28,7 @@ _AT_ONCE = 2
 _JOBS = 2
 _SECONDS_TO_LOOK = 60.0
 _SHOWN = 1500
+_MOST_PACKAGES = 1000
 _VERSION = re.compile(r"3\.\d{1,2}(\.\d{1,2})?")
 _APT = re.compile(r"[a-z0-9][a-z0-9+.-]*")
 _NETWORK = re.compile(
@@ -273,6 +274,8 @@ def _checked(spec: ImageSpec) -> tuple[str, ...]:
     if spec.sdk and not official.known(spec.sdk):
         raise Invalid(f"{spec.sdk[:60]!r} is not a release of the official SDK.")
     wanted = (*spec.pip_packages, *spec.requirements)
+    if len(wanted) + len(spec.apt_packages) > _MOST_PACKAGES:
+        raise Invalid(f"An image names at most {_MOST_PACKAGES} packages.")
     for line in wanted:
         found = _PACKAGE.match(line) if line.isprintable() and not _NEVER.search(line) else None
         # the installer takes `a#/../b.whl` for a path
@@ -289,8 +292,9 @@ def _blame(wanted: tuple[str, ...], lines: tuple[str, ...]) -> str:
     said = " ".join(lines).lower().replace("_", "-")
     for line in wanted:
         name = _NAME.match(line)
-        word = re.escape(name.group().lower().replace("_", "-")) if name is not None else ""
-        if word and re.search(rf"(?<![\w.-]){word}(?![\w-])", said):
+        word = name.group().lower().replace("_", "-") if name is not None else ""
+        # most are nowhere in it, and an expression of their own is slow to make
+        if word and word in said and re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", said):
             return f"The image's package {line!r} could not be installed."
     return "The image's packages could not be installed."
 

