@@ -15,6 +15,7 @@ from typing import Any
 
 import uvicorn
 from google.protobuf.message import Message
+from tests.connections import cut
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self.up.set()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        await cut(self.server_state)
 
 
 @contextmanager
