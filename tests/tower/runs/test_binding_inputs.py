@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import pytest
-from flyteidl2.core import types_pb2
+from flyteidl2.core import literals_pb2, types_pb2
+from flyteidl2.task import task_definition_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.rpc_world import SIMPLE, literal, named, task_spec
 
-from tower.control.interface import Interface, describe, fits
+from tower.control.interface import Interface, Patience, describe
+from tower.control.interface import fits as fits_within
 from tower.errors import Invalid
 
 VALUES = st.one_of(
     st.integers(-(2**63), 2**63 - 1), st.floats(), st.booleans(), st.text(max_size=20), st.none()
 )
+
+
+def fits(type_: types_pb2.LiteralType, value: literals_pb2.Literal) -> bool:
+    return fits_within(type_, value, Patience())
 
 
 @given(st.dictionaries(st.sampled_from(["x", "y", "z", ""]), VALUES))
@@ -82,3 +88,32 @@ def test_a_value_kept_elsewhere_is_no_value() -> None:
         types_pb2.LiteralType(collection_type=types_pb2.LiteralType(simple=SIMPLE.STRING)),
     ):
         assert not fits(type_, away)
+
+
+class Counting(Patience):
+    """Says how many checks there were."""
+
+    taken = 0
+
+    def take(self, checks: int = 1) -> bool:
+        Counting.taken += checks
+        return super().take(checks)
+
+
+def test_t45_types_and_values_of_any_size_are_looked_at_for_a_bounded_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some kilobytes of each would be minutes, in which nobody else is served."""
+    monkeypatch.setattr("tower.control.interface.Patience", Counting)
+    spec = task_definition_pb2.TaskSpec()
+    for name in ("x", "y"):
+        type_ = spec.task_template.interface.inputs.variables.add(key=name).value.type
+        for _ in range(300):
+            type_.union_type.variants.add().collection_type.collection_type.simple = SIMPLE.INTEGER
+    Interface(spec).bind(named({"x": [[1] * 300] * 10 + ["not a list"], "y": 1}))
+    assert 20_000 < Counting.taken < 100_000
+    enum = types_pb2.LiteralType()
+    enum.collection_type.enum_type.values.extend(map(str, range(15_000)))
+    patience = Patience()
+    assert fits_within(enum, literal(["1", "no such"]), patience)
+    assert not patience.take()
