@@ -250,7 +250,7 @@ async def test_what_cannot_be_seen_is_not_taken_for_gone() -> None:
     )
     work.exited(0)
     assert await asyncio.wait_for(work.wait(), 60) == Exit(0)
-    assert await left.wait() == -signal.SIGKILL
+    assert await asyncio.wait_for(left.wait(), 60) == -signal.SIGKILL
     assert group.released
 
 

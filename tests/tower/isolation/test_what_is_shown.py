@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tower.executors.process import isolation, sandbox
+from tower.executors.process import isolation
 from tower.executors.process.isolation import Isolation, Mode, Wanted, choose, interpreter
+from tower.executors.process.sandbox import kernel, world
 
 LAUNCHER = Path(isolation.__file__).with_name("launch.py")
 PYTHON = os.path.realpath(sys.executable)
@@ -275,7 +276,7 @@ def test_a_child_of_a_template_has_its_own_limit_in_memory(apart: Isolation, pla
         os.chown(own, user, user)
     code = f"""
 import importlib.util, os, sys
-spec = importlib.util.spec_from_file_location("sandbox", {str(isolation.SANDBOX)!r})
+spec = importlib.util.spec_from_file_location("sandbox", {str(isolation.SANDBOX_SCRIPT)!r})
 sandbox = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(sandbox)
 pid = sandbox.fork()
@@ -318,17 +319,17 @@ def test_nothing_is_made_in_the_machines_own_root(monkeypatch: pytest.MonkeyPatc
     """Should a mount ever fail without saying so, the building ends before there is anything in /dev."""
     made: list[str] = []
     stat = os.stat
-    monkeypatch.setattr(sandbox, "_LIBC", Deaf())
+    monkeypatch.setattr(kernel, "LIBC", Deaf())
     monkeypatch.setattr(os, "mkdir", lambda path, *_, **__: made.append(str(path)))
     monkeypatch.setattr(os, "symlink", lambda _, path: made.append(str(path)))
-    monkeypatch.setattr(os, "stat", lambda path, **more: stat("/" if path == sandbox._OLD else path, **more))
+    monkeypatch.setattr(os, "stat", lambda path, **more: stat("/" if path == world.OLD else path, **more))
     here = os.getcwd()
     try:
         with pytest.raises(OSError, match="new root is not in place"):
-            sandbox._Root()
+            world.Root()
         assert [path for path in made if not path.startswith("/tmp/")] == []
-        root = object.__new__(sandbox._Root)
-        monkeypatch.setattr(sandbox, "_OLD", "")
+        root = object.__new__(world.Root)
+        monkeypatch.setattr(world, "OLD", "")
         for folder in ("/dev", "/etc"):
             with pytest.raises(OSError, match="new root is not in place"):
                 root._link(".", f"{folder}/null")

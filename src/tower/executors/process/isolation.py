@@ -21,7 +21,8 @@ from typing import Any
 from tower.errors import Precondition
 from tower.executors.process import seccomp
 
-SANDBOX = Path(__file__).with_name("sandbox.py")
+SANDBOX = Path(__file__).with_name("sandbox")
+SANDBOX_SCRIPT = SANDBOX / "__init__.py"
 SECCOMP = Path(__file__).with_name("seccomp.py")
 _LAUNCHER = Path(__file__).with_name("launch.py")
 _TRIAL = Path(__file__).with_name("trial.py")
@@ -315,7 +316,7 @@ def attempt(isolation: Isolation) -> str:
         narrowed = isolation.attempt(shown, own=[own], temporary=own / "tmp")
         assert shown is not None
         plan = {"parent": os.getpid(), "die_with_parent": True, "sandbox": shown.json()}
-        task = {"sandbox": str(SANDBOX), "secret": str(secret), "plan": narrowed}
+        task = {"sandbox": str(SANDBOX_SCRIPT), "secret": str(secret), "plan": narrowed}
         task |= {"own": str(own), "other": str(other), "seccomp": str(SECCOMP) if isolation.filter else ""}
         python = os.path.realpath(sys.executable)
         command = [python, "-I", "-S", str(_LAUNCHER), json.dumps(plan)]

@@ -5,7 +5,7 @@
 PLAN is JSON: `parent` (the pid that must still be ours), `die_with_parent`, `groups` (files that take "0"),
 `memory` (bytes), `processes`, `open_files`, `cpus` (indices of the processors to stay on), and `sandbox`:
 what the process may see (`tower.executors.process.isolation` makes it) or null. It imports nothing of Tower
-but the scripts `sandbox.py` and `seccomp.py` beside it.
+but what is in `sandbox` and `seccomp.py` beside it.
 
 `environment` is a descriptor with the program's variables as JSON; without it those of this process are
 passed on. Whoever chooses variables (`LD_AUDIT`, say) chooses code that runs as the process starts: this one
@@ -49,9 +49,11 @@ def main() -> None:
         environment = variables(plan.get("environment"))
         if shown is None:
             become(program, environment, groups=groups)
-        sandbox = load("sandbox")
+        sandbox = load("sandbox/__init__.py")
         # now, while these scripts can still be seen
-        seal = partial(load("seccomp").refuse, namespaces=shown["namespaces"]) if shown["filter"] else nothing
+        seal = (
+            partial(load("seccomp.py").refuse, namespaces=shown["namespaces"]) if shown["filter"] else nothing
+        )
         if shown["namespaces"]:
             contain(sandbox, shown, program, environment, groups=groups, seal=seal)
         if shown["landlock"]:
@@ -77,9 +79,10 @@ def nothing() -> None:
     """No filter, where the kernel has none."""
 
 
-def load(name: str) -> Any:
+def load(path: str) -> Any:
     """A script beside this one, as a module."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    name = path.partition("/")[0].removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parent / path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -20,7 +20,7 @@ from typing import Any
 from tower.errors import Unavailable
 from tower.executors.port import TaskJob
 from tower.executors.process.child import Child, Plan
-from tower.executors.process.isolation import SANDBOX, Shown
+from tower.executors.process.isolation import SANDBOX_SCRIPT, Shown
 from tower.executors.process.output import Output, Tail
 from tower.executors.process.slot import Slot
 from tower.executors.process.tree import children, names, parent, signal_all
@@ -85,7 +85,7 @@ class Template:
         if bundle is not None:
             arguments += ["--bundle", str(bundle)]
         if shown is not None:
-            arguments += ["--sandbox", str(SANDBOX)]
+            arguments += ["--sandbox", str(SANDBOX_SCRIPT)]
         try:
             self._child = Child(
                 arguments,

@@ -45,7 +45,8 @@ def main() -> None:
 
 def load(path: str) -> Any:
     """A script, as a module."""
-    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+    name = os.path.basename(path.removesuffix("/__init__.py")).removesuffix(".py")
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
