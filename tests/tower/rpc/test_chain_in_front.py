@@ -128,6 +128,32 @@ async def test_bytes_that_are_no_message_are_the_callers_mistake(rpc: RpcWorld, 
     assert problem(answer)[0] == "invalid_argument"
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["as it is", "gzip"])
+async def test_t45_a_message_as_json_has_few_parts(rpc: RpcWorld, packed: bool) -> None:
+    """JSON is read in the time of everybody: a million parts would be seconds for all."""
+    bearer = f"Bearer {await rpc.world.person('alice')}"
+    headers = {"authorization": bearer, "content_type": "application/json"}
+    for part in (b"{}", b"[]"):
+        body = b'{"inputs": {"literals": [' + b",".join([part] * 100_000) + b"]}}"
+        if packed:
+            headers["content_encoding"], body = "gzip", gzip.compress(body, mtime=0)
+        answer = await rpc.post("workflow.RunService/CreateRun", body, **headers)
+        assert problem(answer)[0] == "resource_exhausted", answer.text
+    few = b'{"inputs": {"literals": [' + b",".join([b"{}"] * 100) + b"]}}"
+    headers.pop("content_encoding", None)
+    assert problem(await rpc.post("workflow.RunService/CreateRun", few, **headers))[0] == "invalid_argument"
+
+
+async def test_t45_an_answer_as_json_is_no_long_one(rpc: RpcWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = rpc.caller(await rpc.world.person("alice", "contributor"))
+    await rpc.deploy(alice)
+    monkeypatch.setattr("tower.rpc.wire.LONGEST_ANSWER", 20)
+    path, body = "task.TaskService/ListTasks", b"{}"
+    answer = await rpc.post(path, body, content_type="application/json", **alice.headers)
+    assert problem(answer)[0] == "resource_exhausted", answer.text
+    assert (await rpc.post(path, **alice.headers)).status_code == 200
+
+
 async def test_a_deeply_nested_message_is_the_callers_mistake(rpc: RpcWorld) -> None:
     bearer = f"Bearer {await rpc.world.person('alice')}"
     nested = b""
