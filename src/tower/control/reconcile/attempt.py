@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Coroutine
 from dataclasses import replace
 from enum import Enum, auto
@@ -14,17 +13,16 @@ import structlog
 from flyteidl2.task import run_pb2, task_definition_pb2
 
 from tower.control.definitions import read_spec
-from tower.control.reconcile import imagebuild, official, outcome, plan
+from tower.control.reconcile import hosting, imagebuild, official, outcome, plan
 from tower.control.reconcile.ahead import Kind, Ready
 from tower.control.reconcile.doubt import TOPIC, Doubt
 from tower.control.reconcile.outcome import Failure
 from tower.control.reconcile.parts import Handle, Parts
-from tower.control.reconcile.plan import Declared, Ground
+from tower.control.reconcile.plan import Ground
 from tower.control.reconcile.recording import Recording, Seen
 from tower.control.reconcile.rooms import Room
 from tower.errors import Exhausted, Fault, Invalid, NotFound, Precondition, Unsupported
 from tower.executors.port import Process, TaskJob
-from tower.images.port import Environment
 from tower.store import attempts as store
 from tower.store import blobs as naming
 from tower.store import runs
@@ -198,12 +196,14 @@ class Attempt:
         leased = await self._permitted(leasing)
         if not isinstance(leased, ActionRow):
             return leased
-        kind = _kind(declared, ground, image=image, bundle=bundle, code=row.code_digest)
+        kind = hosting.kind(declared, ground, image=image, bundle=bundle, code=row.code_digest)
         # the code of one whose variables somebody chose is imported nowhere else
         ready = None if declared.chosen else self._ahead(kind)
         room = self._parts.rooms.make(beside=kind.beside) if ready is None else ready.room
         try:
-            job = self._job(leased, declared, kind, room)
+            job = hosting.job(
+                self._id, leased, declared, kind=kind, room=room, number=self._number, name=self._name(leased)
+            )
             if declared.command:
                 return await self._official(leased, job, ground, inputs=inputs)
             self._parts.rooms.put(room, "inputs.pb", inputs)
@@ -317,47 +317,11 @@ class Attempt:
             raise NotFound(f"The task {row.task_name} at version {row.task_version} is gone.")
         return definition.spec
 
-    def _job(self, row: ActionRow, declared: Declared, kind: Kind, room: Room) -> TaskJob:
-        own = {
-            "FLYTE_INTERNAL_EXECUTION_PROJECT": row.project,
-            "FLYTE_INTERNAL_EXECUTION_DOMAIN": row.domain,
-            "FLYTE_AGENT_SOCKET": str(room.agent_socket),
-            "FLYTE_ATTEMPT_FACTS": self._facts(row, declared, room),
-            "FLYTE_ATTEMPT_NUMBER": str(self._number),
-            "FLYTE_TASK_VERSION": row.task_version,
-            "RUN_NAME": row.run,
-            "ACTION_NAME": row.action,
-            "TMPDIR": str(room.temporary),
-        }
-        return TaskJob(
-            id=self._id,
-            python=kind.python,
-            bundle=kind.bundle,
-            module=declared.module,
-            task=declared.name,
-            directory=room.directory,
-            agent_socket=room.agent_socket,
-            env=dict(kind.env) | own,
-            limits=declared.limits,
-            needs=kind.needs,
-            alone=declared.chosen,
-        )
-
-    def _facts(self, row: ActionRow, declared: Declared, room: Room) -> str:
-        """What `flyte.ctx()` tells; nothing is decided by it, and nothing in it is secret."""
+    def _name(self, row: ActionRow) -> str:
+        """What the person is called for whom it runs."""
         people = self._parts.db.read_now(lambda reader: runs.people(reader, [row.executed_by]))
         known = people.get(row.executed_by)
-        facts = {
-            "subject": row.executed_by,
-            "name": "" if known is None else known.name,
-            "via_app": row.via_app,
-            "task_project": row.task_project if row.task_project != row.project else "",
-            "task_domain": row.task_domain if row.task_domain != row.domain else "",
-            "image": declared.image_name,
-            "code_digest": row.code_digest,
-            "secrets": str(room.secrets) if declared.secrets else "",
-        }
-        return json.dumps({key: value for key, value in facts.items() if value}, ensure_ascii=False)
+        return "" if known is None else known.name
 
     def _started(self, pid: int) -> None:
         self._parts.agent.register(self._id, pid)
@@ -430,17 +394,3 @@ class Attempt:
         self._writes.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.warning("a step was not recorded", attempt=self._id, error=str(task.exception()))
-
-
-def _kind(declared: Declared, ground: Ground, *, image: Environment, bundle: Path | None, code: str) -> Kind:
-    """What the attempt has in common with others."""
-    env = plan.process_env(declared, ground, image_env=image.env, python=image.python, own={})
-    return Kind(
-        python=image.python,
-        bundle=bundle,
-        module=declared.module,
-        env=tuple(env.items()),
-        limits=declared.limits,
-        needs=image.needs,
-        beside=f"{image.digest} {code}",
-    )
