@@ -14,30 +14,13 @@ from pathlib import Path
 
 import pytest
 from tests.suites.executor_suite import ExecutorSuite, Jobs, ended, living, sleeping, started
+from tests.tower.executors.conftest import STAND_IN
 
 from tower.errors import Unavailable
 from tower.executors.port import Exit, Limits
 from tower.executors.process import ProcessExecutor
 from tower.executors.process.cgroups import Cgroups
 from tower.executors.process.isolation import Isolation, Mode, Wanted, choose, interpreter
-
-STAND_IN = Path(__file__).with_name("standin")
-
-
-@pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that holds the stand-in runtime alone."""
-    folder = tmp_path_factory.mktemp("environment")
-    folder.chmod(0o755)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "standin.pth").write_text(f"{STAND_IN}\n")
-    return folder / "bin" / "python"
-
-
-@pytest.fixture
-def jobs(tmp_path: Path, python: Path) -> Jobs:
-    return Jobs(tmp_path, python)
 
 
 class TestWithRlimits(ExecutorSuite):

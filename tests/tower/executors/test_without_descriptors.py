@@ -6,7 +6,6 @@ import asyncio
 import errno
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,8 +23,6 @@ from tower.executors.process.output import Output
 from tower.executors.process.tree import members, names, parent
 from tower.executors.process.work import Work
 
-STAND_IN = Path(__file__).with_name("standin")
-
 
 def full(*_: Any, **__: Any) -> Any:
     raise OSError(errno.EMFILE, "too many open files")
@@ -40,22 +37,6 @@ def at_first(call: Callable[..., Any], times: int) -> Callable[..., Any]:
         return call(*arguments) if left[0] < 0 else full()
 
     return calls
-
-
-@pytest.fixture(scope="session")
-def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment that holds the stand-in runtime alone."""
-    folder = tmp_path_factory.mktemp("environment")
-    folder.chmod(0o755)
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-    (site,) = folder.glob("lib/python*/site-packages")
-    (site / "standin.pth").write_text(f"{STAND_IN}\n")
-    return folder / "bin" / "python"
-
-
-@pytest.fixture
-def jobs(tmp_path: Path, python: Path) -> Jobs:
-    return Jobs(tmp_path, python)
 
 
 @pytest.fixture
