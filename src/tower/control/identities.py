@@ -15,8 +15,8 @@ from tower.policy.engine import Decision
 from tower.policy.rules import ANY, KINDS, LISTED, Role
 from tower.settings import DOMAINS
 from tower.store import identities as store
+from tower.store import oauth, secrets
 from tower.store import policies as rules
-from tower.store import secrets
 from tower.store.database import Database, Transaction
 from tower.store.identities import BindingRow, UserRow
 
@@ -127,7 +127,7 @@ class Identities:
         return await self._db.write(write)
 
     async def delete_user(self, principal: Principal, subject: str, *, request_id: str = "") -> None:
-        """End a subject for good: disabled, without roles, groups, keys and secrets of their own.
+        """End a subject for good: disabled, without roles, groups, logins, keys and secrets of their own.
 
         The name stays taken, since records keep naming the one they are about.
         """
@@ -140,6 +140,8 @@ class Identities:
                 raise not_found(user_resource(subject))
             rules.forget_subject(tx, subject)
             secrets.remove_owned(tx, subject)
+            oauth.delete_password(tx, subject)
+            oauth.end_everything(tx, subject, tx.now)  # else they would hold again, were it ever enabled
             keys = [row.id for row in store.live_keys(tx, subject=subject)]
             for key in keys:
                 store.delete_key(tx, key, tx.now)

@@ -212,6 +212,19 @@ async def test_a_limited_key_makes_no_way_to_sign_in(api: Api) -> None:
     assert (await api.call("POST", "/links", made.json()["key"], json={"user": "bob"})).status_code == 201
 
 
+async def test_what_a_deleted_person_was_signed_in_with_is_over_for_good(api: Api) -> None:
+    admin = await api.world.bootstrap()
+    await api.world.person("alice")
+    code = await api.world.logins.create_link(MACHINE, "alice")
+    session = (await api.world.logins.sign_in(code, host="localhost")).text
+    cookie = {"headers": {"cookie": f"tower_session={session}", "host": "localhost"}}
+    before = await api.call("GET", "/whoami", **cookie)
+    assert (await api.call("DELETE", "/users/alice", admin)).status_code == 204
+    assert (await api.call("POST", "/users/alice/enable", admin)).status_code == 200
+    after = await api.call("GET", "/whoami", **cookie)
+    assert (before.status_code, after.status_code) == (200, 401), (before.text, after.text)
+
+
 async def test_a_key_made_with_an_expiring_key_ends_with_it(api: Api) -> None:
     await api.world.person("alice")
     brief = await api.world.key("brief", "alice", expires_in=3600)
