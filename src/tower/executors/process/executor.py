@@ -99,11 +99,14 @@ class ProcessExecutor:
 
     def prepares(self, job: TaskJob) -> bool:
         """Whether a process could wait for an attempt like this one, as far as is known without asking."""
+        return self._preparing(job) is not None
+
+    def _preparing(self, job: TaskJob) -> Template | None:
         key = key_of(job)
         if self._closed or job.command or job.alone or (key, job.module) in self._unsafe:
-            return False
+            return None
         template = self._pool.find(key)
-        return template is not None and template.prepares(job)
+        return template if template is not None and template.prepares(job) else None
 
     def prepare(self, job: TaskJob, *, gone: Callable[[], None]) -> bool:
         """Have a process wait for an attempt like this one, in its folders; False where none can.
@@ -111,8 +114,8 @@ class ProcessExecutor:
         `job` says what all of the kind have in common; its `env` lacks what is an attempt's own. The one that
         is started with the same `directory` gets the process. `gone` is called when it ended without one.
         """
-        template = self._pool.find(key_of(job))
-        if template is None or not self.prepares(job):
+        template = self._preparing(job)
+        if template is None:
             return False
         try:
             group = self._group(job.limits)

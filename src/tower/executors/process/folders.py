@@ -15,8 +15,8 @@ Key = tuple[Path, Path | None, tuple[Path, ...], tuple[Path, ...]]
 
 def key_of(job: TaskJob) -> Key:
     """Which template forks it."""
-    parents = tuple(dict.fromkeys(folder.parent for folder in own(job)))
-    return job.python, job.bundle, job.needs, parents
+    parents = dict.fromkeys((job.directory.parent, job.agent_socket.parent.parent))
+    return job.python, job.bundle, job.needs, tuple(parents)
 
 
 def entrust(path: Path, user: int | None) -> None:

@@ -166,9 +166,9 @@ class Template:
         )
 
     def prepare(self, slot: Slot, message: dict[str, Any], *, groups: Sequence[int] = ()) -> bool:
-        """Have a child wait for an attempt; `slot` hears of it. False where that cannot be, now or ever."""
+        """Have a child wait for an attempt, where it `prepares`; `slot` hears of it. False where none can."""
         packet = json.dumps(message | {"op": "prepare"}, separators=(",", ":")).encode()
-        if not self.prepares(slot.job) or len(packet) > _LARGEST_MESSAGE:
+        if len(packet) > _LARGEST_MESSAGE:
             return False
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", (slot.theirs.fileno(), *groups)))]
         try:
