@@ -15,6 +15,9 @@ from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, Unr
 from tower.gateway.passage import HungUp, Passage
 from tower.gateway.upstream import CONNECT_SECONDS, Upstreams
 
+LONGEST_MESSAGE = 4 * 1024 * 1024
+"""Of an app: several of each websocket are in memory as a whole, and their caller may not read them."""
+
 CLOSE_SECONDS = 5.0
 NO_LONGER_ALLOWED = 4401
 """The close code after the caller's credential was revoked or ran out; the range 4000-4999 is private use."""
@@ -85,7 +88,7 @@ class Socket:
                     URL(f"http://app{self._passage.target.line}", encoded=True),
                     headers=headers,
                     protocols=tuple(self._scope.get("subprotocols") or ()),
-                    max_msg_size=self._limit,
+                    max_msg_size=min(self._limit, LONGEST_MESSAGE),
                     timeout=ClientWSTimeout(ws_close=CLOSE_SECONDS),
                 )
         except aiohttp.WSServerHandshakeError:
