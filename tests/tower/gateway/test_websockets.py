@@ -11,7 +11,6 @@ from tests.tower.gateway.conftest import Street
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tower.gateway.websocket import LONGEST_MESSAGE
 from tower.identity.authenticators import MACHINE
 
 
@@ -107,10 +106,13 @@ async def test_a_lost_caller_ends_the_apps_side(street: Street) -> None:
     await asyncio.wait_for(street.house.processes.idle.wait(), 60)
 
 
-async def test_t45_a_long_message_of_an_app_ends_the_websocket(street: Street) -> None:
+async def test_t45_a_long_message_of_an_app_ends_the_websocket(
+    street: Street, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It would be in memory as a whole, several times over for each caller who does not read."""
+    monkeypatch.setattr("tower.gateway.websocket.LONGEST_MESSAGE", 100_000)
     async with dial(street, additional_headers=bearer(street.alice), max_size=None) as socket:
-        long = "x" * (LONGEST_MESSAGE - 1000)
+        long = "x" * 99_000
         await socket.send(json.dumps(long))
         assert json.loads(await socket.recv()) == {"you": long}
         await socket.send(json.dumps(long + "x" * 1000))
