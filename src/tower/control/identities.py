@@ -142,6 +142,7 @@ class Identities:
             secrets.remove_owned(tx, subject)
             oauth.delete_password(tx, subject)
             oauth.end_everything(tx, subject, tx.now)  # else they would hold again, were it ever enabled
+            store.void_links(tx, subject)
             keys = [row.id for row in store.live_keys(tx, subject=subject)]
             for key in keys:
                 store.delete_key(tx, key, tx.now)

@@ -305,6 +305,11 @@ def take_link(tx: Transaction, digest: bytes, at: float) -> LinkRow | None:
     return LinkRow(*row)
 
 
+def void_links(tx: Transaction, subject: str) -> None:
+    """Let no code that a subject has not used be used any more."""
+    tx.execute(links.delete().where(links.c.subject == subject, links.c.used_at.is_(None)))
+
+
 def forget_old_logins(tx: Transaction, before: float) -> None:
     """Remove sessions and codes that ended before this time."""
     tx.execute(sessions.delete().where(sessions.c.expires_at < before))

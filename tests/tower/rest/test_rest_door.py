@@ -12,7 +12,7 @@ import pytest
 from tests.identity_world import ADMIN_SOCKET, HOST, World, app_socket
 from tests.rest_world import rest_door
 
-from tower.errors import HTTP_STATUS, Code, Fault
+from tower.errors import HTTP_STATUS, Code, Fault, Unauthenticated
 from tower.identity.authenticators import MACHINE
 from tower.identity.workload import Workload
 from tower.policy.actions import check_complete
@@ -219,10 +219,13 @@ async def test_what_a_deleted_person_was_signed_in_with_is_over_for_good(api: Ap
     session = (await api.world.logins.sign_in(code, host="localhost")).text
     cookie = {"headers": {"cookie": f"tower_session={session}", "host": "localhost"}}
     before = await api.call("GET", "/whoami", **cookie)
+    unused = await api.world.logins.create_link(MACHINE, "alice")
     assert (await api.call("DELETE", "/users/alice", admin)).status_code == 204
     assert (await api.call("POST", "/users/alice/enable", admin)).status_code == 200
     after = await api.call("GET", "/whoami", **cookie)
     assert (before.status_code, after.status_code) == (200, 401), (before.text, after.text)
+    with pytest.raises(Unauthenticated):
+        await api.world.logins.sign_in(unused, host="localhost")
 
 
 async def test_a_key_made_with_an_expiring_key_ends_with_it(api: Api) -> None:
