@@ -7,6 +7,7 @@ from pathlib import Path
 from tower.gateway.answers import Receive, Scope, Send
 from tower.gateway.http import Exchange
 from tower.gateway.passage import Passage
+from tower.gateway.shares import Backlog
 from tower.gateway.upstream import Upstreams
 from tower.gateway.websocket import Socket
 
@@ -17,6 +18,7 @@ class Forwarding:
     def __init__(self, *, limit: int, recheck: float) -> None:
         """`limit`: bytes of a request; `recheck`: seconds between two looks whether a passage holds."""
         self._upstreams = Upstreams()
+        self._backlog = Backlog()
         self._limit = limit
         self._recheck = recheck
 
@@ -24,7 +26,13 @@ class Forwarding:
         """One try to forward one request or websocket."""
         if scope["type"] == "websocket":
             return Socket(
-                passage, scope=scope, receive=receive, send=send, limit=self._limit, recheck=self._recheck
+                passage,
+                scope=scope,
+                receive=receive,
+                send=send,
+                limit=self._limit,
+                recheck=self._recheck,
+                backlog=self._backlog,
             )
         return Exchange(passage, receive=receive, send=send, limit=self._limit, recheck=self._recheck)
 

@@ -1,4 +1,4 @@
-"""How many requests of one caller are open at one thing: half of what is left, whoever has the rest (T45)."""
+"""What one caller may take of a gateway that all share: open requests, and memory of websockets (T45)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from tower.identity.attempts import network
 
 MOST = 512
 """Requests and websockets that an app has open at once."""
+
+
+LONGEST_MESSAGE = 1024 * 1024
+"""Bytes, either way: some of each websocket are in memory as a whole, and nobody may read them."""
+
+MOST_WAITING = 64 * 1024 * 1024
+"""Bytes of one caller's websocket messages that wait for a reader, over all their websockets."""
 
 
 class Shares:
@@ -36,6 +43,26 @@ class Shares:
                 del counted[caller]
             if not counted:
                 self._open.pop(thing, None)
+
+
+class Backlog:
+    """Counts messages under way on websockets, by their caller: a side that does not read holds them up."""
+
+    def __init__(self) -> None:
+        self._waiting: Counter[str] = Counter()
+
+    @contextmanager
+    def taking(self, caller: str, size: int) -> Iterator[None]:
+        """So many bytes, for as long as the block lasts. Raises Exhausted where there would be too many."""
+        if self._waiting[caller] + size > MOST_WAITING:
+            raise Exhausted("Your websockets are read too slowly.", hint="Read what has come.", wait=1.0)
+        self._waiting[caller] += size
+        try:
+            yield
+        finally:
+            self._waiting[caller] -= size
+            if not self._waiting[caller]:
+                del self._waiting[caller]
 
 
 def caller(passage: Passage) -> str:

@@ -10,13 +10,11 @@ import aiohttp
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
 from yarl import URL
 
-from tower.errors import Unauthenticated, Unavailable
+from tower.errors import Exhausted, Unauthenticated, Unavailable
 from tower.gateway.answers import BadAnswer, Receive, Scope, Send, TimedOut, Unreachable, respond
 from tower.gateway.passage import HungUp, Passage
+from tower.gateway.shares import LONGEST_MESSAGE, Backlog, caller
 from tower.gateway.upstream import CONNECT_SECONDS, Upstreams
-
-LONGEST_MESSAGE = 4 * 1024 * 1024
-"""Of an app: several of each websocket are in memory as a whole, and their caller may not read them."""
 
 CLOSE_SECONDS = 5.0
 NO_LONGER_ALLOWED = 4401
@@ -29,9 +27,19 @@ class Socket:
     """One websocket through the gateway."""
 
     def __init__(
-        self, passage: Passage, *, scope: Scope, receive: Receive, send: Send, limit: int, recheck: float
+        self,
+        passage: Passage,
+        *,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limit: int,
+        recheck: float,
+        backlog: Backlog,
     ) -> None:
         self._passage = passage
+        self._backlog = backlog
+        self._caller = caller(passage)
         self._scope = scope
         self._receive = receive
         self._send = send
@@ -150,13 +158,18 @@ class Socket:
             end = down.result() if down.done() else (int(aiohttp.WSCloseCode.INTERNAL_ERROR), "")
             if end is not None:
                 await self._close(*end)
+        except Exhausted as fault:
+            await self._close(int(aiohttp.WSCloseCode.TRY_AGAIN_LATER), fault.message)
         finally:
             for task in (down, up):
                 task.cancel()
             await asyncio.gather(down, up, return_exceptions=True)
 
     async def _down(self, upstream: ClientWebSocketResponse) -> tuple[int, str] | None:
-        """From the app to the caller, until the app closes; how. None: the caller is lost."""
+        """From the app to the caller, until the app closes; how. None: the caller is lost.
+
+        Raises Exhausted.
+        """
         while True:
             message = await upstream.receive()
             match message.type:
@@ -171,12 +184,16 @@ class Socket:
                 case _:
                     return _sendable(upstream.close_code), ""
             try:
-                await self._send(sent)
+                with self._backlog.taking(self._caller, len(message.data)):
+                    await self._send(sent)
             except OSError:
                 return None
 
     async def _up(self, upstream: ClientWebSocketResponse) -> tuple[int, bytes] | None:
-        """From the caller to the app, until the caller closes or is lost; how. None: the app is lost."""
+        """From the caller to the app, until the caller closes or is lost; how. None: the app is lost.
+
+        Raises Exhausted.
+        """
         while True:
             message = await self._receive()
             if message["type"] == "websocket.disconnect":
@@ -184,12 +201,13 @@ class Socket:
                 return _sendable(message.get("code")), reason
             if message["type"] != "websocket.receive":
                 continue
-            text = message.get("text")
+            text, data = message.get("text"), message.get("bytes") or b""
             try:
-                if text is not None:
-                    await upstream.send_str(text)
-                else:
-                    await upstream.send_bytes(message.get("bytes") or b"")
+                with self._backlog.taking(self._caller, len(data if text is None else text)):
+                    if text is not None:
+                        await upstream.send_str(text)
+                    else:
+                        await upstream.send_bytes(data)
             except (aiohttp.ClientError, OSError):
                 return None
 

@@ -16,6 +16,7 @@ import uvicorn
 
 from tower import tls
 from tower.errors import Unavailable
+from tower.gateway.shares import LONGEST_MESSAGE
 from tower.main import crowd
 from tower.main.doors import App
 from tower.main.handshakes import Greeter
@@ -25,9 +26,6 @@ _BACKLOG = 2048
 _HANDSHAKES_PART = 8
 _FEWEST_HANDSHAKES = 16
 _MOST_HANDSHAKES = 4096
-_LONGEST_MESSAGE = 4 * 1024 * 1024
-"""Of a websocket, from a caller: it is in memory as a whole, on its way to an app that may not read it."""
-
 _STREAMS_END_SECONDS = 3
 """How long open streams may go on after SIGTERM; clients subscribe again."""
 
@@ -87,7 +85,7 @@ def configured(
         server_header=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=_STREAMS_END_SECONDS,
-        ws_max_size=_LONGEST_MESSAGE,
+        ws_max_size=LONGEST_MESSAGE,
         # some kilobytes would unpack into a message of that length, and many come before any is waited for
         ws_per_message_deflate=False,
         ssl_certfile=None if certificate is None else str(certificate.chain),

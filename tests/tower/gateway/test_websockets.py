@@ -11,6 +11,8 @@ from tests.tower.gateway.conftest import Street
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from tower.errors import Exhausted
+from tower.gateway.shares import Backlog
 from tower.identity.authenticators import MACHINE
 
 
@@ -120,3 +122,36 @@ async def test_t45_a_long_message_of_an_app_ends_the_websocket(
             await socket.recv()
     assert ended.value.rcvd is not None
     assert ended.value.rcvd.code == 1011
+
+
+@pytest.mark.parametrize("waiting", [50_000, 60_005], ids=["what is sent", "what is answered"])
+async def test_t45_where_too_much_of_a_caller_waits_to_be_read_their_websocket_ends(
+    street: Street, monkeypatch: pytest.MonkeyPatch, waiting: int
+) -> None:
+    async with dial(street, additional_headers=bearer(street.alice)) as socket:
+        await socket.send(json.dumps("short"))
+        assert json.loads(await socket.recv()) == {"you": "short"}
+        monkeypatch.setattr("tower.gateway.shares.MOST_WAITING", waiting)
+        await socket.send(json.dumps("x" * 60_000))  # comes back with some words around it
+        with pytest.raises(ConnectionClosed) as ended:
+            await socket.recv()
+    assert ended.value.rcvd is not None
+    assert ended.value.rcvd.code == 1013
+    async with dial(street, additional_headers=bearer(street.alice)) as socket:
+        await socket.send(json.dumps("short"))
+        assert json.loads(await socket.recv()) == {"you": "short"}  # what waited is given back
+
+
+def test_t45_the_backlog_is_each_callers_own_and_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tower.gateway.shares.MOST_WAITING", 100)
+    backlog = Backlog()
+    with (
+        backlog.taking("alice", 60),
+        backlog.taking("alice", 40),
+        backlog.taking("bob", 100),
+        pytest.raises(Exhausted, match="read too slowly"),
+        backlog.taking("alice", 1),
+    ):
+        pass
+    with backlog.taking("alice", 100):
+        pass

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed
 from tower.main import crowd
 from tower.main.listener import configured
 
-LONGEST = 4 * 1024 * 1024
+LONGEST = 1024 * 1024
 
 
 async def lengths(scope: Any, receive: Any, send: Any) -> None:
