@@ -51,7 +51,8 @@ class Externals:
         self._directory = directory
         self._logins = logins
         self._issuers = {each.alias: each for each in issuers}
-        # when an issuer last spoke about a person: an older token does not bring back older groups
+        # when an issuer last spoke about a person: an older token does not bring back older groups; what a
+        # restart leaves of that is the last change
         self._heard: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     async def admit(self, person: Person) -> str:
@@ -59,7 +60,7 @@ class Externals:
         settings = self._issuers[person.alias]
         row = self._db.read_now(lambda reader: store.identity(reader, settings.issuer, person.sub))
         _check_domain(person, settings, known=row is not None)
-        if row is not None and not self._news(person, settings, row.subject):
+        if row is not None and not self._news(person, settings, row):
             return row.subject
         return await self._db.write(lambda tx: self._arrive(tx, person, settings, fresh=False).subject)
 
@@ -92,7 +93,7 @@ class Externals:
         groups = person.groups
         if groups is None and fresh and settings.groups_claim:
             groups = ()
-        if groups is not None and self._hear(person):
+        if groups is not None and self._hear(person, 0.0 if row is None else row.heard_at):
             self._join(tx, user, groups, person, settings, request_id=request_id)
         return user
 
@@ -107,7 +108,7 @@ class Externals:
             raise Unauthenticated(
                 "There is another account of this name.", hint="Ask an administrator.", cause=person.sub
             )
-        store.add_identity(tx, ExternalRow(settings.issuer, person.sub, user.subject, tx.now))
+        store.add_identity(tx, ExternalRow(settings.issuer, person.sub, user.subject, tx.now, 0.0))
         self._record(
             tx,
             Event.USER_CREATE,
@@ -131,25 +132,26 @@ class Externals:
     ) -> None:
         names = [f"{settings.alias}:{group}" for group in groups]
         if policies.set_external_groups(tx, user.subject, settings.issuer, names):
+            store.hear(tx, settings.issuer, person.sub, person.issued_at)
             detail = {"user": user.subject, "issuer": settings.issuer, "groups": names[:50]}
             self._record(tx, Event.USER_UPDATE, user, person, request_id=request_id, detail=detail)
             tx.after_commit(self._directory.forget)
 
-    def _news(self, person: Person, settings: IssuerSettings, subject: str) -> bool:
+    def _news(self, person: Person, settings: IssuerSettings, row: ExternalRow) -> bool:
         """Whether a token says other groups than what is known."""
         if person.groups is None:
             return False
-        known = self._db.read_now(lambda reader: store.external_names(reader, subject))
+        known = self._db.read_now(lambda reader: store.external_names(reader, row.subject))
         names = {f"{settings.alias}:{group}" for group in person.groups}
         if {name for source, name in known if source == settings.issuer} != names:
             return True
-        self._hear(person)
+        self._hear(person, row.heard_at)
         return False
 
-    def _hear(self, person: Person) -> bool:
+    def _hear(self, person: Person, changed_at: float) -> bool:
         """Whether nothing newer was heard about the person; what counts is when the issuer said it."""
         key = (person.alias, person.sub)
-        if person.issued_at < self._heard.get(key, 0.0):
+        if person.issued_at < max(self._heard.get(key, 0.0), changed_at):
             return False
         self._heard[key] = person.issued_at
         self._heard.move_to_end(key)

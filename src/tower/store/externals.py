@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import and_, bindparam, select
+from sqlalchemy import and_, bindparam, select, update
 from sqlalchemy import insert as insert_into
 
 from tower.store.schema import external_groups, external_identities
@@ -13,12 +13,16 @@ from tower.store.transaction import Reader, Transaction
 
 @dataclass(frozen=True, slots=True)
 class ExternalRow:
-    """One identity at one issuer. Neither half is ever given to another subject."""
+    """One identity at one issuer. Neither half is ever given to another subject.
+
+    `heard_at` is when the issuer said the groups that are known (Unix seconds).
+    """
 
     issuer: str
     sub: str
     subject: str
     created_at: float
+    heard_at: float
 
 
 def identity(reader: Reader, issuer: str, sub: str) -> ExternalRow | None:
@@ -31,6 +35,12 @@ def add_identity(tx: Transaction, row: ExternalRow) -> None:
     """Remember a new one."""
     values = {name: getattr(row, name) for name in ExternalRow.__dataclass_fields__}
     tx.execute(insert_into(external_identities).values(**values))
+
+
+def hear(tx: Transaction, issuer: str, sub: str, at: float) -> None:
+    """Note when the issuer said the groups that are known now."""
+    mine = and_(external_identities.c.issuer == issuer, external_identities.c.sub == sub)
+    tx.execute(update(external_identities).where(mine).values(heard_at=at))
 
 
 def external_names(reader: Reader, subject: str) -> list[tuple[str, str]]:

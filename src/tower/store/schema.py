@@ -120,6 +120,7 @@ external_identities = Table(
     Column("sub", String, primary_key=True),
     Column("subject", String, nullable=False, unique=True),
     Column("created_at", Float, nullable=False),
+    Column("heard_at", Float, nullable=False, server_default="0"),
 )
 
 policies = Table(

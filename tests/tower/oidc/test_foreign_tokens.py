@@ -155,6 +155,11 @@ async def test_a_group_that_is_gone_is_gone_and_an_older_token_does_not_bring_it
     assert await roles() == set()
     await externals.admit(token(("makers",), 20))
     assert await roles() == set()
+    externals._heard.clear()  # what a restart forgets
+    await externals.admit(token(("makers",), 20))
+    assert await roles() == set()
+    await externals.admit(token(("makers",), 1))
+    assert await roles() == {"contributor"}
 
 
 async def test_another_issuers_group_of_the_same_name_is_another_group(federated: Federated) -> None:

@@ -19,7 +19,7 @@ from tower.store import (  # noqa: F401  (their tables are in the metadata)
 )
 from tower.store.schema import metadata
 
-HEAD = "0009"
+HEAD = "0010"
 """The newest revision in `versions`; a test holds the two together."""
 
 _version = Table("alembic_version", MetaData(), Column("version_num", String(32), primary_key=True))
