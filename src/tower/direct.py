@@ -101,7 +101,8 @@ class Piecewise(Bounded):
 
     def on_body(self, body: bytes) -> None:
         if self._held:
-            self.count(body)
+            self._body += len(body)
+            self._read += len(body)
             self._pieces.append(body)
         else:
             super().on_body(body)
@@ -174,6 +175,10 @@ class Piecewise(Bounded):
         self._idle_since = self.loop.time()
         if self.timeout_keep_alive_task is None:
             self._arm(self.timeout_keep_alive)
+        self.rests()
+
+    def rests(self) -> None:
+        """All that was asked is answered, and the connection stays."""
 
     def timeout_keep_alive_handler(self) -> None:
         self.timeout_keep_alive_task = None

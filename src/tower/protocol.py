@@ -66,8 +66,10 @@ class Bounded(HttpToolsProtocol):
             return
         # an answer may come before its request has: the rest of that body and the next head may be one read,
         # and what stood around the former is not the latter's
-        around = len(data) - self._read - self._earlier * _PER_BODY_BYTE
-        self._around += max(0, around)
+        around = len(data) - self._read
+        if self._earlier:
+            around = max(0, around - self._earlier * _PER_BODY_BYTE)
+        self._around += around
         if self._around > MAX_HEAD + self._body * _PER_BODY_BYTE:
             self.transport.write(_TOO_LARGE)
             self.transport.close()
@@ -94,17 +96,13 @@ class Bounded(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self.count(body)
+        self._body += len(body)
+        self._read += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
         self._end_body()
         super().on_message_complete()
-
-    def count(self, body: bytes) -> None:
-        """So much of a body has come."""
-        self._body += len(body)
-        self._read += len(body)
 
     def hosts(self) -> int:
         """How many Host headers the request has."""

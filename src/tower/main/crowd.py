@@ -72,14 +72,10 @@ class Crowd:
         self._resting.pop(connection, None)
         self._bodies.pop(connection, None)
 
-    def asks(self, connection: asyncio.Transport) -> None:
-        """The head of a request is here."""
-        self._resting.pop(connection, None)
-
-    def rests(self, connection: asyncio.Transport) -> None:
-        """What was asked is answered."""
-        if connection in self._comers:
-            self._resting[connection] = None
+    @property
+    def resting(self) -> OrderedDict[asyncio.Transport, None]:
+        """Connections that ask for nothing, who rests longest first. Each enters itself, and leaves."""
+        return self._resting
 
     def waits(self, connection: asyncio.Transport, pace: Callable[[], float]) -> None:
         """A body has not come as a whole yet; `pace` says how fast it does."""
@@ -138,6 +134,7 @@ class Crowded(Piecewise):
         super().__init__(*arguments, **options)
         if self.ws_protocol_class is not None:
             self.ws_protocol_class = self.websocket
+        self._resting = self.crowd.resting
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         if self.crowd.enter(transport):
@@ -155,13 +152,11 @@ class Crowded(Piecewise):
             super().data_received(data)
 
     def head_complete(self) -> None:
-        self.crowd.asks(self.transport)
+        self._resting.pop(self.transport, None)
         super().head_complete()
 
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.cycle.response_complete:  # else the next one waited for it
-            self.crowd.rests(self.transport)
+    def rests(self) -> None:
+        self._resting[self.transport] = None
 
     @property
     def pace(self) -> float:
