@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from tests.browser.visitor import Visitor
 from tests.tower_process import Tower
 
@@ -63,6 +64,26 @@ def test_the_grant_is_revoked_by_the_button_and_the_run_shows_that_it_ended(
         expect(each.page.locator("details.grant")).to_have_count(0)
         expect(each.page.get_by_role("button", name="Abort")).to_have_count(0)
     assert alice.at(path)
+
+
+def test_what_is_opened_stays_open_when_the_run_changes(alice: Visitor, start: Callable[..., str]) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    alice.page.route("**/events*", hold)
+    alice.open(start("patient"))
+    alice.page.locator("details.grant summary").click()
+    state = str(alice.page.locator("[data-events]").evaluate("each => each.innerHTML"))
+    data = json.dumps(state + '<p id="changed">It has changed.</p>')
+    expect(alice.page.get_by_role("button", name="Revoke the grant", exact=True)).to_be_visible()
+    held[0].fulfill(content_type="text/event-stream", body=f"event: state\ndata: {data}\n\n")
+    expect(alice.page.locator("#changed")).to_be_visible()
+    expect(alice.page.get_by_role("button", name="Revoke the grant", exact=True)).to_be_visible()
+    alice.page.unroute("**/events*")
+    alice.page.get_by_role("button", name="Abort").click()
+    expect(alice.field("State")).to_contain_text("ABORTED")
 
 
 def test_lists_lead_to_the_page(alice: Visitor, start: Callable[..., str]) -> None:

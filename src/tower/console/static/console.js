@@ -5,7 +5,12 @@ if (state) {
   const log = document.getElementById("log");
   const source = new EventSource(state.dataset.events);
   source.addEventListener("begin", () => { log.textContent = ""; });
-  source.addEventListener("state", (event) => { state.innerHTML = JSON.parse(event.data); });
+  source.addEventListener("state", (event) => {
+    // what somebody has opened stays open: they are about to press what is in it
+    const open = Array.from(state.querySelectorAll("details[open]"), (each) => each.className);
+    state.innerHTML = JSON.parse(event.data);
+    for (const each of state.querySelectorAll("details")) { each.open = open.includes(each.className); }
+  });
   source.addEventListener("log", (event) => {
     const below = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
     log.append(JSON.parse(event.data).join(""));
