@@ -41,7 +41,8 @@ def script(python: Path, tower: Tower, name: str, given: object) -> Any:
         check=False,
     )
     assert done.returncode == 0, f"{done.stderr[-4000:]}\n{tower.log[-4000:]}"
-    return json.loads(done.stdout.splitlines()[-1])
+    # the SDK writes lines of its own, from other threads and also after the script's
+    return json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
 
 
 @pytest.fixture(scope="session")

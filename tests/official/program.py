@@ -1,7 +1,7 @@
 """What the scripts for the official SDK's own interpreter share: signing in as a program, and telling.
 
 Arguments of each: endpoint (host:port). Standard input: one JSON object with `client_id` and `secret`, and
-what the script asks for besides. Each prints one JSON object as its last line.
+what the script asks for besides. Each prints one JSON object, alone on a line.
 """
 
 import asyncio
@@ -28,5 +28,6 @@ async def sign_in(given: dict, domain: str = "development") -> None:
 
 def tell(main) -> None:
     """Run `main` with what was given, print what it returns, and end."""
-    print(json.dumps(asyncio.run(main(json.load(sys.stdin)))), flush=True)
+    told = json.dumps(asyncio.run(main(json.load(sys.stdin))))
+    print(f"\n{told}", flush=True)  # whatever the SDK has begun to write on this line
     os._exit(0)  # its transport now and then aborts while the interpreter is taken down

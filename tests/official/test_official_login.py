@@ -49,7 +49,7 @@ def told(process: subprocess.Popen[str], tower: Tower) -> Any:
         printed = process.stdout.read()
         process.wait(120)
     assert process.returncode == 0, f"{printed[-4000:]}\n{tower.log[-4000:]}"
-    return json.loads(printed.splitlines()[-1])
+    return json.loads([line for line in printed.splitlines() if line.startswith("{")][-1])
 
 
 def test_client_secret_over_tls(official: Path, tower_tls: Tower, workspace: Path) -> None:  # noqa: F811

@@ -57,7 +57,7 @@ def test_passthrough_over_tls(official: Path, tower_tls: Tower, workspace: Path)
         check=False,
     )
     assert done.returncode == 0, f"{done.stderr[-4000:]}\n{tower_tls.log[-4000:]}"
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads([line for line in done.stdout.splitlines() if line.startswith("{")][-1])
     assert told["version"] == VERSION
     assert told["subject"] == "alice"
     assert told["output"] == "hello 42 as alice", json.dumps(told)
