@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from tests.suites.executor_suite import Heard, Jobs, ended, living, started
@@ -21,7 +21,6 @@ from tower.executors.process.cgroups import Cgroups, Group
 from tower.executors.process.child import Child, Plan
 from tower.executors.process.output import Output
 from tower.executors.process.tree import members, names, parent
-from tower.executors.process.work import Work
 
 
 def full(*_: Any, **__: Any) -> Any:
@@ -198,41 +197,6 @@ def test_a_group_that_cannot_be_made_whole_leaves_no_part(tmp_path: Path) -> Non
     with pytest.raises(FileNotFoundError):
         groups.make("1", Limits(memory=1 << 30, cpu=1.0))
     assert list(tmp_path.glob("*/*")) == []
-
-
-class Hidden:
-    """A control group with a process in it, which can be seen only at the third look."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pids = at_first(self._pids, 2)
-        self.released = False
-
-    def _pids(self) -> set[int]:
-        return {self._process.pid} if self._process.returncode is None else set()
-
-    def out_of_memory(self) -> bool:
-        return False
-
-    def release(self, group: Any) -> None:
-        self.released = True
-
-
-async def test_what_cannot_be_seen_is_not_taken_for_gone() -> None:
-    left = await asyncio.create_subprocess_exec(sys.executable, "-c", "import signal; signal.pause()")
-    group = Hidden(left)
-    work = Work(
-        on_output=lambda _: None,
-        on_start=lambda _: None,
-        limit=1000,
-        groups=cast("Cgroups", group),
-        group=cast("Group", group),
-        on_end=lambda _: None,
-    )
-    work.exited(0)
-    assert await asyncio.wait_for(work.wait(), 60) == Exit(0)
-    assert await asyncio.wait_for(left.wait(), 60) == -signal.SIGKILL
-    assert group.released
 
 
 @pytest.mark.parametrize("look", [members, names, parent])
