@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from sys import getsizeof
 
 import aiohttp
 from aiohttp import ClientWebSocketResponse, ClientWSTimeout, WSMsgType
@@ -184,7 +185,7 @@ class Socket:
                 case _:
                     return _sendable(upstream.close_code), ""
             try:
-                with self._backlog.taking(self._caller, len(message.data)):
+                with self._backlog.taking(self._caller, getsizeof(message.data)):
                     await self._send(sent)
             except OSError:
                 return None
@@ -203,7 +204,7 @@ class Socket:
                 continue
             text, data = message.get("text"), message.get("bytes") or b""
             try:
-                with self._backlog.taking(self._caller, len(data if text is None else text)):
+                with self._backlog.taking(self._caller, getsizeof(data if text is None else text)):
                     if text is not None:
                         await upstream.send_str(text)
                     else:
